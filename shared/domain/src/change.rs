@@ -1,0 +1,72 @@
+//! What a decision changes. A `Change` is a fact: the store writes it, memory applies it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::backbone::Backbone;
+use crate::checkpoint::Checkpoint;
+use crate::dataset::Dataset;
+use crate::experiment::Experiment;
+use crate::lease::Lease;
+use crate::metric::Observation;
+use crate::model::{AliasMove, Version};
+use crate::task::Task;
+use crate::trial::Trial;
+use crate::worker::Worker;
+use crate::{ExperimentId, TaskId, Timestamp, TrialId, WorkerId};
+
+/// Whom an explanation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// An experiment.
+    Experiment(ExperimentId),
+    /// A trial.
+    Trial(TrialId),
+    /// A task.
+    Task(TaskId),
+    /// A worker.
+    Worker(WorkerId),
+}
+
+/// Why something happened: a sentence, stored, shown by `pomona explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// About whom.
+    pub subject: Subject,
+    /// When.
+    pub at: Timestamp,
+    /// The sentence.
+    pub text: String,
+}
+
+/// One fact. Rows carry `version`: 1 inserts, `n` replaces exactly version `n - 1` (else conflict).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A new or changed experiment.
+    Experiment(Box<Experiment>),
+    /// A new or changed trial.
+    Trial(Box<Trial>),
+    /// A new or changed lease.
+    Lease(Box<Lease>),
+    /// A new or changed worker.
+    Worker(Box<Worker>),
+    /// A new or changed task.
+    Task(Box<Task>),
+    /// A trial's new observation (S4 was checked).
+    Observed(Observation),
+    /// A trial's new checkpoint; it replaces the one of the same kind and takes over its blob
+    /// reference.
+    Checkpoint(Checkpoint),
+    /// A new data-set version.
+    Dataset(Box<Dataset>),
+    /// A new backbone.
+    Backbone(Box<Backbone>),
+    /// A new model version.
+    Version(Box<Version>),
+    /// An alias is set or moves from revision `revision - 1`: alias row, history row and outbox row
+    /// in one transaction (R5).
+    AliasMoved(AliasMove),
+    /// An explanation.
+    Reason(Reason),
+}

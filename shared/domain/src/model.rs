@@ -1,0 +1,117 @@
+//! The registry: models, immutable versions with lineage, movable aliases.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::{Digest, ExperimentId, Timestamp, TrialId, VersionId};
+
+/// One file of a published folder.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ModelFile {
+    /// Path in the folder.
+    pub path: String,
+    /// Digest as 64 hexadecimal digits (the field's name says which).
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The digest of a version: SHA-256 of the canonical JSON list of its files, sorted by path.
+pub fn version_digest(files: &[ModelFile]) -> Digest {
+    let mut sorted: Vec<&ModelFile> = files.iter().collect();
+    sorted.sort();
+    Digest::of(
+        serde_json::to_string(&sorted)
+            .unwrap_or_default()
+            .as_bytes(),
+    )
+}
+
+/// Where a version comes from (R4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The experiment.
+    pub experiment: ExperimentId,
+    /// The trial.
+    pub trial: TrialId,
+    /// The checkpoint's step.
+    pub step: u64,
+    /// The seed of the experiment.
+    pub seed: u64,
+    /// The checkpoint's blob.
+    pub checkpoint: Digest,
+    /// Digest of the data set's manifest.
+    pub dataset: Digest,
+    /// Digest of the backbone's weights.
+    pub backbone: Digest,
+    /// Version of the program that trained it.
+    pub code: String,
+}
+
+/// One gate's outcome, with its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateOutcome {
+    /// The gate as the file states it, for people (`test/accuracy at least 0.6`).
+    pub gate: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// What was measured.
+    pub measured: Option<f64>,
+    /// What was wanted.
+    pub wanted: f64,
+}
+
+/// An immutable numbered entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// Its id.
+    pub id: VersionId,
+    /// The model.
+    pub model: String,
+    /// Its number, from 1.
+    pub number: u32,
+    /// Digest of the list of files.
+    pub digest: Digest,
+    /// Its files, sorted by path.
+    pub files: Vec<ModelFile>,
+    /// Where it comes from.
+    pub lineage: Lineage,
+    /// Test and validation metrics, measured on the exported files.
+    pub metrics: BTreeMap<String, f64>,
+    /// Gates that were evaluated when it was published.
+    pub gates: Vec<GateOutcome>,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// A movable pointer (R2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    /// The model.
+    pub model: String,
+    /// The alias.
+    pub alias: String,
+    /// The version's number.
+    pub number: u32,
+    /// Grows with each move: compare-and-swap.
+    pub revision: u64,
+}
+
+/// One move of an alias (R5). Append-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasMove {
+    /// The model.
+    pub model: String,
+    /// The alias.
+    pub alias: String,
+    /// From which version (none at first).
+    pub from: Option<u32>,
+    /// To which version.
+    pub to: u32,
+    /// The alias's revision after the move.
+    pub revision: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Why, a sentence.
+    pub reason: String,
+}

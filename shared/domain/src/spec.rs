@@ -1,0 +1,314 @@
+//! The experiment file: what a user writes, checked and typed.
+//!
+//! [`parse()`] turns YAML text into an [`ExperimentSpec`] or a list of faults that each name their
+//! path; [`ExperimentSpec::trial_spec`] puts a point of the space into it. Keys whose feature is not
+//! built are refused with `E0208`, never ignored.
+
+mod apply;
+mod check;
+mod kinds;
+pub mod parse;
+mod paths;
+mod promote;
+mod reach;
+mod search;
+mod section;
+mod training;
+mod yaml;
+
+use serde::{Deserialize, Serialize};
+
+use crate::metric::Direction;
+use crate::space::Space;
+
+pub use check::grid_size;
+pub use parse::{MAX_EDITS, parse, source};
+pub use search::{MAX_TRIALS, natural_direction};
+pub use yaml::MAX_FILE_BYTES;
+
+/// One experiment, complete: every default is filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExperimentSpec {
+    /// A name for people: letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// Name of an imported backbone.
+    pub backbone: String,
+    /// Name of a data set, `NAME` (newest) or `NAME@V`. Resolved to `NAME@V` at submission.
+    pub dataset: String,
+    /// What is frozen and what is put on top.
+    pub transfer: Transfer,
+    /// How it is trained.
+    pub train: Train,
+    /// Which points are tried.
+    pub search: Search,
+    /// Slots.
+    pub resources: Resources,
+    /// Project.
+    pub project: String,
+    /// Higher runs first.
+    pub priority: i32,
+    /// Whether trials may share work (`auto`) or not (`off`, the oracle).
+    pub share: Share,
+    /// Time limit of one trial in milliseconds.
+    pub time_limit_ms: Option<u64>,
+    /// Crashes that are retried.
+    pub max_restarts: u32,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Where the best checkpoint goes.
+    pub promote: Option<Promote>,
+}
+
+/// What is frozen and what is put on top.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transfer {
+    /// How many blocks from the input get no gradient.
+    pub frozen_depth: FrozenDepth,
+    /// The new task layer.
+    pub head: Head,
+}
+
+/// How many blocks from the input get no gradient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FrozenDepth {
+    /// This many blocks (0 trains all).
+    Blocks(u32),
+    /// `all` (head only), or the name of the last frozen block or stage.
+    Named(String),
+}
+
+/// The new task layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Head {
+    /// One linear layer.
+    Linear,
+    /// One hidden layer with ReLU and dropout.
+    Mlp {
+        /// Width.
+        hidden: u32,
+        /// Share of hidden units dropped in training.
+        dropout: f64,
+    },
+}
+
+/// How a trial is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Train {
+    /// Passes over the training split.
+    pub epochs: u32,
+    /// Global batch over all ranks.
+    pub batch_size: u32,
+    /// The optimiser.
+    pub optimizer: Optimizer,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// How it moves.
+    pub lr_schedule: LrSchedule,
+    /// Views of the training images.
+    pub augment: Augment,
+    /// Numbers.
+    pub precision: Precision,
+    /// Weights of classes in the loss.
+    pub class_weights: ClassWeights,
+    /// Share of probability given to all classes evenly.
+    pub label_smoothing: f64,
+}
+
+/// The optimiser.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Optimizer {
+    /// Stochastic gradient descent with momentum.
+    Sgd {
+        /// Momentum.
+        momentum: f64,
+        /// L2 penalty.
+        weight_decay: f64,
+    },
+    /// Adam with decoupled weight decay.
+    Adamw {
+        /// Decay of the first moment.
+        beta1: f64,
+        /// Decay of the second moment.
+        beta2: f64,
+        /// Added to the root.
+        eps: f64,
+        /// Decoupled decay.
+        weight_decay: f64,
+    },
+}
+
+/// How the learning rate moves. Warm-up is linear from 0.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LrSchedule {
+    /// Stays.
+    Constant {
+        /// Epochs of warm-up.
+        warmup_epochs: f64,
+    },
+    /// Times `gamma` every `every_epochs`.
+    Step {
+        /// Epochs of warm-up.
+        warmup_epochs: f64,
+        /// Epochs between drops.
+        every_epochs: u32,
+        /// Factor of a drop.
+        gamma: f64,
+    },
+    /// Half a cosine down to 0 at the end.
+    Cosine {
+        /// Epochs of warm-up.
+        warmup_epochs: f64,
+    },
+}
+
+/// Views of the training images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Augment {
+    /// How many views an image has (1: the image itself).
+    pub views: u32,
+    /// What a view may do. `views: 2` with flips means {identity, flip}, chosen per epoch.
+    pub ops: Vec<AugmentOp>,
+}
+
+/// What a view may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AugmentOp {
+    /// Mirror left and right.
+    HorizontalFlip,
+}
+
+/// Numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats throughout: the exact path, and what `auto` means today.
+    F32,
+    /// Resolved by the trainer.
+    Auto,
+}
+
+/// Weights of classes in the loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// All one.
+    None,
+    /// Inverse frequency in the training split, mean one.
+    Balanced,
+}
+
+/// Which points are tried, and what is good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Search {
+    /// How points are chosen.
+    pub strategy: Strategy,
+    /// The objective; never a `test/` metric.
+    pub metric: String,
+    /// Which way is better.
+    pub direction: Direction,
+    /// At most this many trials (the grid's size when absent from the file).
+    pub max_trials: u32,
+    /// At most this many live at once.
+    pub max_concurrent: u32,
+    /// Seeds per point.
+    pub replicates: u32,
+    /// The space; empty for one trial as the file stands.
+    pub space: Space,
+}
+
+/// How points are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Every point, in order of the paths.
+    Grid,
+    /// Points drawn with the seed.
+    Random,
+}
+
+/// Slots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Ranks of one trial, each on one slot.
+    pub slots_per_trial: u32,
+}
+
+/// Whether trials may share work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Share {
+    /// When it is safe.
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// Where the best checkpoint goes when the experiment ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Promote {
+    /// Registry name.
+    pub model: String,
+    /// Alias to move.
+    pub alias: String,
+    /// Conditions.
+    pub gates: Vec<Gate>,
+}
+
+/// A condition of promotion, measured on the exported files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The metric (`test/…` or `val/…`).
+    pub metric: String,
+    /// Lowest value that passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<f64>,
+    /// Highest value that passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+}
+
+/// What one trial trains: the file with a point put in, without what only the search needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrialSpec {
+    /// What is frozen and what is put on top.
+    pub transfer: Transfer,
+    /// How it is trained.
+    pub train: Train,
+    /// The objective.
+    pub metric: String,
+    /// Which way is better.
+    pub direction: Direction,
+    /// Seed of everything random, together with the replicate.
+    pub seed: u64,
+    /// Replicate, from 0.
+    pub replicate: u32,
+}
+
+/// Metrics a trainer reports each epoch.
+pub const METRICS: &[&str] = &[
+    "train/loss",
+    "val/loss",
+    "val/accuracy",
+    "val/macro_f1",
+    "val/ece",
+];
+
+/// Metrics a gate may name: those of the exported files on the test split (with the ends of the
+/// 95 % Wilson interval of the accuracy), and those of the checkpoint on the validation split.
+pub const GATE_METRICS: &[&str] = &[
+    "test/accuracy",
+    "test/accuracy_low",
+    "test/accuracy_high",
+    "test/macro_f1",
+    "test/loss",
+    "test/ece",
+    "val/accuracy",
+    "val/macro_f1",
+    "val/loss",
+    "val/ece",
+];

@@ -1,0 +1,209 @@
+//! Points into the file: the [`TrialSpec`] that a point makes, and the complete file of a spec. A
+//! point goes through the same strict walk as the file itself.
+
+use serde_json::{Map, Value, json};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::reach::path_fault;
+use super::section::{Faults, Section};
+use super::{ExperimentSpec, Train, Transfer, TrialSpec, kinds, parse, paths, training, yaml};
+use crate::space::Domain;
+use crate::{Code, Fault, Hparams};
+
+/// What differs between the trials of an experiment.
+pub(super) struct Trained {
+    transfer: Transfer,
+    train: Train,
+    seed: u64,
+}
+
+impl ExperimentSpec {
+    /// The trial that a point makes. Faults: a path that does not exist or cannot be searched, and
+    /// every fault that the value would have in the file.
+    pub fn trial_spec(&self, hparams: &Hparams, replicate: u32) -> Result<TrialSpec, Fault> {
+        let base = self.trained_tree();
+        let trained = put_point(&base, self.resources.slots_per_trial, &hparams.0)
+            .map_err(|faults| first(faults, hparams))?;
+        Ok(TrialSpec {
+            transfer: trained.transfer,
+            train: trained.train,
+            metric: self.search.metric.clone(),
+            direction: self.search.direction,
+            seed: trained.seed,
+            replicate,
+        })
+    }
+
+    /// The complete file as a tree: every default written out. Parsing it gives this spec again.
+    pub fn to_file(&self) -> Result<Value, Fault> {
+        let mut tree = Map::new();
+        let mut put = |key: &str, value: Value| tree.insert(key.to_owned(), value);
+        put("name", json!(self.name));
+        put("backbone", json!(self.backbone));
+        put("dataset", json!(self.dataset));
+        put("transfer", value_of(&self.transfer)?);
+        put("train", value_of(&self.train)?);
+        let search = &self.search;
+        let space: Map<String, Value> = search
+            .space
+            .iter()
+            .map(|(path, domain)| (path.clone(), domain_to_file(domain)))
+            .collect();
+        put(
+            "search",
+            json!({
+                "strategy": value_of(&search.strategy)?,
+                "metric": search.metric,
+                "direction": value_of(&search.direction)?,
+                "max_trials": search.max_trials,
+                "max_concurrent": search.max_concurrent,
+                "replicates": search.replicates,
+                "space": space,
+            }),
+        );
+        put("resources", value_of(&self.resources)?);
+        put("project", json!(self.project));
+        put("priority", json!(self.priority));
+        put("share", value_of(&self.share)?);
+        if let Some(ms) = self.time_limit_ms {
+            put("time_limit", json!(duration_to_file(ms)));
+        }
+        put("max_restarts", json!(self.max_restarts));
+        put("seed", json!(self.seed));
+        if let Some(promote) = &self.promote {
+            put("promote", value_of(promote)?);
+        }
+        Ok(Value::Object(tree))
+    }
+
+    /// The complete file as YAML.
+    pub fn to_yaml(&self) -> Result<String, Fault> {
+        yaml::write(&self.to_file()?)
+    }
+
+    /// The part of the file that a point may change.
+    pub(super) fn trained_tree(&self) -> Value {
+        json!({
+            "transfer": value_of(&self.transfer).unwrap_or_default(),
+            "train": value_of(&self.train).unwrap_or_default(),
+            "seed": self.seed,
+        })
+    }
+}
+
+fn value_of(part: &impl serde::Serialize) -> Result<Value, Fault> {
+    serde_json::to_value(part).map_err(|error| {
+        Fault::new(
+            Code::Internal,
+            format!("a spec does not serialise: {error}"),
+        )
+    })
+}
+
+fn first(faults: Vec<Fault>, hparams: &Hparams) -> Fault {
+    let mut all = faults.into_iter();
+    match all.next() {
+        Some(fault) => Fault {
+            message: format!(
+                "the point {} does not fit: {}",
+                hparams.canonical(),
+                fault.message
+            ),
+            ..fault
+        },
+        None => Fault::new(Code::Internal, "a point was refused without a reason"),
+    }
+}
+
+fn domain_to_file(domain: &Domain) -> Value {
+    let counted = |kind: &str, low: f64, high: f64, count: Option<u32>| match count {
+        Some(count) => json!({ kind: [low, high], "count": count }),
+        None => json!({ kind: [low, high] }),
+    };
+    match domain {
+        Domain::Values(values) => json!({ "values": values }),
+        Domain::Range { low, high, count } => counted("range", *low, *high, Some(*count)),
+        Domain::Uniform { low, high, count } => counted("uniform", *low, *high, *count),
+        Domain::LogUniform { low, high, count } => counted("log_uniform", *low, *high, *count),
+        Domain::Int { low, high, step } => json!({ "int": [low, high], "step": step }),
+    }
+}
+
+fn duration_to_file(ms: u64) -> String {
+    let whole = i64::try_from(ms).unwrap_or(i64::MAX);
+    format!("{:#}", jiff::SignedDuration::from_millis(whole))
+}
+
+/// The contradiction of a batch that has fewer images than there are ranks.
+pub(super) fn batch_fault(batch_size: u32, slots: u32) -> Option<Fault> {
+    (batch_size < slots).then(|| {
+        Fault::new(
+            Code::Contradiction,
+            format!("train.batch_size: a batch of {batch_size} cannot be shared by {slots} ranks"),
+        )
+        .hint("raise `train.batch_size`, or lower `resources.slots_per_trial`")
+    })
+}
+
+/// Puts values into the tree, kinds first, and reads it again.
+pub(super) fn put_point(
+    base: &Value,
+    slots: u32,
+    point: &BTreeMap<String, Value>,
+) -> Result<Trained, Vec<Fault>> {
+    let unknown: Vec<Fault> = point
+        .keys()
+        .filter_map(|path| path_fault(base, path))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
+    let mut tree = base.clone();
+    let (kinds, others): (Vec<_>, Vec<_>) = point
+        .iter()
+        .partition(|(path, _)| kinds::owner(path).is_some());
+    for (path, value) in kinds.into_iter().chain(others) {
+        paths::set(&mut tree, path, value.clone()).map_err(|fault| vec![fault])?;
+        drop_foreign_keys(&mut tree, path, value);
+    }
+    let faults = RefCell::new(Vec::new());
+    let trained = read(&tree, &faults);
+    if faults.borrow().is_empty()
+        && let Some(fault) = batch_fault(trained.train.batch_size, slots)
+    {
+        return Err(vec![fault]);
+    }
+    let faults = faults.into_inner();
+    if faults.is_empty() {
+        Ok(trained)
+    } else {
+        Err(faults)
+    }
+}
+
+/// A searched kind keeps only its own keys: those of the file's kind do not apply to it.
+fn drop_foreign_keys(tree: &mut Value, path: &str, kind: &Value) {
+    let Some(kinds) = kinds::owner(path) else {
+        return;
+    };
+    let keys = kinds.keys(kind.as_str().unwrap_or_default());
+    let pointer = format!("/{}", kinds.path.replace('.', "/"));
+    if let Some(map) = tree.pointer_mut(&pointer).and_then(Value::as_object_mut) {
+        map.retain(|key, _| key == "kind" || keys.contains(&key.as_str()));
+    }
+}
+
+fn read(tree: &Value, faults: &Faults) -> Trained {
+    let empty = Map::new();
+    let mut top = Section::top(tree.as_object().unwrap_or(&empty), faults);
+    let transfer = training::transfer(top.section("transfer"));
+    let train = training::train(top.section("train"), faults);
+    let seed = parse::seed(&mut top);
+    top.finish(|_| None);
+    Trained {
+        transfer,
+        train,
+        seed,
+    }
+}

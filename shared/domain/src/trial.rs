@@ -1,0 +1,142 @@
+//! Trials and their states. Data lives in the variant that owns it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::{ExperimentId, Fault, Hparams, LeaseId, Timestamp, TrialId};
+
+/// Where a trial is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum TrialState {
+    /// Wants a lease.
+    Waiting {
+        /// Since when.
+        since: Timestamp,
+        /// Not before this moment (back-off after a crash).
+        not_before: Timestamp,
+    },
+    /// Trains. S7: it has a live lease.
+    Running {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// Asked to end; still on its slots.
+    Stopping {
+        /// The lease.
+        lease: LeaseId,
+        /// What it becomes.
+        then: AfterStop,
+    },
+    /// Continues from its last checkpoint when resumed.
+    Paused,
+    /// Trained to the end, or stopped by the user with what it had.
+    Completed,
+    /// Failed for good.
+    Failed {
+        /// Why.
+        fault: Fault,
+    },
+    /// Taken back.
+    Canceled,
+}
+
+/// What a stopping trial becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AfterStop {
+    /// Waits to be resumed.
+    Paused,
+    /// Is taken back.
+    Canceled,
+    /// Counts as completed with what it had (`pomona trial stop`).
+    Completed,
+    /// Waits for another lease (preempted, drained).
+    Waiting,
+}
+
+/// The best point of a trial's curve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BestPoint {
+    /// Its step.
+    pub step: u64,
+    /// Its epoch.
+    pub epoch: u32,
+    /// The objective.
+    pub value: f64,
+    /// `val/loss` there: breaks ties, less is better.
+    pub tie: f64,
+    /// All metrics there.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// One point of the space, trained once, perhaps over several leases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Its id: `TrialId::derive(experiment, number)`.
+    pub id: TrialId,
+    /// Row version for compare-and-swap; 1 at insertion.
+    pub version: u64,
+    /// Its experiment.
+    pub experiment: ExperimentId,
+    /// Its number in the experiment, from 1.
+    pub number: u32,
+    /// Its point.
+    pub hparams: Hparams,
+    /// Its replicate, from 0.
+    pub replicate: u32,
+    /// Where it is.
+    #[serde(flatten)]
+    pub state: TrialState,
+    /// Crashes that counted against `max_restarts`.
+    pub restarts: u32,
+    /// Leases it has had.
+    pub leases: u32,
+    /// Newest step whose observation counted (S4).
+    pub last_step: u64,
+    /// Newest epoch.
+    pub last_epoch: u32,
+    /// Newest value of each metric.
+    pub latest: BTreeMap<String, f64>,
+    /// The best point of its curve.
+    pub best: Option<BestPoint>,
+    /// Choices resolved when it first started (threads, precision, ISA, libtorch, world size): a
+    /// resume must match them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it first ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Milliseconds on slots in leases that ended.
+    pub active_ms: u64,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+impl Trial {
+    /// Whether it stays as it is for ever (S6).
+    pub fn is_ended(&self) -> bool {
+        match self.state {
+            TrialState::Waiting { .. }
+            | TrialState::Running { .. }
+            | TrialState::Stopping { .. }
+            | TrialState::Paused => false,
+            TrialState::Completed | TrialState::Failed { .. } | TrialState::Canceled => true,
+        }
+    }
+
+    /// The lease it is on.
+    pub fn lease(&self) -> Option<LeaseId> {
+        match self.state {
+            TrialState::Running { lease } | TrialState::Stopping { lease, .. } => Some(lease),
+            TrialState::Waiting { .. }
+            | TrialState::Paused
+            | TrialState::Completed
+            | TrialState::Failed { .. }
+            | TrialState::Canceled => None,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Workers and their slots.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use crate::{Timestamp, WorkerId};
+
+/// What a slot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlotKind {
+    /// One CPU thread (or a share of the cores).
+    Cpu,
+    /// One NVIDIA GPU.
+    Cuda,
+}
+
+/// One device a trial may hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Index on its worker, from 0.
+    pub index: u32,
+    /// What it is.
+    pub kind: SlotKind,
+    /// A name for people (`AMD EPYC`, `NVIDIA H100`).
+    pub name: String,
+    /// Memory, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+}
+
+/// Whether a worker gets work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// It beats and gets work.
+    Alive,
+    /// It beats, keeps what it has and gets nothing new.
+    Draining,
+    /// It has not been heard of for longer than a lease's term.
+    Lost,
+}
+
+/// Our agent on a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its id, kept in the worker's data folder.
+    pub id: WorkerId,
+    /// Row version for compare-and-swap; 1 at insertion.
+    pub version: u64,
+    /// Its name, the host's by default.
+    pub name: String,
+    /// Drawn anew at each start of the worker process: a change means that nothing it ran lives.
+    pub incarnation: u64,
+    /// Its slots.
+    pub slots: Vec<Slot>,
+    /// Labels for selectors.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Whether it gets work.
+    pub state: WorkerState,
+    /// Every report up to this sequence number is in the store.
+    pub acked_seq: u64,
+    /// When it first registered.
+    pub registered_at: Timestamp,
+    /// When its state last changed.
+    pub changed_at: Timestamp,
+}

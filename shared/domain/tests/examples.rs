@@ -1,0 +1,167 @@
+//! Every example that ships is read, complete, and survives being written and read again.
+
+use pomona_domain::metric::Direction;
+use pomona_domain::spec::{ExperimentSpec, FrozenDepth, parse};
+use std::fs;
+use std::path::PathBuf;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../config/examples")
+}
+
+fn example(name: &str) -> ExperimentSpec {
+    let text = read(name);
+    parse(&text, &[]).unwrap_or_else(|faults| panic!("{name}: {faults:#?}"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn every_example_is_read_and_round_trips() {
+    let mut seen = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let spec = example(path.file_name().unwrap().to_str().unwrap());
+        let written = spec.to_yaml().unwrap();
+        let again = parse(&written, &[]).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        assert_eq!(again, spec, "{written}");
+        seen += 1;
+    }
+    assert!(seen >= 4, "only {seen} examples");
+}
+
+#[test]
+fn the_demo_grid_is_what_the_demo_promises() {
+    let spec = example("demo-grid.yaml");
+    assert_eq!(spec.search.max_trials, 24);
+    assert_eq!(spec.search.max_concurrent, 2);
+    assert_eq!(spec.train.epochs, 10);
+    assert_eq!(spec.train.batch_size, 32);
+    assert_eq!(spec.search.direction, Direction::Maximize);
+    let promote = spec.promote.as_ref().unwrap();
+    assert_eq!(
+        (promote.model.as_str(), promote.alias.as_str()),
+        ("tux", "champion")
+    );
+    assert_eq!(promote.gates[0].at_least, Some(0.6));
+}
+
+#[test]
+fn the_two_rank_demo_promotes_nothing() {
+    let spec = example("demo-two-ranks.yaml");
+    assert_eq!(spec.resources.slots_per_trial, 2);
+    assert_eq!(spec.search.max_trials, 1);
+    assert_eq!(
+        spec.transfer.frozen_depth,
+        FrozenDepth::Named("all".to_owned())
+    );
+    assert_eq!(spec.promote, None);
+}
+
+#[test]
+fn the_files_in_the_readme_are_read() {
+    let readme = fs::read_to_string(folder().join("../../README.md")).expect("README.md");
+    let blocks: Vec<&str> = readme
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        parse(block, &[]).unwrap_or_else(|faults| panic!("{block}\n{faults:#?}"));
+    }
+}
+
+#[test]
+fn the_smallest_file_gets_every_default() {
+    let spec = parse("{name: a, backbone: b, dataset: c}", &[]).unwrap();
+    insta::assert_snapshot!(spec.to_yaml().unwrap());
+}
+
+#[test]
+fn an_example_is_read_with_edits() {
+    let edits = [
+        "train.epochs=3",
+        "search.space.train.learning_rate={values: [0.1, 0.2]}",
+        "promote=null",
+        "seed=9",
+        "dataset=other@2",
+        "train.augment.ops=[horizontal_flip]",
+    ]
+    .map(str::to_owned);
+    let text = read("demo-grid.yaml");
+    let spec = parse(&text, &edits).unwrap();
+    assert_eq!(spec.train.epochs, 3);
+    assert_eq!(spec.search.max_trials, 8);
+    assert_eq!(spec.promote, None);
+    assert_eq!(spec.dataset, "other@2");
+    let source = pomona_domain::spec::source(&text, &edits).unwrap();
+    assert_eq!(parse(&source, &[]).unwrap(), spec);
+}
+
+/// Every key of the file there is, with the one gate that is not built yet.
+const EVERYTHING: &str = "
+name: emoji-topics
+backbone: efficientnet-lite0
+dataset: emoji-noto@1
+transfer:
+  frozen_depth: all
+  head: {kind: linear}
+  schedule: {kind: constant}
+  layer_decay: 1.0
+  regularizer: {kind: none}
+train:
+  epochs: 10
+  batch_size: 64
+  optimizer: {kind: adamw, weight_decay: 0.01}
+  learning_rate: 0.001
+  lr_schedule: {kind: cosine, warmup_epochs: 1}
+  augment: {views: 2, ops: [horizontal_flip]}
+  precision: auto
+search:
+  strategy: grid
+  metric: val/accuracy
+  direction: maximize
+  max_trials: 24
+  max_concurrent: 8
+  replicates: 1
+  space:
+    train.learning_rate: {log_uniform: [1.0e-4, 1.0e-1], count: 6}
+    train.optimizer.weight_decay: {values: [0.0, 0.01]}
+    transfer.frozen_depth: {values: [all, _blocks.14]}
+resources: {slots_per_trial: 1}
+project: default
+priority: 50
+share: auto
+time_limit: 2h
+max_restarts: 3
+seed: 7
+promote:
+  model: emoji-topics
+  alias: champion
+  gates:
+    - {metric: test/accuracy, at_least: 0.6}
+";
+
+#[test]
+fn a_file_with_every_key_is_read() {
+    let spec = parse(EVERYTHING, &[]).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    assert_eq!((spec.search.max_trials, spec.search.space.len()), (24, 3));
+    assert_eq!(spec.time_limit_ms, Some(7_200_000));
+    assert_eq!((spec.seed, spec.priority, spec.max_restarts), (7, 50, 3));
+}
+
+#[test]
+fn the_one_gate_that_is_not_built_is_the_one_thing_refused() {
+    let gate = "    - {better_than: champion, metric: test/accuracy, confidence: 0.95}\n";
+    let faults = parse(&format!("{EVERYTHING}{gate}"), &[]).expect_err("a refusal");
+    for fault in faults {
+        assert_eq!(fault.code.as_str(), "E0208", "{fault}");
+        assert!(fault.message.starts_with("promote.gates.1."), "{fault}");
+    }
+}
