@@ -1,0 +1,98 @@
+//! What an experiment would do, before it does it.
+
+use pomona_domain::Fault;
+use pomona_domain::spec::{ExperimentSpec, Strategy};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Point, Searcher};
+
+/// What an experiment would do. `pomona experiment preview` shows it; nothing is submitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Preview {
+    /// How points are chosen.
+    pub strategy: Strategy,
+    /// Trials.
+    pub trials: u32,
+    /// Different points among them.
+    pub points_total: u32,
+    /// Seeds per point.
+    pub replicates: u32,
+    /// Every trial, in the order it will be created.
+    pub points: Vec<Point>,
+    /// What varies, path by path.
+    pub paths: Vec<PathValues>,
+    /// Epochs of all trials together.
+    pub epochs: u64,
+    /// Ranks of one trial.
+    pub slots_per_trial: u32,
+    /// Trials that may run at once.
+    pub max_concurrent: u32,
+    /// Slots that are busy when as many trials run as may.
+    pub slots: u64,
+    /// Upper bound of the time on slots in milliseconds, when the file limits a trial's time.
+    pub slot_ms_limit: Option<u64>,
+}
+
+/// The values one path takes among the previewed points.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PathValues {
+    /// The path.
+    pub path: String,
+    /// `values`, `range`, `uniform`, `log_uniform` or `int`.
+    pub kind: String,
+    /// Different values, in order of first use.
+    pub values: Vec<Value>,
+}
+
+/// Draws every trial of an experiment without creating any.
+pub fn preview(spec: &ExperimentSpec) -> Result<Preview, Fault> {
+    let mut searcher = Searcher::new(spec)?;
+    let mut points = Vec::new();
+    let mut epochs = 0u64;
+    while let Some(point) = searcher.next() {
+        let trial = spec.trial_spec(&point.hparams, point.replicate)?;
+        epochs += u64::from(trial.train.epochs);
+        points.push(point);
+    }
+    let paths = spec
+        .search
+        .space
+        .iter()
+        .map(|(path, domain)| {
+            let mut values: Vec<Value> = Vec::new();
+            for value in points.iter().filter_map(|point| point.hparams.0.get(path)) {
+                if !values.contains(value) {
+                    values.push(value.clone());
+                }
+            }
+            PathValues {
+                path: path.clone(),
+                kind: domain.kind().to_owned(),
+                values,
+            }
+        })
+        .collect();
+    let trials = u32::try_from(points.len()).unwrap_or(u32::MAX);
+    let firsts = points.iter().filter(|point| point.replicate == 0).count();
+    let slots_per_trial = spec.resources.slots_per_trial;
+    let at_once = u64::from(trials.min(spec.search.max_concurrent));
+    let slot_ms_limit = spec.time_limit_ms.map(|limit| {
+        limit
+            .saturating_mul(u64::from(trials))
+            .saturating_mul(u64::from(slots_per_trial))
+    });
+    Ok(Preview {
+        strategy: spec.search.strategy,
+        trials,
+        points_total: u32::try_from(firsts).unwrap_or(u32::MAX),
+        replicates: spec.search.replicates,
+        points,
+        paths,
+        epochs,
+        slots_per_trial,
+        max_concurrent: spec.search.max_concurrent,
+        slots: at_once * u64::from(slots_per_trial),
+        slot_ms_limit,
+    })
+}
