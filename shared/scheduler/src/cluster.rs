@@ -1,0 +1,383 @@
+//! What the scheduler remembers: everything that has not ended, and the newest of what is kept.
+//!
+//! Rows are facts from the store and change only by [`Cluster::apply`]. Beside them is soft state
+//! (when a worker was last heard of, back-off of tasks, starts that failed), which is never
+//! committed and may be lost: it changes when something happens, never whether it is right.
+
+use pomona_domain::backbone::Backbone;
+use pomona_domain::change::{Change, Subject};
+use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
+use pomona_domain::dataset::Dataset;
+use pomona_domain::experiment::Experiment;
+use pomona_domain::lease::{Generation, Lease, LeaseState, Work};
+use pomona_domain::model::{Alias, AliasMove, Lineage, Version};
+use pomona_domain::snapshot::Snapshot;
+use pomona_domain::task::{Task, TaskSpec, TaskState};
+use pomona_domain::trial::Trial;
+use pomona_domain::worker::{Worker, WorkerState};
+use pomona_domain::{ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+mod read;
+
+/// The first words of the reason of a lease that never started. Soft state counts them, so that
+/// work that cannot start on a worker backs off and goes elsewhere.
+pub const NOT_STARTED: &str = "the worker could not start it";
+
+/// Terms and limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// A lease whose worker is silent for longer is over.
+    pub lease_term_ms: i64,
+    /// A lease that was asked to stop and has not after this long is revoked.
+    pub stop_grace_ms: i64,
+    /// Wait after the first crash; it doubles with each.
+    pub backoff_base_ms: i64,
+    /// The longest wait after a crash.
+    pub backoff_max_ms: i64,
+    /// A worker that is silent for longer is lost and gets nothing new.
+    pub lost_after_ms: i64,
+    /// Crashes a task survives, plus one.
+    pub max_task_attempts: u32,
+    /// Trials of one experiment that are made ahead and wait; the searcher is asked for more when
+    /// there are fewer. A limit on memory, not on what runs.
+    pub queue_ahead: u32,
+    /// After this many starts in a row that failed, a worker gets work only when no other can.
+    pub doubt_after: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lease_term_ms: 30_000,
+            stop_grace_ms: 30_000,
+            backoff_base_ms: 1_000,
+            backoff_max_ms: 300_000,
+            lost_after_ms: 30_000,
+            max_task_attempts: 3,
+            queue_ahead: 256,
+            doubt_after: 3,
+        }
+    }
+}
+
+impl Config {
+    /// How long to wait after the `n`-th failure (from 1).
+    pub fn backoff_ms(&self, n: u32) -> i64 {
+        let doublings = n.saturating_sub(1).min(40);
+        self.backoff_base_ms
+            .saturating_mul(1_i64 << doublings)
+            .min(self.backoff_max_ms)
+    }
+}
+
+/// What a publish task needs of a trial that has ended, whether its experiment is in memory or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// The experiment.
+    pub experiment: &'a Experiment,
+    /// The trial.
+    pub trial: &'a Trial,
+    /// Its best checkpoint.
+    pub checkpoint: Option<&'a Checkpoint>,
+}
+
+impl Source<'_> {
+    /// What validation measured at the very step of the checkpoint; nothing when the checkpoint of
+    /// the best point never arrived and an older one is kept.
+    pub fn validation(&self) -> Option<&BTreeMap<String, f64>> {
+        let best = self.trial.best.as_ref()?;
+        (self.checkpoint?.step == best.step).then_some(&best.metrics)
+    }
+
+    /// Where a version made of it comes from (R4).
+    pub fn lineage(&self) -> Option<Lineage> {
+        let checkpoint = self.checkpoint?;
+        Some(Lineage {
+            experiment: self.experiment.id,
+            trial: self.trial.id,
+            step: checkpoint.step,
+            seed: self.experiment.spec.seed,
+            checkpoint: checkpoint.digest,
+            dataset: self.experiment.dataset,
+            backbone: self.experiment.backbone,
+            code: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+    }
+}
+
+/// Ended rows handed back to memory, because a publish task needs them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recalled {
+    /// The experiment.
+    pub experiment: Experiment,
+    /// The trial.
+    pub trial: Trial,
+    /// Its best checkpoint.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// Everything the scheduler remembers.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    config: Config,
+    experiments: BTreeMap<ExperimentId, Arc<Experiment>>,
+    trials: BTreeMap<TrialId, Arc<Trial>>,
+    numbers: BTreeMap<ExperimentId, Arc<BTreeMap<u32, TrialId>>>,
+    leases: BTreeMap<LeaseId, Arc<Lease>>,
+    workers: BTreeMap<WorkerId, Arc<Worker>>,
+    tasks: BTreeMap<TaskId, Arc<Task>>,
+    checkpoints: BTreeMap<(TrialId, CheckpointKind), Checkpoint>,
+    datasets: BTreeMap<String, Arc<Dataset>>,
+    backbones: BTreeMap<String, Arc<Backbone>>,
+    versions: BTreeMap<String, Arc<Version>>,
+    aliases: BTreeMap<(String, String), Alias>,
+    generation: Generation,
+    soft: Soft,
+}
+
+/// What may be lost.
+#[derive(Debug, Clone, Default)]
+struct Soft {
+    heard: BTreeMap<WorkerId, Timestamp>,
+    strikes: BTreeMap<Subject, u32>,
+    task_not_before: BTreeMap<TaskId, Timestamp>,
+    recalled: BTreeMap<TrialId, Arc<Recalled>>,
+}
+
+impl Cluster {
+    /// Nothing yet.
+    pub fn new(config: Config) -> Self {
+        Self::restore(Snapshot::default(), config, Timestamp::default())
+    }
+
+    /// What the store remembers. Every live lease gets a full term from `now`.
+    pub fn restore(snapshot: Snapshot, config: Config, now: Timestamp) -> Self {
+        let mut cluster = Self {
+            config,
+            experiments: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            datasets: BTreeMap::new(),
+            backbones: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            generation: snapshot.generation,
+            soft: Soft::default(),
+        };
+        let rows = (snapshot.experiments.into_iter())
+            .map(|row| Change::Experiment(Box::new(row)))
+            .chain((snapshot.trials.into_iter()).map(|row| Change::Trial(Box::new(row))))
+            .chain((snapshot.workers.into_iter()).map(|row| Change::Worker(Box::new(row))))
+            .chain((snapshot.tasks.into_iter()).map(|row| Change::Task(Box::new(row))))
+            .chain((snapshot.leases.into_iter()).map(|row| Change::Lease(Box::new(row))))
+            .chain((snapshot.checkpoints.into_iter()).map(Change::Checkpoint))
+            .chain((snapshot.datasets.into_iter()).map(|row| Change::Dataset(Box::new(row))))
+            .chain((snapshot.backbones.into_iter()).map(|row| Change::Backbone(Box::new(row))))
+            .chain((snapshot.versions.into_iter()).map(|row| Change::Version(Box::new(row))));
+        for row in rows {
+            cluster.apply(now, &row);
+        }
+        for alias in snapshot.aliases {
+            let key = (alias.model.clone(), alias.alias.clone());
+            cluster.aliases.insert(key, alias);
+        }
+        cluster
+    }
+
+    /// The rows, sorted by id: equals what the store loads (S10).
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            experiments: owned(&self.experiments),
+            trials: owned(&self.trials),
+            leases: owned(&self.leases),
+            workers: owned(&self.workers),
+            tasks: owned(&self.tasks),
+            checkpoints: self.checkpoints.values().cloned().collect(),
+            datasets: owned(&self.datasets),
+            backbones: owned(&self.backbones),
+            versions: owned(&self.versions),
+            aliases: self.aliases.values().cloned().collect(),
+            generation: self.generation,
+        }
+    }
+
+    /// Makes a committed fact visible. What has ended is dropped.
+    pub fn apply(&mut self, now: Timestamp, change: &Change) {
+        match change {
+            Change::Experiment(row) => self.apply_experiment(row),
+            Change::Trial(row) => self.apply_trial(row),
+            Change::Lease(row) => self.apply_lease(row),
+            Change::Worker(row) => self.apply_worker(now, row),
+            Change::Task(row) => self.apply_task(now, row),
+            Change::Checkpoint(row) => {
+                if self.trials.contains_key(&row.trial) {
+                    self.checkpoints.insert((row.trial, row.kind), row.clone());
+                }
+            }
+            Change::Dataset(row) => {
+                self.datasets
+                    .insert(row.name.clone(), Arc::new((**row).clone()));
+            }
+            Change::Backbone(row) => {
+                self.backbones
+                    .insert(row.name.clone(), Arc::new((**row).clone()));
+            }
+            Change::Version(row) => {
+                self.versions
+                    .insert(row.model.clone(), Arc::new((**row).clone()));
+            }
+            Change::AliasMoved(moved) => self.apply_alias(moved),
+            Change::Observed(_) | Change::Reason(_) => {}
+        }
+    }
+
+    fn apply_experiment(&mut self, row: &Experiment) {
+        if !row.is_ended() {
+            self.experiments.insert(row.id, Arc::new(row.clone()));
+            self.numbers.entry(row.id).or_default();
+            return;
+        }
+        self.experiments.insert(row.id, Arc::new(row.clone()));
+        let wanted: Vec<TrialId> = self.publish_trials().collect();
+        for trial in wanted {
+            if self
+                .trials
+                .get(&trial)
+                .is_some_and(|t| t.experiment == row.id)
+                && let Some(source) = self.source(trial)
+            {
+                let recalled = Recalled {
+                    experiment: source.experiment.clone(),
+                    trial: source.trial.clone(),
+                    checkpoint: source.checkpoint.cloned(),
+                };
+                self.soft.recalled.insert(trial, Arc::new(recalled));
+            }
+        }
+        self.experiments.remove(&row.id);
+        let numbers = self.numbers.remove(&row.id).unwrap_or_default();
+        for trial in numbers.values() {
+            self.trials.remove(trial);
+            self.checkpoints.remove(&(*trial, CheckpointKind::Last));
+            self.checkpoints.remove(&(*trial, CheckpointKind::Best));
+            self.soft.strikes.remove(&Subject::Trial(*trial));
+        }
+    }
+
+    fn apply_trial(&mut self, row: &Trial) {
+        // A decision may end an experiment by a row that stands before those of its trials.
+        let Some(numbers) = self.numbers.get_mut(&row.experiment) else {
+            return;
+        };
+        if numbers.get(&row.number) != Some(&row.id) {
+            Arc::make_mut(numbers).insert(row.number, row.id);
+        }
+        self.trials.insert(row.id, Arc::new(row.clone()));
+    }
+
+    fn apply_lease(&mut self, row: &Lease) {
+        self.generation = self.generation.max(row.generation);
+        let LeaseState::Ended { reason, .. } = &row.state else {
+            self.leases.insert(row.id, Arc::new(row.clone()));
+            return;
+        };
+        self.leases.remove(&row.id);
+        let worker = row.slots.first().map(|slot| Subject::Worker(slot.worker));
+        for subject in subjects(&row.work).chain(worker) {
+            if reason.starts_with(NOT_STARTED) {
+                *self.soft.strikes.entry(subject).or_default() += 1;
+            } else {
+                self.soft.strikes.remove(&subject);
+            }
+        }
+    }
+
+    fn apply_worker(&mut self, now: Timestamp, row: &Worker) {
+        let fresh = self
+            .workers
+            .get(&row.id)
+            .is_none_or(|old| old.incarnation != row.incarnation || old.state == WorkerState::Lost);
+        if fresh {
+            self.soft.heard.insert(row.id, now);
+            self.soft.strikes.remove(&Subject::Worker(row.id));
+        }
+        self.workers.insert(row.id, Arc::new(row.clone()));
+    }
+
+    fn apply_task(&mut self, now: Timestamp, row: &Task) {
+        if row.is_ended() {
+            self.tasks.remove(&row.id);
+            self.soft.task_not_before.remove(&row.id);
+            self.soft.strikes.remove(&Subject::Task(row.id));
+            let wanted: BTreeSet<TrialId> = self.publish_trials().collect();
+            self.soft.recalled.retain(|trial, _| wanted.contains(trial));
+            return;
+        }
+        let failures = row.attempts + self.strikes(Subject::Task(row.id));
+        if row.state == TaskState::Waiting && failures > 0 {
+            let until = now.plus_ms(self.config.backoff_ms(failures));
+            self.soft.task_not_before.insert(row.id, until);
+        }
+        self.tasks.insert(row.id, Arc::new(row.clone()));
+    }
+
+    fn apply_alias(&mut self, moved: &AliasMove) {
+        let alias = Alias {
+            model: moved.model.clone(),
+            alias: moved.alias.clone(),
+            number: moved.to,
+            revision: moved.revision,
+        };
+        self.aliases
+            .insert((moved.model.clone(), moved.alias.clone()), alias);
+    }
+
+    /// A worker was heard of: its leases have a full term again. Soft state, no commit.
+    pub fn touch(&mut self, worker: WorkerId, now: Timestamp) {
+        if self.workers.contains_key(&worker) {
+            let heard = self.soft.heard.entry(worker).or_insert(now);
+            *heard = now.max(*heard);
+        }
+    }
+
+    /// Hands the rows of an ended trial back, for a publish task: before the task's event is
+    /// decided, and after a restart for each of [`Cluster::missing_sources`].
+    pub fn recall(&mut self, rows: Recalled) {
+        self.soft.recalled.insert(rows.trial.id, Arc::new(rows));
+    }
+
+    /// Trials that a live publish task needs and that are not in memory.
+    pub fn missing_sources(&self) -> Vec<TrialId> {
+        self.publish_trials()
+            .filter(|trial| self.source(*trial).is_none())
+            .collect()
+    }
+
+    fn publish_trials(&self) -> impl Iterator<Item = TrialId> + '_ {
+        self.tasks.values().filter_map(|task| match &task.spec {
+            TaskSpec::Publish { trial, .. } => Some(*trial),
+            TaskSpec::ImportDataset { .. }
+            | TaskSpec::ImportBackbone { .. }
+            | TaskSpec::Predict { .. } => None,
+        })
+    }
+}
+
+/// Whom work is about.
+pub(crate) fn subjects(work: &Work) -> impl Iterator<Item = Subject> + '_ {
+    let (trials, task): (&[TrialId], Option<TaskId>) = match work {
+        Work::Trials(trials) => (trials, None),
+        Work::Task(task) => (&[], Some(*task)),
+    };
+    (trials.iter().map(|trial| Subject::Trial(*trial))).chain(task.map(Subject::Task))
+}
+
+fn owned<K, V: Clone>(rows: &BTreeMap<K, Arc<V>>) -> Vec<V> {
+    rows.values().map(|row| (**row).clone()).collect()
+}

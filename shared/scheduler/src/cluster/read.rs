@@ -1,0 +1,161 @@
+//! Reading the cluster: rows by id, rows of an owner, and what is soft.
+
+use super::{Cluster, Config, Source};
+use pomona_domain::backbone::Backbone;
+use pomona_domain::change::Subject;
+use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
+use pomona_domain::dataset::Dataset;
+use pomona_domain::experiment::Experiment;
+use pomona_domain::lease::{Generation, Lease};
+use pomona_domain::model::{Alias, Version};
+use pomona_domain::task::Task;
+use pomona_domain::trial::Trial;
+use pomona_domain::worker::Worker;
+use pomona_domain::{ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+
+impl Cluster {
+    /// Terms and limits.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The highest generation ever given.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Experiments that have not ended, by id.
+    pub fn experiments(&self) -> impl Iterator<Item = &Experiment> {
+        self.experiments.values().map(AsRef::as_ref)
+    }
+
+    /// An experiment that has not ended.
+    pub fn experiment(&self, id: ExperimentId) -> Option<&Experiment> {
+        self.experiments.get(&id).map(AsRef::as_ref)
+    }
+
+    /// Trials of experiments that have not ended, by id.
+    pub fn trials(&self) -> impl Iterator<Item = &Trial> {
+        self.trials.values().map(AsRef::as_ref)
+    }
+
+    /// A trial of an experiment that has not ended.
+    pub fn trial(&self, id: TrialId) -> Option<&Trial> {
+        self.trials.get(&id).map(AsRef::as_ref)
+    }
+
+    /// Trials of an experiment, by number.
+    pub fn trials_of(&self, experiment: ExperimentId) -> impl Iterator<Item = &Trial> {
+        let numbers = self.numbers.get(&experiment);
+        numbers
+            .into_iter()
+            .flat_map(|numbers| numbers.values())
+            .filter_map(|id| self.trial(*id))
+    }
+
+    /// Live leases, by id.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values().map(AsRef::as_ref)
+    }
+
+    /// A live lease.
+    pub fn lease(&self, id: LeaseId) -> Option<&Lease> {
+        self.leases.get(&id).map(AsRef::as_ref)
+    }
+
+    /// Live leases that hold a slot of a worker.
+    pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
+        self.leases()
+            .filter(move |lease| lease.slots.iter().any(|slot| slot.worker == worker))
+    }
+
+    /// All workers, by id.
+    pub fn workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.values().map(AsRef::as_ref)
+    }
+
+    /// A worker.
+    pub fn worker(&self, id: WorkerId) -> Option<&Worker> {
+        self.workers.get(&id).map(AsRef::as_ref)
+    }
+
+    /// Tasks that have not ended, by id.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().map(AsRef::as_ref)
+    }
+
+    /// A task that has not ended.
+    pub fn task(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.get(&id).map(AsRef::as_ref)
+    }
+
+    /// A trial's checkpoint.
+    pub fn checkpoint(&self, trial: TrialId, kind: CheckpointKind) -> Option<&Checkpoint> {
+        self.checkpoints.get(&(trial, kind))
+    }
+
+    /// The newest version of a data set.
+    pub fn dataset(&self, name: &str) -> Option<&Dataset> {
+        self.datasets.get(name).map(AsRef::as_ref)
+    }
+
+    /// A backbone.
+    pub fn backbone(&self, name: &str) -> Option<&Backbone> {
+        self.backbones.get(name).map(AsRef::as_ref)
+    }
+
+    /// The newest version of a model.
+    pub fn newest_version(&self, model: &str) -> Option<&Version> {
+        self.versions.get(model).map(AsRef::as_ref)
+    }
+
+    /// Where an alias points.
+    pub fn alias(&self, model: &str, alias: &str) -> Option<&Alias> {
+        self.aliases.get(&(model.to_owned(), alias.to_owned()))
+    }
+
+    /// All aliases, by model and name.
+    pub fn aliases(&self) -> impl Iterator<Item = &Alias> {
+        self.aliases.values()
+    }
+
+    /// What a publish task needs of a trial, from memory or recalled.
+    pub fn source(&self, trial: TrialId) -> Option<Source<'_>> {
+        if let Some(row) = self.trial(trial) {
+            return Some(Source {
+                experiment: self.experiment(row.experiment)?,
+                trial: row,
+                checkpoint: self.checkpoint(trial, CheckpointKind::Best),
+            });
+        }
+        let recalled = self.soft.recalled.get(&trial)?;
+        Some(Source {
+            experiment: &recalled.experiment,
+            trial: &recalled.trial,
+            checkpoint: recalled.checkpoint.as_ref(),
+        })
+    }
+
+    /// When a worker was last heard of.
+    pub fn heard(&self, worker: WorkerId) -> Timestamp {
+        self.soft.heard.get(&worker).copied().unwrap_or_default()
+    }
+
+    /// Starts in a row that failed: of a trial or a task, or on a worker.
+    pub fn strikes(&self, subject: Subject) -> u32 {
+        self.soft.strikes.get(&subject).copied().unwrap_or(0)
+    }
+
+    /// A waiting task is not started before this moment.
+    pub fn task_not_before(&self, task: TaskId) -> Timestamp {
+        let until = self.soft.task_not_before.get(&task);
+        until.copied().unwrap_or_default()
+    }
+
+    /// How long a trial may still be on slots, all its leases counted, when it has a limit.
+    pub fn time_left_ms(&self, trial: TrialId) -> Option<u64> {
+        let row = self.trial(trial)?;
+        let limit = self.experiment(row.experiment)?.spec.time_limit_ms?;
+        Some(limit.saturating_sub(row.active_ms))
+    }
+}

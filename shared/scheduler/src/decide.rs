@@ -1,0 +1,100 @@
+//! The one place where anything is decided: an event and what is remembered give changes.
+//!
+//! Pure and total: no clock, no I/O, no panic; the same cluster, time and event give the same
+//! decision. Every decision ends with placing what waits, so an exit and the next lease are one.
+
+mod control;
+mod draft;
+mod experiment;
+mod lease;
+mod registry;
+mod reports;
+mod submit;
+mod task;
+#[cfg(test)]
+mod tests;
+mod tick;
+mod trial;
+mod worker;
+
+use crate::{Cluster, Decision, Event};
+use draft::Draft;
+use pomona_domain::{Code, Fault, Timestamp};
+
+/// Decides one event. A refused event changes nothing.
+pub fn decide(cluster: &Cluster, now: Timestamp, event: &Event) -> Decision {
+    let mut draft = Draft::new(cluster, now);
+    let outcome = handle(&mut draft, event);
+    let changes = if outcome.is_ok() {
+        lease::place(&mut draft);
+        draft.finish()
+    } else {
+        Vec::new()
+    };
+    Decision { changes, outcome }
+}
+
+fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
+    match event {
+        Event::Submitted {
+            id,
+            spec,
+            source,
+            dataset,
+            backbone,
+        } => submit::submitted(draft, *id, spec, source, (*dataset, *backbone)),
+        Event::Pause(id) => control::pause(draft, *id),
+        Event::Resume(id) => control::resume(draft, *id),
+        Event::Cancel(id) => control::cancel(draft, *id),
+        Event::StopTrial(id) => control::stop_trial(draft, *id),
+        Event::Registered {
+            id,
+            name,
+            incarnation,
+            slots,
+            labels,
+        } => {
+            let said = worker::Introduction {
+                name,
+                incarnation: *incarnation,
+                slots,
+                labels,
+            };
+            worker::registered(draft, *id, &said);
+            Ok(())
+        }
+        Event::Polled {
+            worker,
+            incarnation,
+            running: _,
+            reports,
+        } => worker::polled(draft, *worker, *incarnation, reports),
+        Event::Drain(id) => worker::drain(draft, *id),
+        Event::TaskSubmitted { id, spec, priority } => task::submitted(draft, *id, spec, *priority),
+        Event::TaskCanceled(id) => task::canceled(draft, *id),
+        Event::AliasSet {
+            model,
+            alias,
+            number,
+            expected_revision,
+            reason,
+        } => registry::alias_set(draft, (model, alias), *number, *expected_revision, reason),
+        Event::AliasRollback {
+            model,
+            alias,
+            reason,
+            to,
+        } => registry::alias_rollback(draft, (model, alias), *to, reason),
+        Event::Tick => {
+            tick::tick(draft);
+            Ok(())
+        }
+    }
+}
+
+fn not_found(what: impl std::fmt::Display) -> Fault {
+    Fault::new(
+        Code::NotFound,
+        format!("there is no `{what}`, or it has ended"),
+    )
+}

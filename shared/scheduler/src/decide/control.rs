@@ -1,0 +1,182 @@
+//! What users do to experiments and trials: pause, resume, cancel, stop.
+
+use super::draft::Draft;
+use super::experiment;
+use super::trial::{Fate, finish, has_result};
+use super::{lease, not_found, task};
+use pomona_domain::change::Subject;
+use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::trial::{AfterStop, Trial, TrialState};
+use pomona_domain::{Code, ExperimentId, Fault, LeaseId, TrialId};
+
+fn find(draft: &Draft, id: ExperimentId) -> Result<Experiment, Fault> {
+    let row = draft.cluster().experiment(id).cloned();
+    row.ok_or_else(|| not_found(id))
+}
+
+fn promoting(id: ExperimentId, verb: &str) -> Fault {
+    Fault::new(
+        Code::WrongState,
+        format!("experiment `{id}` cannot be {verb}: its trials have ended and it is promoting"),
+    )
+}
+
+/// Running trials write a checkpoint and give their slots back; none starts.
+pub(crate) fn pause(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
+    let mut row = find(draft, id)?;
+    match row.state {
+        ExperimentState::Active => {}
+        ExperimentState::Paused => return Ok(()),
+        ExperimentState::Promoting { .. } => return Err(promoting(id, "paused")),
+        ExperimentState::Completed | ExperimentState::Failed { .. } | ExperimentState::Canceled => {
+            return Err(not_found(id));
+        }
+    }
+    row.state = ExperimentState::Paused;
+    draft.experiment(row);
+    draft.reason(Subject::Experiment(id), "paused by request");
+    let trials: Vec<Trial> = draft.cluster().trials_of(id).cloned().collect();
+    for trial in trials {
+        match trial.state {
+            TrialState::Running { lease } => {
+                stop(
+                    draft,
+                    trial,
+                    lease,
+                    AfterStop::Paused,
+                    "the experiment is paused",
+                );
+            }
+            TrialState::Stopping {
+                lease,
+                then: AfterStop::Waiting,
+            } => redirect(draft, trial, lease, AfterStop::Paused),
+            TrialState::Stopping {
+                then: AfterStop::Paused | AfterStop::Canceled | AfterStop::Completed,
+                ..
+            }
+            | TrialState::Waiting { .. }
+            | TrialState::Paused
+            | TrialState::Completed
+            | TrialState::Failed { .. }
+            | TrialState::Canceled => {}
+        }
+    }
+    Ok(())
+}
+
+/// Paused trials wait for slots again.
+pub(crate) fn resume(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
+    let mut row = find(draft, id)?;
+    match row.state {
+        ExperimentState::Paused => {}
+        ExperimentState::Active => return Ok(()),
+        ExperimentState::Promoting { .. } => return Err(promoting(id, "resumed")),
+        ExperimentState::Completed | ExperimentState::Failed { .. } | ExperimentState::Canceled => {
+            return Err(not_found(id));
+        }
+    }
+    row.state = ExperimentState::Active;
+    draft.experiment(row);
+    draft.reason(Subject::Experiment(id), "resumed by request");
+    let trials: Vec<Trial> = draft.cluster().trials_of(id).cloned().collect();
+    for trial in trials {
+        match trial.state {
+            TrialState::Paused => finish(draft, trial, Fate::Waits, "the experiment is resumed"),
+            TrialState::Stopping {
+                lease,
+                then: AfterStop::Paused,
+            } => redirect(draft, trial, lease, AfterStop::Waiting),
+            TrialState::Stopping {
+                then: AfterStop::Waiting | AfterStop::Canceled | AfterStop::Completed,
+                ..
+            }
+            | TrialState::Waiting { .. }
+            | TrialState::Running { .. }
+            | TrialState::Completed
+            | TrialState::Failed { .. }
+            | TrialState::Canceled => {}
+        }
+    }
+    experiment::settle(draft, id);
+    Ok(())
+}
+
+/// Takes an experiment back: all its leases end in this very decision.
+pub(crate) fn cancel(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
+    let row = find(draft, id)?;
+    let why = "the experiment is canceled";
+    let trials: Vec<Trial> = draft.cluster().trials_of(id).cloned().collect();
+    for mut trial in trials.into_iter().filter(|trial| !trial.is_ended()) {
+        let held = trial.lease().and_then(|held| draft.cluster().lease(held));
+        if let Some(held) = held.cloned() {
+            let active = draft.now.since_ms(held.granted_at);
+            trial.active_ms += u64::try_from(active).unwrap_or(0);
+            lease::close(draft, &held, why);
+        }
+        finish(draft, trial, Fate::IsCanceled, why);
+    }
+    if let ExperimentState::Promoting { task } = row.state
+        && let Some(publish) = draft.cluster().task(task).cloned()
+    {
+        task::take_back(draft, publish, why);
+    }
+    let row = find(draft, id)?;
+    experiment::end(draft, row, ExperimentState::Canceled, "canceled by request");
+    Ok(())
+}
+
+/// Ends one trial; it counts as completed with what it has.
+pub(crate) fn stop_trial(draft: &mut Draft, id: TrialId) -> Result<(), Fault> {
+    let trial = (draft.cluster().trial(id).cloned()).ok_or_else(|| not_found(id))?;
+    let why = "stopped by request";
+    match trial.state {
+        TrialState::Running { lease } => stop(draft, trial, lease, AfterStop::Completed, why),
+        TrialState::Stopping {
+            lease,
+            then: AfterStop::Paused | AfterStop::Waiting,
+        } => redirect(draft, trial, lease, AfterStop::Completed),
+        TrialState::Stopping {
+            then: AfterStop::Canceled | AfterStop::Completed,
+            ..
+        } => {}
+        TrialState::Waiting { .. } | TrialState::Paused => {
+            let owner = trial.experiment;
+            let fate = if has_result(&trial) {
+                Fate::Completes
+            } else {
+                Fate::IsCanceled
+            };
+            finish(draft, trial, fate, why);
+            experiment::settle(draft, owner);
+        }
+        TrialState::Completed | TrialState::Failed { .. } | TrialState::Canceled => {
+            return Err(Fault::new(
+                Code::WrongState,
+                format!("trial `{id}` has ended already"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn stop(draft: &mut Draft, mut trial: Trial, id: LeaseId, then: AfterStop, why: &str) {
+    let text = format!("asked to write a checkpoint and stop: {why}");
+    draft.reason(Subject::Trial(trial.id), text);
+    trial.state = TrialState::Stopping { lease: id, then };
+    draft.trial(trial);
+    lease::stop(draft, id);
+}
+
+/// A stopping trial becomes something else than was asked first.
+fn redirect(draft: &mut Draft, mut trial: Trial, lease: LeaseId, then: AfterStop) {
+    let what = match then {
+        AfterStop::Paused => "will be paused once it has stopped",
+        AfterStop::Canceled => "will be canceled once it has stopped",
+        AfterStop::Completed => "will be completed once it has stopped",
+        AfterStop::Waiting => "will wait for another lease once it has stopped",
+    };
+    draft.reason(Subject::Trial(trial.id), what);
+    trial.state = TrialState::Stopping { lease, then };
+    draft.trial(trial);
+}

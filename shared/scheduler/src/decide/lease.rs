@@ -1,0 +1,160 @@
+//! Leases: granted where the plan says, ended for a cause, and what the end means for their work.
+
+use super::draft::Draft;
+use super::{experiment, task, trial};
+use crate::cluster::subjects;
+use crate::{NOT_STARTED, Placement, plan};
+use pomona_domain::change::Subject;
+use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, StopKind, Work};
+use pomona_domain::report::Outcome;
+use pomona_domain::task::TaskState;
+use pomona_domain::trial::TrialState;
+use pomona_domain::{LeaseId, TrialId};
+use std::collections::BTreeSet;
+
+/// Why a lease ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cause<'a> {
+    /// The worker says that all ranks are gone.
+    Exited(&'a Outcome),
+    /// Nobody's fault: expired, or its worker is lost or began anew.
+    Lost(&'a str),
+    /// It was asked to stop and did not in time.
+    GraceOver,
+}
+
+impl Cause<'_> {
+    /// As a sentence about the lease.
+    pub(crate) fn sentence(self) -> String {
+        match self {
+            Self::Exited(Outcome::Finished) => "it finished".to_owned(),
+            Self::Exited(Outcome::Stopped) => "it stopped after writing a checkpoint".to_owned(),
+            Self::Exited(Outcome::Killed) => "it was killed as asked".to_owned(),
+            Self::Exited(Outcome::Failed { fault, .. }) => format!("it failed: {fault}"),
+            Self::Exited(Outcome::Crashed { fault }) => format!("it crashed: {fault}"),
+            Self::Exited(Outcome::NotStarted { fault }) => format!("{NOT_STARTED}: {fault}"),
+            Self::Lost(why) => why.to_owned(),
+            Self::GraceOver => "it did not stop in time and was revoked".to_owned(),
+        }
+    }
+}
+
+/// Grants what the plan places.
+pub(crate) fn place(draft: &mut Draft) {
+    for placement in plan(draft.cluster(), draft.now) {
+        grant(draft, placement);
+    }
+}
+
+fn grant(draft: &mut Draft, placement: Placement) {
+    let generation = Generation(draft.cluster().generation().0 + 1);
+    let id = LeaseId::derive("cluster", generation.0);
+    let worker = draft.cluster().worker(placement.worker);
+    let name = worker.map_or_else(String::new, |worker| worker.name.clone());
+    let indexes: Vec<String> = placement.slots.iter().map(ToString::to_string).collect();
+    let lease = Lease {
+        id,
+        version: 0,
+        generation,
+        work: placement.work,
+        slots: (placement.slots.iter())
+            .map(|index| SlotRef {
+                worker: placement.worker,
+                index: *index,
+            })
+            .collect(),
+        state: LeaseState::Live,
+        granted_at: draft.now,
+    };
+    let work = lease.work.clone();
+    draft.lease(lease);
+    match &work {
+        Work::Trials(members) => {
+            for member in members {
+                if let Some(mut row) = draft.cluster().trial(*member).cloned() {
+                    row.state = TrialState::Running { lease: id };
+                    row.leases += 1;
+                    draft.trial(row);
+                }
+            }
+        }
+        Work::Task(task) => {
+            if let Some(mut row) = draft.cluster().task(*task).cloned() {
+                row.state = TaskState::Running { lease: id };
+                draft.task(row);
+            }
+        }
+    }
+    let text = format!(
+        "placed on worker `{name}`, {} {} (generation {})",
+        if indexes.len() == 1 { "slot" } else { "slots" },
+        indexes.join(", "),
+        generation.0
+    );
+    for subject in subjects(&work) {
+        draft.reason(subject, text.clone());
+    }
+}
+
+/// Ends a lease and moves its work on.
+pub(crate) fn end(draft: &mut Draft, lease: &Lease, cause: Cause) {
+    close(draft, lease, &cause.sentence());
+    match &lease.work {
+        Work::Trials(members) => {
+            for member in members {
+                trial::leave(draft, *member, lease, cause);
+            }
+            settle(draft, members);
+        }
+        Work::Task(id) => task::leave(draft, *id, cause),
+    }
+}
+
+/// Ends a lease and nothing else.
+pub(crate) fn close(draft: &mut Draft, lease: &Lease, why: &str) {
+    let mut row = lease.clone();
+    row.state = LeaseState::Ended {
+        at: draft.now,
+        reason: why.to_owned(),
+    };
+    draft.lease(row);
+}
+
+/// Asks a lease to write a checkpoint and end.
+pub(crate) fn stop(draft: &mut Draft, id: LeaseId) {
+    let now = draft.now;
+    if let Some(row) = draft.cluster().lease(id)
+        && row.state == LeaseState::Live
+    {
+        let mut row = row.clone();
+        row.state = LeaseState::Stopping {
+            how: StopKind::Checkpoint,
+            since: now,
+        };
+        draft.lease(row);
+    }
+}
+
+/// Lets the experiments of some trials go on.
+fn settle(draft: &mut Draft, trials: &[TrialId]) {
+    let owners: BTreeSet<_> = (trials.iter())
+        .filter_map(|id| draft.cluster().trial(*id))
+        .map(|trial| trial.experiment)
+        .collect();
+    for owner in owners {
+        experiment::settle(draft, owner);
+    }
+}
+
+/// Ends every lease of a worker that is gone.
+pub(crate) fn end_all_of(draft: &mut Draft, worker: pomona_domain::WorkerId, why: &str) -> usize {
+    let leases: Vec<Lease> = draft.cluster().leases_of(worker).cloned().collect();
+    for lease in &leases {
+        end(draft, lease, Cause::Lost(why));
+    }
+    if !leases.is_empty() {
+        let text = format!("{} of its leases ended: {why}", leases.len());
+        draft.reason(Subject::Worker(worker), text);
+    }
+    leases.len()
+}

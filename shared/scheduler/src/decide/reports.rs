@@ -1,0 +1,199 @@
+//! What a worker produced. It counts only with its lease's current generation and while the trial
+//! is a member of that lease (S3); steps only grow (S4). Everything else is acknowledged and
+//! forgotten.
+
+use super::draft::Draft;
+use super::lease::{Cause, close, end};
+use super::trial::{Fate, finish};
+use super::{experiment, task};
+use pomona_domain::change::Subject;
+use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
+use pomona_domain::lease::{Lease, Work};
+use pomona_domain::metric::Observation;
+use pomona_domain::report::{Report, ReportBody};
+use pomona_domain::trial::{BestPoint, Trial};
+use pomona_domain::{Change, Code, Fault, TrialId, WorkerId};
+use std::collections::BTreeMap;
+
+/// Counts one report, or not.
+pub(crate) fn count(draft: &mut Draft, worker: WorkerId, report: &Report) {
+    let Some(lease) = current(draft, worker, report) else {
+        return;
+    };
+    match &report.body {
+        ReportBody::Started { environment } => started(draft, &lease, environment),
+        ReportBody::Observed {
+            trial,
+            step,
+            epoch,
+            metrics,
+            confusion,
+        } => {
+            let observation = Observation {
+                trial: *trial,
+                generation: lease.generation,
+                step: *step,
+                epoch: *epoch,
+                at: report.at,
+                metrics: metrics.clone(),
+                confusion: confusion.clone(),
+            };
+            observed(draft, &lease, observation);
+        }
+        ReportBody::Checkpoint {
+            trial,
+            checkpoint,
+            step,
+            epoch,
+            digest,
+            size,
+        } => checkpointed(
+            draft,
+            &lease,
+            Checkpoint {
+                trial: *trial,
+                kind: *checkpoint,
+                generation: lease.generation,
+                step: *step,
+                epoch: *epoch,
+                digest: *digest,
+                size: *size,
+                at: report.at,
+            },
+        ),
+        ReportBody::Result { task, result } => {
+            if lease.work == Work::Task(*task) {
+                close(draft, &lease, "its task answered");
+                task::answered(draft, *task, result);
+            }
+        }
+        ReportBody::Exited { outcome } => end(draft, &lease, Cause::Exited(outcome)),
+    }
+}
+
+/// S3: the live lease of this generation on this worker.
+fn current(draft: &Draft, worker: WorkerId, report: &Report) -> Option<Lease> {
+    (draft.cluster().lease(report.lease))
+        .filter(|lease| lease.generation == report.generation)
+        .filter(|lease| lease.slots.iter().any(|slot| slot.worker == worker))
+        .cloned()
+}
+
+/// S3, second half: a member of the lease that is still on it.
+fn member(draft: &Draft, lease: &Lease, id: TrialId) -> Option<Trial> {
+    let is_member = match &lease.work {
+        Work::Trials(members) => members.contains(&id),
+        Work::Task(_) => false,
+    };
+    (draft.cluster().trial(id))
+        .filter(|trial| is_member && trial.lease() == Some(lease.id))
+        .cloned()
+}
+
+/// What was resolved when a trial first ran stays with it: a resume must match it.
+fn started(draft: &mut Draft, lease: &Lease, environment: &BTreeMap<String, String>) {
+    let members: &[TrialId] = match &lease.work {
+        Work::Trials(members) => members,
+        Work::Task(_) => &[],
+    };
+    for id in members {
+        if let Some(mut row) = member(draft, lease, *id)
+            && row.started_at.is_none()
+        {
+            row.started_at = Some(draft.now);
+            row.environment.clone_from(environment);
+            draft.trial(row);
+        }
+    }
+}
+
+fn observed(draft: &mut Draft, lease: &Lease, observation: Observation) {
+    let Some(mut row) = member(draft, lease, observation.trial) else {
+        return;
+    };
+    if let Some((name, value)) = observation.metrics.iter().find(|(_, v)| !v.is_finite()) {
+        let fault = Fault::new(
+            Code::NotANumber,
+            format!("`{name}` is {value} at step {}", observation.step),
+        )
+        .hint("a smaller `train.learning_rate` usually helps");
+        return fail(draft, lease, row, fault);
+    }
+    let first = row.latest.is_empty();
+    if observation.metrics.is_empty() || (!first && observation.step <= row.last_step) {
+        return;
+    }
+    row.last_step = observation.step;
+    row.last_epoch = observation.epoch;
+    for (name, value) in &observation.metrics {
+        row.latest.insert(name.clone(), *value);
+    }
+    improve(draft, &mut row, &observation);
+    draft.trial(row);
+    draft.push(Change::Observed(observation));
+}
+
+/// Keeps the best point of the curve; of equal points the first.
+fn improve(draft: &Draft, row: &mut Trial, observation: &Observation) {
+    let Some(owner) = draft.cluster().experiment(row.experiment) else {
+        return;
+    };
+    let search = &owner.spec.search;
+    let Some(value) = observation.metrics.get(&search.metric).copied() else {
+        return;
+    };
+    // JSON has no infinity: the largest number stands for "no validation loss".
+    let tie = observation.metrics.get("val/loss").copied();
+    let point = BestPoint {
+        step: observation.step,
+        epoch: observation.epoch,
+        value,
+        tie: tie.unwrap_or(f64::MAX),
+        metrics: observation.metrics.clone(),
+    };
+    let wins = (row.best.as_ref())
+        .is_none_or(|best| experiment::is_better(search.direction, (&point, 1), (best, 0)));
+    if wins {
+        row.best = Some(point);
+    }
+}
+
+/// A trial fails in the middle of its lease. Other members of the lease go on.
+fn fail(draft: &mut Draft, lease: &Lease, mut row: Trial, fault: Fault) {
+    let why = fault.to_string();
+    let owner = row.experiment;
+    let active = draft.now.since_ms(lease.granted_at);
+    row.active_ms += u64::try_from(active).unwrap_or(0);
+    finish(draft, row, Fate::Fails(fault), &why);
+    let members: &[TrialId] = match &lease.work {
+        Work::Trials(members) => members,
+        Work::Task(_) => &[],
+    };
+    if members.iter().all(|id| member(draft, lease, *id).is_none()) {
+        close(draft, lease, &why);
+    }
+    experiment::settle(draft, owner);
+}
+
+fn checkpointed(draft: &mut Draft, lease: &Lease, checkpoint: Checkpoint) {
+    if member(draft, lease, checkpoint.trial).is_none() {
+        return;
+    }
+    let old = draft
+        .cluster()
+        .checkpoint(checkpoint.trial, checkpoint.kind);
+    if let Some(old) = old
+        && (checkpoint.step < old.step
+            || (checkpoint.step == old.step && checkpoint.digest == old.digest))
+    {
+        return;
+    }
+    if old.is_none() && checkpoint.kind == CheckpointKind::Last {
+        let text = format!("has a first checkpoint at step {}", checkpoint.step);
+        draft.reason(Subject::Trial(checkpoint.trial), text);
+    }
+    draft.push(Change::Checkpoint(checkpoint));
+}
+
+/// Metrics for people and gates, by name.
+pub(crate) type Metrics = BTreeMap<String, f64>;

@@ -1,0 +1,70 @@
+//! A new experiment: its searcher is made, its first trials wait, and a request that no worker
+//! could serve is said at once.
+
+use super::draft::Draft;
+use super::experiment;
+use crate::plan::largest_gang;
+use pomona_domain::change::Subject;
+use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::spec::ExperimentSpec;
+use pomona_domain::{Code, Digest, ExperimentId, Fault};
+use pomona_search::Searcher;
+
+pub(crate) fn submitted(
+    draft: &mut Draft,
+    id: ExperimentId,
+    spec: &ExperimentSpec,
+    source: &str,
+    (dataset, backbone): (Digest, Digest),
+) -> Result<(), Fault> {
+    if draft.cluster().experiment(id).is_some() {
+        return Err(Fault::new(
+            Code::AlreadyExists,
+            format!("experiment `{id}` exists already"),
+        ));
+    }
+    let searcher = Searcher::new(spec)?;
+    let searcher = serde_json::to_value(&searcher).map_err(|error| {
+        Fault::new(
+            Code::Internal,
+            format!("the searcher cannot be written down: {error}"),
+        )
+    })?;
+    draft.experiment(Experiment {
+        id,
+        version: 0,
+        spec: spec.clone(),
+        source: source.to_owned(),
+        dataset,
+        backbone,
+        state: ExperimentState::Active,
+        searcher,
+        created_trials: 0,
+        best: None,
+        submitted_at: draft.now,
+        ended_at: None,
+    });
+    let subject = Subject::Experiment(id);
+    draft.reason(subject, format!("submitted as `{}`", spec.name));
+    if let Some(text) = unplaceable(draft, spec.resources.slots_per_trial) {
+        draft.reason(subject, text);
+    }
+    experiment::settle(draft, id);
+    Ok(())
+}
+
+/// Why no registered worker could ever serve a gang of `slots`.
+fn unplaceable(draft: &Draft, slots: u32) -> Option<String> {
+    let largest = largest_gang(draft.cluster());
+    if largest >= slots {
+        return None;
+    }
+    Some(if largest == 0 {
+        "it waits: no worker with slots is registered".to_owned()
+    } else {
+        format!(
+            "it waits: a trial asks for {slots} slots of one worker, the largest has {largest}; \
+             it starts when a larger worker joins"
+        )
+    })
+}

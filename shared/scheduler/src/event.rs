@@ -1,0 +1,108 @@
+//! What can happen, and what a decision is.
+
+use pomona_domain::lease::Generation;
+use pomona_domain::report::Report;
+use pomona_domain::spec::ExperimentSpec;
+use pomona_domain::task::TaskSpec;
+use pomona_domain::worker::Slot;
+use pomona_domain::{Change, Digest, ExperimentId, Fault, LeaseId, TaskId, TrialId, WorkerId};
+use std::collections::BTreeMap;
+
+/// Something that happened, from an HTTP request, a worker's poll or the clock.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A user submitted an experiment.
+    Submitted {
+        /// Drawn by the coordinator.
+        id: ExperimentId,
+        /// The checked file.
+        spec: Box<ExperimentSpec>,
+        /// The file as the user wrote it.
+        source: String,
+        /// Manifest digest of the resolved data set.
+        dataset: Digest,
+        /// Weights digest of the resolved backbone.
+        backbone: Digest,
+    },
+    /// A user pauses an experiment: its trials write a checkpoint and give their slots back.
+    Pause(ExperimentId),
+    /// A user resumes a paused experiment.
+    Resume(ExperimentId),
+    /// A user takes an experiment back: its leases end at once.
+    Cancel(ExperimentId),
+    /// A user ends one trial with what it has.
+    StopTrial(TrialId),
+    /// A worker introduced itself.
+    Registered {
+        /// From its data folder.
+        id: WorkerId,
+        /// For people.
+        name: String,
+        /// Drawn at each start of the worker.
+        incarnation: u64,
+        /// Its slots.
+        slots: Vec<Slot>,
+        /// Its labels.
+        labels: BTreeMap<String, String>,
+    },
+    /// A worker's heartbeat.
+    Polled {
+        /// Who.
+        worker: WorkerId,
+        /// As registered.
+        incarnation: u64,
+        /// What lives there. What is not desired is simply not in the answer.
+        running: Vec<(LeaseId, Generation)>,
+        /// What was produced since the acknowledged number.
+        reports: Vec<Report>,
+    },
+    /// An operator wants a worker to get nothing new.
+    Drain(WorkerId),
+    /// A task was submitted.
+    TaskSubmitted {
+        /// Drawn by the coordinator.
+        id: TaskId,
+        /// What it does.
+        spec: TaskSpec,
+        /// Higher runs first.
+        priority: i32,
+    },
+    /// A task is taken back.
+    TaskCanceled(TaskId),
+    /// A user sets an alias.
+    AliasSet {
+        /// The model.
+        model: String,
+        /// The alias.
+        alias: String,
+        /// The version it shall point to.
+        number: u32,
+        /// Only if the alias is at this revision (0: does not exist yet).
+        expected_revision: Option<u64>,
+        /// Why, a sentence.
+        reason: String,
+    },
+    /// A user moves an alias back.
+    AliasRollback {
+        /// The model.
+        model: String,
+        /// The alias.
+        alias: String,
+        /// Why, a sentence.
+        reason: String,
+        /// Where it was before, from the history.
+        to: u32,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What an event changes. A refused event changes nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Facts, to be committed in one transaction and then applied in this order. A row stands in
+    /// it at most once, with its final content.
+    pub changes: Vec<Change>,
+    /// Why the event was refused.
+    pub outcome: Result<(), Fault>,
+}

@@ -1,0 +1,480 @@
+//! The invariants of ARCHITECTURE.md that a cluster or a decision can be asked about, one function
+//! each: `S3` there is [`s3`] here. The first word of what is found is the invariant's number.
+//!
+//! They look and never repair. R1 and R3 belong to the store; T1 to T5 to the trainer.
+
+use crate::cluster::subjects;
+use crate::{Cluster, Decision, Event, plan};
+use pomona_domain::change::{Change, Subject};
+use pomona_domain::lease::{Lease, LeaseState, SlotRef, Work};
+use pomona_domain::report::{Report, ReportBody};
+use pomona_domain::snapshot::Snapshot;
+use pomona_domain::task::TaskState;
+use pomona_domain::trial::{Trial, TrialState};
+use pomona_domain::worker::Worker;
+use pomona_domain::{Generation, LeaseId, Timestamp, TrialId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Holds, or the sentence that says what does not.
+pub type Verdict = Result<(), String>;
+
+/// Everything that a cluster alone can be asked: S1, S2, S5, S7, S9 and R2.
+pub fn check(cluster: &Cluster) -> Verdict {
+    s1(cluster)?;
+    s2(cluster)?;
+    s5(cluster)?;
+    s7(cluster)?;
+    s9(cluster)?;
+    r2(cluster)
+}
+
+/// Everything that a decision can be asked, `after` being `before` with its changes applied at
+/// `now`: [`check`], and S3, S4, S6, S8, R4 and R5.
+pub fn check_decision(
+    before: &Cluster,
+    now: Timestamp,
+    event: &Event,
+    decision: &Decision,
+    after: &Cluster,
+) -> Verdict {
+    s3(before, event, &decision.changes)?;
+    s4(before, &decision.changes)?;
+    s6(before, &decision.changes)?;
+    r4(before, &decision.changes)?;
+    r5(before, &decision.changes)?;
+    check(after)?;
+    if decision.outcome.is_ok() {
+        s8(after, now)?;
+    }
+    Ok(())
+}
+
+/// A slot is in at most one live lease.
+pub fn s1(cluster: &Cluster) -> Verdict {
+    let mut held: BTreeMap<&SlotRef, LeaseId> = BTreeMap::new();
+    for lease in cluster.leases() {
+        for slot in &lease.slots {
+            if let Some(other) = held.insert(slot, lease.id) {
+                return Err(format!(
+                    "S1 slot {} of worker `{}` is in leases `{other}` and `{}`",
+                    slot.index, slot.worker, lease.id
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A trial has at most one live lease; so has a task.
+pub fn s2(cluster: &Cluster) -> Verdict {
+    let mut leased: BTreeMap<Subject, LeaseId> = BTreeMap::new();
+    for lease in cluster.leases() {
+        for subject in subjects(&lease.work) {
+            if let Some(other) = leased.insert(subject, lease.id) {
+                return Err(format!(
+                    "S2 {subject:?} is on leases `{other}` and `{}`",
+                    lease.id
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An observation, checkpoint or exit counts only with its lease's current generation, and while
+/// the trial is a member of that lease; and it counts once.
+pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
+    let valid = valid_reports(before, event);
+    let counts = |trial: TrialId, generation: Generation, step: u64| {
+        (valid.iter())
+            .any(|report| report.generation == generation && fits(&report.body, trial, step))
+    };
+    for change in changes {
+        let (trial, generation, step, what) = match change {
+            Change::Observed(row) => (row.trial, row.generation, row.step, "observation"),
+            Change::Checkpoint(row) => (row.trial, row.generation, row.step, "checkpoint"),
+            Change::Lease(row) => {
+                let ends = matches!(event, Event::Polled { .. }) && !row.is_live();
+                if ends && !valid.iter().any(|report| report.lease == row.id) {
+                    return Err(format!(
+                        "S3 lease `{}` ended by a report that is not its own",
+                        row.id
+                    ));
+                }
+                continue;
+            }
+            Change::Worker(row) => {
+                acknowledges(before, event, row)?;
+                continue;
+            }
+            Change::Experiment(_)
+            | Change::Trial(_)
+            | Change::Task(_)
+            | Change::Dataset(_)
+            | Change::Backbone(_)
+            | Change::Version(_)
+            | Change::AliasMoved(_)
+            | Change::Reason(_) => continue,
+        };
+        if !counts(trial, generation, step) {
+            return Err(format!(
+                "S3 {what} of trial `{trial}` at step {step} counted with generation {}",
+                generation.0
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What was acknowledged stays so, and only what was said is acknowledged.
+fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
+    let old = before.worker(row.id).map_or(0, |old| old.acked_seq);
+    let said = match event {
+        Event::Polled {
+            worker, reports, ..
+        } if *worker == row.id => reports.iter().map(|report| report.seq).max(),
+        Event::Polled { .. }
+        | Event::Submitted { .. }
+        | Event::Pause(_)
+        | Event::Resume(_)
+        | Event::Cancel(_)
+        | Event::StopTrial(_)
+        | Event::Registered { .. }
+        | Event::Drain(_)
+        | Event::TaskSubmitted { .. }
+        | Event::TaskCanceled(_)
+        | Event::AliasSet { .. }
+        | Event::AliasRollback { .. }
+        | Event::Tick => None,
+    };
+    let due = old.max(said.unwrap_or(0));
+    if row.acked_seq == due {
+        return Ok(());
+    }
+    Err(format!(
+        "S3 worker `{}` is acknowledged up to {}, which should be {due}",
+        row.name, row.acked_seq
+    ))
+}
+
+/// The reports of a poll that may count: new ones, of live leases of this worker, up to the one
+/// that ends the lease or the trial.
+fn valid_reports<'a>(before: &Cluster, event: &'a Event) -> Vec<&'a Report> {
+    let Event::Polled {
+        worker,
+        incarnation,
+        reports,
+        ..
+    } = event
+    else {
+        return Vec::new();
+    };
+    let known = (before.worker(*worker)).filter(|row| row.incarnation == *incarnation);
+    let Some(row) = known else {
+        return Vec::new();
+    };
+    let mut fresh: Vec<&Report> = reports.iter().filter(|r| r.seq > row.acked_seq).collect();
+    fresh.sort_by_key(|report| report.seq);
+    fresh.dedup_by_key(|report| report.seq);
+    let mut over: BTreeSet<LeaseId> = BTreeSet::new();
+    let mut failed: BTreeSet<TrialId> = BTreeSet::new();
+    fresh.retain(|report| {
+        let live = before.lease(report.lease).filter(|lease| {
+            lease.generation == report.generation
+                && lease.slots.iter().any(|slot| slot.worker == *worker)
+                && !over.contains(&lease.id)
+        });
+        let Some(lease) = live else {
+            return false;
+        };
+        match &report.body {
+            ReportBody::Observed { trial, metrics, .. } => {
+                let counts = is_member(lease, *trial) && !failed.contains(trial);
+                if metrics.values().any(|value| !value.is_finite()) {
+                    failed.insert(*trial);
+                }
+                counts
+            }
+            ReportBody::Checkpoint { trial, .. } => {
+                is_member(lease, *trial) && !failed.contains(trial)
+            }
+            ReportBody::Result { .. } | ReportBody::Exited { .. } => over.insert(lease.id),
+            ReportBody::Started { .. } => true,
+        }
+    });
+    fresh
+}
+
+fn fits(body: &ReportBody, of: TrialId, at: u64) -> bool {
+    match body {
+        ReportBody::Observed { trial, step, .. } | ReportBody::Checkpoint { trial, step, .. } => {
+            *trial == of && *step == at
+        }
+        ReportBody::Started { .. } | ReportBody::Result { .. } | ReportBody::Exited { .. } => false,
+    }
+}
+
+fn is_member(lease: &Lease, trial: TrialId) -> bool {
+    match &lease.work {
+        Work::Trials(members) => members.contains(&trial),
+        Work::Task(_) => false,
+    }
+}
+
+/// A trial's observations have growing steps; a repeat is ignored.
+pub fn s4(before: &Cluster, changes: &[Change]) -> Verdict {
+    let mut newest: BTreeMap<TrialId, u64> = BTreeMap::new();
+    for change in changes {
+        let Change::Observed(row) = change else {
+            continue;
+        };
+        let known = before.trial(row.trial);
+        let known = known.filter(|trial| !trial.latest.is_empty());
+        let last = newest.get(&row.trial).copied();
+        let last = last.or_else(|| known.map(|trial| trial.last_step));
+        if last.is_some_and(|last| row.step <= last) {
+            return Err(format!(
+                "S4 trial `{}` has an observation at step {} after one at step {}",
+                row.trial,
+                row.step,
+                last.unwrap_or_default()
+            ));
+        }
+        newest.insert(row.trial, row.step);
+    }
+    Ok(())
+}
+
+/// A lease holds exactly `world_size` slots of one worker, or none.
+pub fn s5(cluster: &Cluster) -> Verdict {
+    for lease in cluster.leases() {
+        let wanted = match &lease.work {
+            Work::Trials(members) => (members.first())
+                .and_then(|id| cluster.trial(*id))
+                .and_then(|trial| cluster.experiment(trial.experiment))
+                .map(|owner| owner.spec.resources.slots_per_trial),
+            Work::Task(_) => Some(1),
+        };
+        if wanted != Some(lease.world_size()) {
+            return Err(format!(
+                "S5 lease `{}` holds {} slots, its work asks for {wanted:?}",
+                lease.id,
+                lease.world_size()
+            ));
+        }
+        let workers: BTreeSet<_> = lease.slots.iter().map(|slot| slot.worker).collect();
+        let known = (lease.slots.iter()).all(|slot| {
+            (cluster.worker(slot.worker))
+                .is_some_and(|row| row.slots.iter().any(|there| there.index == slot.index))
+        });
+        if workers.len() != 1 || !known {
+            return Err(format!(
+                "S5 lease `{}` holds {:?}: not slots of one worker",
+                lease.id, lease.slots
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An ended trial stays ended, exactly as it ended.
+pub fn s6(before: &Cluster, changes: &[Change]) -> Verdict {
+    for change in changes {
+        if let Change::Trial(row) = change
+            && let Some(old) = before.trial(row.id)
+            && old.is_ended()
+        {
+            return Err(format!(
+                "S6 trial `{}` had ended as `{}` and becomes `{}`",
+                row.id,
+                old.state.name(),
+                row.state.name()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A running trial or task has a live lease; a live lease has somebody on it, and its generation
+/// was given to nobody else.
+pub fn s7(cluster: &Cluster) -> Verdict {
+    for trial in cluster.trials() {
+        if let Some(id) = trial.lease()
+            && !cluster
+                .lease(id)
+                .is_some_and(|lease| is_member(lease, trial.id))
+        {
+            return Err(format!(
+                "S7 trial `{}` is `{}` without a live lease",
+                trial.id,
+                trial.state.name()
+            ));
+        }
+    }
+    for task in cluster.tasks() {
+        if let TaskState::Running { lease } = task.state
+            && (cluster.lease(lease)).is_none_or(|lease| lease.work != Work::Task(task.id))
+        {
+            return Err(format!("S7 task `{}` runs without a live lease", task.id));
+        }
+    }
+    let mut generations = BTreeSet::new();
+    for lease in cluster.leases() {
+        if !is_used(cluster, lease) {
+            return Err(format!(
+                "S7 lease `{}` is live and nobody is on it",
+                lease.id
+            ));
+        }
+        if !generations.insert(lease.generation) || lease.generation > cluster.generation() {
+            return Err(format!(
+                "S7 lease `{}` has generation {}, which is not its own",
+                lease.id, lease.generation.0
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_used(cluster: &Cluster, lease: &Lease) -> bool {
+    match &lease.work {
+        Work::Trials(members) => members.iter().any(|id| {
+            let stops = matches!(lease.state, LeaseState::Stopping { .. });
+            (cluster.trial(*id)).is_some_and(|trial| match trial.state {
+                TrialState::Running { lease: held } => held == lease.id && !stops,
+                TrialState::Stopping { lease: held, .. } => held == lease.id && stops,
+                TrialState::Waiting { .. }
+                | TrialState::Paused
+                | TrialState::Completed
+                | TrialState::Failed { .. }
+                | TrialState::Canceled => false,
+            })
+        }),
+        Work::Task(id) => (cluster.task(*id))
+            .is_some_and(|task| task.state == TaskState::Running { lease: lease.id }),
+    }
+}
+
+/// Planning a planned cluster changes nothing.
+pub fn s8(cluster: &Cluster, now: Timestamp) -> Verdict {
+    match plan(cluster, now).first() {
+        None => Ok(()),
+        Some(left) => Err(format!(
+            "S8 {:?} could have been placed on worker `{}` and was not",
+            left.work, left.worker
+        )),
+    }
+}
+
+/// Created ≤ `max_trials`, live ≤ `max_concurrent`.
+pub fn s9(cluster: &Cluster) -> Verdict {
+    for row in cluster.experiments() {
+        let search = &row.spec.search;
+        let made = cluster.trials_of(row.id).count();
+        if row.created_trials > search.max_trials || made != row.created_trials as usize {
+            return Err(format!(
+                "S9 experiment `{}` has {made} trials, counts {} and may have {}",
+                row.id, row.created_trials, search.max_trials
+            ));
+        }
+        let on_lease = |trial: &&Trial| trial.lease().is_some();
+        let live = cluster.trials_of(row.id).filter(on_lease).count();
+        if live > search.max_concurrent as usize {
+            return Err(format!(
+                "S9 experiment `{}` has {live} live trials and may have {}",
+                row.id, search.max_concurrent
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `load(store)` equals memory.
+pub fn s10(cluster: &Cluster, loaded: &Snapshot) -> Verdict {
+    let memory = cluster.snapshot();
+    if memory == *loaded {
+        return Ok(());
+    }
+    let lists = [
+        ("experiments", memory.experiments == loaded.experiments),
+        ("trials", memory.trials == loaded.trials),
+        ("leases", memory.leases == loaded.leases),
+        ("workers", memory.workers == loaded.workers),
+        ("tasks", memory.tasks == loaded.tasks),
+        ("checkpoints", memory.checkpoints == loaded.checkpoints),
+        ("data sets", memory.datasets == loaded.datasets),
+        ("backbones", memory.backbones == loaded.backbones),
+        ("versions", memory.versions == loaded.versions),
+        ("aliases", memory.aliases == loaded.aliases),
+        ("the generation", memory.generation == loaded.generation),
+    ];
+    let differ: Vec<&str> = (lists.into_iter())
+        .filter(|(_, same)| !same)
+        .map(|(name, _)| name)
+        .collect();
+    Err(format!(
+        "S10 memory and store differ in {}",
+        differ.join(", ")
+    ))
+}
+
+/// An alias points to an existing version of its own model.
+pub fn r2(cluster: &Cluster) -> Verdict {
+    for alias in cluster.aliases() {
+        let newest = cluster.newest_version(&alias.model);
+        if newest.is_none_or(|newest| !(1..=newest.number).contains(&alias.number)) {
+            return Err(format!(
+                "R2 `{}@{}` points to version {}, which does not exist",
+                alias.model, alias.alias, alias.number
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Every version has lineage: the trial, the checkpoint and the data it was made of.
+pub fn r4(before: &Cluster, changes: &[Change]) -> Verdict {
+    for change in changes {
+        let Change::Version(version) = change else {
+            continue;
+        };
+        let source = before.source(version.lineage.trial);
+        if source.and_then(|source| source.lineage()).as_ref() != Some(&version.lineage) {
+            return Err(format!(
+                "R4 version {} of `{}` does not come from where its lineage says",
+                version.number, version.model
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Every move of an alias says whence, whither and why, and is the next one of its alias.
+pub fn r5(before: &Cluster, changes: &[Change]) -> Verdict {
+    let mut newest: BTreeMap<(&str, &str), (u32, u64)> = BTreeMap::new();
+    for change in changes {
+        let Change::AliasMoved(moved) = change else {
+            continue;
+        };
+        let key = (moved.model.as_str(), moved.alias.as_str());
+        let old = newest.get(&key).copied().or_else(|| {
+            let alias = before.alias(key.0, key.1)?;
+            Some((alias.number, alias.revision))
+        });
+        let revision = old.map_or(0, |(_, revision)| revision) + 1;
+        if moved.from != old.map(|(number, _)| number)
+            || moved.revision != revision
+            || moved.reason.is_empty()
+        {
+            return Err(format!(
+                "R5 the move of `{}@{}` to version {} is not its revision {revision}",
+                moved.model, moved.alias, moved.to
+            ));
+        }
+        newest.insert(key, (moved.to, moved.revision));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,478 @@
+//! Placement: tables of situations, and properties of any cluster (S1, S5, S8, S9).
+
+use super::{Placement, plan};
+use crate::testing::{House, grid, spec};
+use crate::{Cluster, Config, invariants};
+use pomona_domain::change::Change;
+use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, Work};
+use pomona_domain::spec::ExperimentSpec;
+use pomona_domain::task::{Task, TaskSpec, TaskState};
+use pomona_domain::trial::{Trial, TrialState};
+use pomona_domain::worker::{SlotKind, Worker, WorkerState};
+use pomona_domain::{Digest, ExperimentId, Hparams, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+
+/// What waits and where there is room, for a table or a generator.
+#[derive(Debug, Clone, Default)]
+struct Room {
+    /// Slots by kind, whether the worker gets work.
+    workers: Vec<(Vec<SlotKind>, WorkerState)>,
+    experiments: Vec<Asked>,
+    tasks: Vec<i32>,
+}
+
+#[derive(Debug, Clone)]
+struct Asked {
+    slots: u32,
+    trials: u32,
+    at_once: u32,
+    priority: i32,
+    state: ExperimentState,
+    /// Trials that back off.
+    later: u32,
+}
+
+fn asked(slots: u32, trials: u32, priority: i32) -> Asked {
+    Asked {
+        slots,
+        trials,
+        at_once: trials,
+        priority,
+        state: ExperimentState::Active,
+        later: 0,
+    }
+}
+
+fn base() -> ExperimentSpec {
+    static BASE: OnceLock<ExperimentSpec> = OnceLock::new();
+    BASE.get_or_init(|| spec("")).clone()
+}
+
+fn cluster(room: &Room) -> Cluster {
+    let mut cluster = Cluster::new(Config::default());
+    for (index, (kinds, state)) in room.workers.iter().enumerate() {
+        let row = Worker {
+            id: WorkerId(index as u64 + 1),
+            version: 1,
+            name: format!("w{index}"),
+            incarnation: 1,
+            slots: crate::testing::slots(kinds),
+            labels: BTreeMap::new(),
+            state: *state,
+            acked_seq: 0,
+            registered_at: NOW,
+            changed_at: NOW,
+        };
+        cluster.apply(NOW, &Change::Worker(Box::new(row)));
+    }
+    for (index, asked) in room.experiments.iter().enumerate() {
+        experiment(&mut cluster, index as u64 + 1, asked);
+    }
+    for (index, priority) in room.tasks.iter().enumerate() {
+        let row = Task {
+            id: TaskId(index as u64 + 1),
+            version: 1,
+            spec: TaskSpec::ImportBackbone {
+                name: "r".to_owned(),
+                arch: "resnet18".to_owned(),
+                weights: Digest([1; 32]),
+            },
+            state: TaskState::Waiting,
+            attempts: 0,
+            priority: *priority,
+            submitted_at: NOW,
+            ended_at: None,
+        };
+        cluster.apply(NOW, &Change::Task(Box::new(row)));
+    }
+    cluster
+}
+
+fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
+    let id = ExperimentId(number);
+    let mut spec = base();
+    spec.resources.slots_per_trial = asked.slots;
+    spec.search.max_concurrent = asked.at_once;
+    spec.search.max_trials = asked.trials;
+    spec.priority = asked.priority;
+    let row = Experiment {
+        id,
+        version: 1,
+        spec,
+        source: String::new(),
+        dataset: Digest([1; 32]),
+        backbone: Digest([2; 32]),
+        state: asked.state.clone(),
+        searcher: serde_json::Value::Null,
+        created_trials: asked.trials,
+        best: None,
+        // Submitted one after the other.
+        submitted_at: NOW.plus_ms(number as i64 - 1_000),
+        ended_at: None,
+    };
+    cluster.apply(NOW, &Change::Experiment(Box::new(row)));
+    for number in 1..=asked.trials {
+        let wait = if number <= asked.later { 1_000 } else { 0 };
+        let row = Trial {
+            id: TrialId::derive(&id.to_string(), u64::from(number)),
+            version: 1,
+            experiment: id,
+            number,
+            hparams: Hparams::default(),
+            replicate: 0,
+            state: TrialState::Waiting {
+                since: NOW,
+                not_before: NOW.plus_ms(wait),
+            },
+            restarts: 0,
+            leases: 0,
+            last_step: 0,
+            last_epoch: 0,
+            latest: BTreeMap::new(),
+            best: None,
+            environment: BTreeMap::new(),
+            created_at: NOW,
+            started_at: None,
+            active_ms: 0,
+            ended_at: None,
+        };
+        cluster.apply(NOW, &Change::Trial(Box::new(row)));
+    }
+}
+
+/// Grants placements, as `decide` does.
+fn grant(cluster: &mut Cluster, placements: &[Placement]) {
+    for placement in placements {
+        let generation = Generation(cluster.generation().0 + 1);
+        let id = LeaseId(generation.0);
+        let slot = |index: &u32| SlotRef {
+            worker: placement.worker,
+            index: *index,
+        };
+        let row = Lease {
+            id,
+            version: 1,
+            generation,
+            work: placement.work.clone(),
+            slots: placement.slots.iter().map(slot).collect(),
+            state: LeaseState::Live,
+            granted_at: NOW,
+        };
+        cluster.apply(NOW, &Change::Lease(Box::new(row)));
+        match &placement.work {
+            Work::Trials(members) => {
+                for member in members {
+                    let mut row = cluster.trial(*member).cloned().expect("a trial");
+                    row.state = TrialState::Running { lease: id };
+                    cluster.apply(NOW, &Change::Trial(Box::new(row)));
+                }
+            }
+            Work::Task(task) => {
+                let mut row = cluster.task(*task).cloned().expect("a task");
+                row.state = TaskState::Running { lease: id };
+                cluster.apply(NOW, &Change::Task(Box::new(row)));
+            }
+        }
+    }
+}
+
+/// `e2/1 on w1: 0 1`, or `task 1 on w2: 3`, in the order of the plan.
+fn lines(cluster: &Cluster, placements: &[Placement]) -> Vec<String> {
+    let line = |placement: &Placement| {
+        let what = match &placement.work {
+            Work::Task(task) => format!("task {}", task.0),
+            Work::Trials(members) => {
+                let trial = cluster.trial(members[0]).expect("a trial");
+                format!("e{}/{}", trial.experiment.0, trial.number)
+            }
+        };
+        let slots: Vec<String> = placement.slots.iter().map(ToString::to_string).collect();
+        format!("{what} on w{}: {}", placement.worker.0, slots.join(" "))
+    };
+    placements.iter().map(line).collect()
+}
+
+fn cpus(count: usize) -> (Vec<SlotKind>, WorkerState) {
+    (vec![SlotKind::Cpu; count], WorkerState::Alive)
+}
+
+fn check(room: &Room, expect: &[&str]) {
+    let cluster = cluster(room);
+    assert_eq!(lines(&cluster, &plan(&cluster, NOW)), expect, "{room:#?}");
+}
+
+#[test]
+fn higher_priority_first_then_submission_then_number() {
+    let room = Room {
+        workers: vec![cpus(4)],
+        experiments: vec![asked(1, 2, 50), asked(1, 1, 50), asked(1, 1, 70)],
+        tasks: vec![60],
+    };
+    check(
+        &room,
+        &[
+            "e3/1 on w1: 0",
+            "task 1 on w1: 1",
+            "e1/1 on w1: 2",
+            "e1/2 on w1: 3",
+        ],
+    );
+}
+
+#[test]
+fn a_gang_gets_all_its_slots_of_one_worker_or_none() {
+    let mut room = Room {
+        workers: vec![cpus(2), cpus(2)],
+        experiments: vec![asked(3, 1, 50)],
+        tasks: Vec::new(),
+    };
+    check(&room, &[]);
+    room.workers.push(cpus(3));
+    check(&room, &["e1/1 on w3: 0 1 2"]);
+}
+
+#[test]
+fn a_gang_is_of_one_kind() {
+    let mixed = [vec![SlotKind::Cpu; 2], vec![SlotKind::Cuda; 2]].concat();
+    let mut room = Room {
+        workers: vec![(mixed, WorkerState::Alive)],
+        experiments: vec![asked(3, 1, 50)],
+        tasks: Vec::new(),
+    };
+    check(&room, &[]);
+    room.experiments = vec![asked(2, 2, 50)];
+    check(&room, &["e1/1 on w1: 2 3", "e1/2 on w1: 0 1"]);
+}
+
+#[test]
+fn the_tightest_fit_first_so_that_gangs_find_room() {
+    let room = Room {
+        workers: vec![cpus(4), cpus(1)],
+        experiments: vec![asked(1, 1, 60), asked(4, 1, 50)],
+        tasks: Vec::new(),
+    };
+    check(&room, &["e1/1 on w2: 0", "e2/1 on w1: 0 1 2 3"]);
+}
+
+#[test]
+fn max_concurrent_bounds_what_is_live() {
+    let few = Asked {
+        at_once: 2,
+        ..asked(1, 5, 50)
+    };
+    let room = Room {
+        workers: vec![cpus(4)],
+        experiments: vec![few, asked(1, 1, 40)],
+        tasks: Vec::new(),
+    };
+    check(&room, &["e1/1 on w1: 0", "e1/2 on w1: 1", "e2/1 on w1: 2"]);
+}
+
+#[test]
+fn paused_experiments_lost_and_draining_workers_and_back_off_wait() {
+    let paused = Asked {
+        state: ExperimentState::Paused,
+        ..asked(1, 2, 90)
+    };
+    let later = Asked {
+        later: 1,
+        ..asked(1, 2, 50)
+    };
+    let room = Room {
+        workers: vec![
+            (vec![SlotKind::Cuda; 2], WorkerState::Lost),
+            (vec![SlotKind::Cuda; 2], WorkerState::Draining),
+            cpus(2),
+        ],
+        experiments: vec![paused, later],
+        tasks: Vec::new(),
+    };
+    check(&room, &["e2/2 on w3: 0"]);
+    let cluster = cluster(&room);
+    let placed = lines(&cluster, &plan(&cluster, NOW.plus_ms(1_000)));
+    assert_eq!(placed, ["e2/1 on w3: 0", "e2/2 on w3: 1"]);
+}
+
+#[test]
+fn room_is_set_aside_for_a_gang_that_is_next() {
+    let mut house = House::new();
+    let a = house.joins("a", 4);
+    let b = house.joins("b", 1);
+    let small = house.submits(grid(8, ""));
+    let large = house.submits(grid(1, "priority: 70\nresources: {slots_per_trial: 4}"));
+    let on_a: Vec<Lease> = house.cluster.leases_of(a).cloned().collect();
+    assert_eq!(on_a.len(), 4);
+    for (ended, lease) in on_a.iter().enumerate() {
+        assert_eq!(house.state(large, 1).name(), "waiting");
+        house.exits(lease, pomona_domain::report::Outcome::Finished);
+        // Small trials do not slip into what is set aside, but run elsewhere.
+        let left = if ended == 3 { 1 } else { 3 - ended };
+        assert_eq!(house.cluster.leases_of(a).count(), left);
+        assert_eq!(house.cluster.leases_of(b).count(), 1);
+    }
+    assert_eq!(house.state(large, 1).name(), "running");
+    let waiting = house
+        .cluster
+        .trials_of(small)
+        .find(|trial| trial.lease().is_none() && !trial.is_ended());
+    let subject = pomona_domain::change::Subject::Trial(waiting.expect("a small one waits").id);
+    assert_eq!(house.explains(subject), "it waits: all 5 slots are busy");
+}
+
+#[test]
+fn slots_set_aside_are_said_to_be() {
+    let mut house = House::new();
+    house.joins("a", 2);
+    house.submits(grid(1, ""));
+    house.submits(grid(1, "priority: 70\nresources: {slots_per_trial: 2}"));
+    let late = house.submits(grid(1, ""));
+    let subject = pomona_domain::change::Subject::Trial(house.trial(late, 1).id);
+    let said = house.explains(subject);
+    assert_eq!(
+        said,
+        "it waits: 1 of 2 slots are free and set aside for work of higher rank"
+    );
+}
+
+fn kinds() -> impl Strategy<Value = Vec<SlotKind>> {
+    let kind = prop_oneof![3 => Just(SlotKind::Cpu), 2 => Just(SlotKind::Cuda)];
+    prop::collection::vec(kind, 0..7)
+}
+
+fn rooms() -> impl Strategy<Value = Room> {
+    let state = prop_oneof![
+        6 => Just(WorkerState::Alive),
+        1 => Just(WorkerState::Draining),
+        1 => Just(WorkerState::Lost),
+    ];
+    let standing =
+        prop_oneof![5 => Just(ExperimentState::Active), 1 => Just(ExperimentState::Paused)];
+    let asked = (1u32..5, 1u32..6, 1u32..6, 0i32..3, standing, 0u32..3);
+    let asked = asked.prop_map(|(slots, trials, at_once, priority, state, later)| Asked {
+        slots,
+        trials,
+        at_once,
+        priority,
+        state,
+        later,
+    });
+    let workers = prop::collection::vec((kinds(), state), 0..5);
+    let experiments = prop::collection::vec(asked, 0..5);
+    let tasks = prop::collection::vec(0i32..3, 0..3);
+    (workers, experiments, tasks).prop_map(|(workers, experiments, tasks)| Room {
+        workers,
+        experiments,
+        tasks,
+    })
+}
+
+/// Whether something that waits would fit into what is free.
+fn fits_somewhere(cluster: &Cluster, need: usize) -> bool {
+    let busy: BTreeSet<&SlotRef> = cluster.leases().flat_map(|lease| &lease.slots).collect();
+    cluster
+        .workers()
+        .filter(|row| row.state == WorkerState::Alive)
+        .any(|row| {
+            [SlotKind::Cpu, SlotKind::Cuda].iter().any(|kind| {
+                let free = row.slots.iter().filter(|slot| {
+                    let index = slot.index;
+                    slot.kind == *kind
+                        && !busy.contains(&SlotRef {
+                            worker: row.id,
+                            index,
+                        })
+                });
+                free.count() >= need
+            })
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// S1, S2, S5, S7 and S9 hold of what was planned, on a cluster that is empty or half full.
+    #[test]
+    fn a_plan_keeps_the_invariants_and_is_stable(room in rooms(), ends in any::<u64>()) {
+        let mut cluster = cluster(&room);
+        for _ in 0..3 {
+            let placements = plan(&cluster, NOW);
+            prop_assert_eq!(&placements, &plan(&cluster, NOW), "the same plan each time");
+            grant(&mut cluster, &placements);
+            prop_assert_eq!(invariants::check(&cluster), Ok(()));
+            prop_assert_eq!(invariants::s8(&cluster, NOW), Ok(()));
+            for lease in cluster.leases() {
+                let worker = cluster.worker(lease.slots[0].worker).expect("a worker");
+                let of: BTreeSet<SlotKind> = (lease.slots.iter())
+                    .map(|held| worker.slots[held.index as usize].kind)
+                    .collect();
+                prop_assert_eq!(of.len(), 1, "a gang is of one kind");
+            }
+            end_some(&mut cluster, ends);
+        }
+    }
+
+    /// The first in the queue never waits while it would fit: priorities are kept.
+    #[test]
+    fn what_is_first_and_fits_is_placed(room in rooms()) {
+        let before = cluster(&room);
+        let placed: BTreeSet<TrialId> = plan(&before, NOW)
+            .iter()
+            .flat_map(|placement| match &placement.work {
+                Work::Trials(members) => members.clone(),
+                Work::Task(_) => Vec::new(),
+            })
+            .collect();
+        let first = (before.experiments())
+            .filter(|row| row.state == ExperimentState::Active)
+            .min_by_key(|row| (std::cmp::Reverse(row.spec.priority), row.submitted_at, row.id));
+        if let (Some(first), true) = (first, room.tasks.is_empty()) {
+            let need = first.spec.resources.slots_per_trial as usize;
+            let trial = before.trials_of(first.id).find(|trial| match trial.state {
+                TrialState::Waiting { not_before, .. } => not_before <= NOW,
+                TrialState::Running { .. }
+                | TrialState::Stopping { .. }
+                | TrialState::Paused
+                | TrialState::Completed
+                | TrialState::Failed { .. }
+                | TrialState::Canceled => false,
+            });
+            if let Some(trial) = trial
+                && fits_somewhere(&before, need)
+            {
+                prop_assert!(placed.contains(&trial.id));
+            }
+        }
+    }
+}
+
+/// Some leases end, and their trials are done.
+fn end_some(cluster: &mut Cluster, which: u64) {
+    let leases: Vec<Lease> = cluster.leases().cloned().collect();
+    for (index, mut lease) in leases.into_iter().enumerate() {
+        if which >> (index % 64) & 1 == 0 {
+            continue;
+        }
+        lease.state = LeaseState::Ended {
+            at: NOW,
+            reason: "done".to_owned(),
+        };
+        cluster.apply(NOW, &Change::Lease(Box::new(lease.clone())));
+        match &lease.work {
+            Work::Trials(members) => {
+                let mut row = cluster.trial(members[0]).cloned().expect("a trial");
+                row.state = TrialState::Completed;
+                cluster.apply(NOW, &Change::Trial(Box::new(row)));
+            }
+            Work::Task(task) => {
+                let mut row = cluster.task(*task).cloned().expect("a task");
+                row.state = TaskState::Canceled;
+                cluster.apply(NOW, &Change::Task(Box::new(row)));
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The coordinator of a simulated world: the production `decide`, `apply` and `restore` around the
+//! journal, with the ways in which a commit can go wrong. Every decision is checked.
+
+use pomona_domain::change::Change;
+use pomona_domain::checkpoint::CheckpointKind;
+use pomona_domain::lease::{LeaseState, StopKind, Work};
+use pomona_domain::model::ModelFile;
+use pomona_domain::task::{TaskResult, TaskSpec};
+use pomona_domain::{
+    Code, Digest, Fault, Generation, LeaseId, TaskId, Timestamp, TrialId, WorkerId,
+};
+use pomona_scheduler::{Cluster, Config, Event, decide, invariants};
+use std::collections::BTreeMap;
+
+use crate::journal::Journal;
+
+/// How a commit goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Luck {
+    /// It is written and shown.
+    Fine,
+    /// The store refuses: nothing happened, everybody gets a code.
+    Refused,
+    /// It is written, the answer of the store is lost, and the batch id says that it was written.
+    Unknown,
+    /// The coordinator dies before it.
+    DiesBefore,
+    /// The coordinator dies between commit and apply.
+    DiesAfter,
+}
+
+/// What an event got, when anybody is there to answer.
+pub type Answered = Result<Vec<Change>, Fault>;
+
+pub struct Coordinator {
+    pub cluster: Cluster,
+    pub journal: Journal,
+    pub is_up: bool,
+    config: Config,
+}
+
+/// A lease as a worker is told of it.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    pub lease: LeaseId,
+    pub generation: Generation,
+    pub slots: Vec<u32>,
+    pub stop: Option<StopKind>,
+    pub job: Job,
+}
+
+/// What a trainer is to do.
+#[derive(Debug, Clone)]
+pub enum Job {
+    Train {
+        trial: TrialId,
+        epochs: u32,
+        resume: u64,
+        resume_best: Option<u64>,
+    },
+    Task {
+        task: TaskId,
+        answer: Box<TaskResult>,
+    },
+}
+
+impl Coordinator {
+    pub fn new(config: Config) -> Self {
+        Self {
+            cluster: Cluster::new(config),
+            journal: Journal::default(),
+            is_up: true,
+            config,
+        }
+    }
+
+    /// One batch: decide all on speculative memory, commit once, answer. `Err` is a broken
+    /// invariant; `None` that nobody is there to answer.
+    pub fn handle(
+        &mut self,
+        now: Timestamp,
+        events: &[Event],
+        luck: Luck,
+    ) -> Result<Option<Vec<Answered>>, String> {
+        let mut answers = Vec::new();
+        let mut batch = Vec::new();
+        for event in events {
+            self.prepare(now, event);
+            let answer = self.decide(now, event)?;
+            batch.extend(answer.iter().flatten().cloned());
+            answers.push(answer);
+        }
+        let luck = if batch.is_empty() { Luck::Fine } else { luck };
+        if matches!(luck, Luck::Fine | Luck::Unknown | Luck::DiesAfter) {
+            self.journal.commit(&batch)?;
+        }
+        match luck {
+            Luck::Fine => Ok(Some(answers)),
+            Luck::Unknown => {
+                self.restart(now)?;
+                Ok(Some(answers))
+            }
+            Luck::Refused => {
+                self.restart(now)?;
+                let fault = Fault::new(Code::StoreDown, "the database refused");
+                let refused = |answer: Answered| Err(answer.err().unwrap_or_else(|| fault.clone()));
+                Ok(Some(answers.into_iter().map(refused).collect()))
+            }
+            Luck::DiesBefore | Luck::DiesAfter => {
+                self.is_up = false;
+                Ok(None)
+            }
+        }
+    }
+
+    /// What the engine does before it decides.
+    fn prepare(&mut self, now: Timestamp, event: &Event) {
+        if let Event::TaskSubmitted {
+            spec: TaskSpec::Publish { trial, .. },
+            ..
+        } = event
+            && let Some(rows) = self.journal.source(*trial)
+        {
+            self.cluster.recall(rows);
+        }
+        if let Event::Polled {
+            worker,
+            incarnation,
+            ..
+        } = event
+            && let Some(row) = self.cluster.worker(*worker)
+            && row.incarnation == *incarnation
+        {
+            self.cluster.touch(*worker, now);
+        }
+    }
+
+    fn decide(&mut self, now: Timestamp, event: &Event) -> Result<Answered, String> {
+        let decision = decide(&self.cluster, now, event);
+        if decision.changes.is_empty() {
+            return Ok(decision.outcome.map(|()| Vec::new()));
+        }
+        let before = self.cluster.clone();
+        for change in &decision.changes {
+            self.cluster.apply(now, change);
+        }
+        invariants::check_decision(&before, now, event, &decision, &self.cluster)?;
+        Ok(decision.outcome.map(|()| decision.changes))
+    }
+
+    /// Memory is read again, as at a start.
+    pub fn restart(&mut self, now: Timestamp) -> Result<(), String> {
+        let loaded = self.journal.load();
+        let mut cluster = Cluster::restore(loaded.clone(), self.config, now);
+        for trial in cluster.missing_sources() {
+            let rows = self.journal.source(trial);
+            cluster.recall(rows.ok_or_else(|| format!("no rows of trial `{trial}`"))?);
+        }
+        invariants::s10(&cluster, &loaded)?;
+        invariants::check(&cluster)?;
+        self.cluster = cluster;
+        self.is_up = true;
+        Ok(())
+    }
+
+    /// S10 in the middle of a run.
+    pub fn check_store(&self) -> Result<(), String> {
+        invariants::s10(&self.cluster, &self.journal.load())
+    }
+
+    /// What should run on a worker, and up to where its reports were counted.
+    pub fn desired(&self, worker: WorkerId) -> (u64, Vec<Wanted>) {
+        let acked = self.cluster.worker(worker).map_or(0, |row| row.acked_seq);
+        let wanted = self.cluster.leases_of(worker).filter_map(|lease| {
+            let stop = match &lease.state {
+                LeaseState::Stopping { how, .. } => Some(*how),
+                LeaseState::Live | LeaseState::Ended { .. } => None,
+            };
+            Some(Wanted {
+                lease: lease.id,
+                generation: lease.generation,
+                slots: lease.slots.iter().map(|slot| slot.index).collect(),
+                stop,
+                job: self.job(&lease.work)?,
+            })
+        });
+        (acked, wanted.collect())
+    }
+
+    fn job(&self, work: &Work) -> Option<Job> {
+        match work {
+            Work::Trials(members) => {
+                let trial = self.cluster.trial(*members.first()?)?;
+                let owner = self.cluster.experiment(trial.experiment)?;
+                let step = |kind| self.cluster.checkpoint(trial.id, kind).map(|row| row.step);
+                Some(Job::Train {
+                    trial: trial.id,
+                    epochs: owner.spec.train.epochs,
+                    resume: step(CheckpointKind::Last).unwrap_or(0),
+                    resume_best: step(CheckpointKind::Best),
+                })
+            }
+            Work::Task(id) => {
+                let row = self.cluster.task(*id)?;
+                Some(Job::Task {
+                    task: *id,
+                    answer: Box::new(answer(&row.spec)),
+                })
+            }
+        }
+    }
+}
+
+/// What a good trainer answers to a task.
+fn answer(spec: &TaskSpec) -> TaskResult {
+    match spec {
+        TaskSpec::ImportDataset { name, .. } => TaskResult::Dataset {
+            manifest: "manifest.json".to_owned(),
+            digest: Digest::of(name.as_bytes()),
+            summary: pomona_domain::dataset::DatasetSummary::default(),
+        },
+        TaskSpec::ImportBackbone { weights, .. } => TaskResult::Backbone {
+            weights: "backbone.safetensors".to_owned(),
+            digest: *weights,
+            image_size: 224,
+            blocks: Vec::new(),
+            tensors: 2,
+            head_parameters: 10,
+        },
+        TaskSpec::Publish { trial, .. } => TaskResult::Published {
+            files: vec![ModelFile {
+                path: "model.safetensors".to_owned(),
+                sha256: format!("{:064x}", trial.0),
+                size: 1,
+            }],
+            metrics: BTreeMap::from([(
+                "test/accuracy".to_owned(),
+                crate::trainer::curve(*trial, 0),
+            )]),
+            confusion: Vec::new(),
+            predictions: Vec::new(),
+        },
+        TaskSpec::Predict { .. } => TaskResult::Predicted {
+            pictures: Vec::new(),
+        },
+    }
+}

@@ -1,0 +1,240 @@
+//! Situations that somebody will ask about, as scripts. The snapshots are the documentation.
+
+use crate::script::play;
+
+macro_rules! scenario {
+    ($name:ident, $script:literal) => {
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!(play($script));
+        }
+    };
+}
+
+scenario!(
+    a_grid_runs_to_its_end_and_is_promoted,
+    "worker a joins 4 slots
+     submit grid 9 trials, 4 epochs, promoted to tulips at 0.0
+     show
+     advance 5s
+     show
+     advance 15s
+     show
+     why grid"
+);
+
+scenario!(
+    a_worker_dies_and_its_trials_go_on_elsewhere,
+    "worker a joins 2 slots
+     worker b joins 1 slots
+     submit grid 3 trials, 40 epochs
+     advance 20s
+     show
+     kill a
+     advance 29s
+     explain grid/2
+     explain a
+     advance 3s
+     show
+     explain grid/3
+     explain a
+     advance 40s
+     start a
+     advance 60s
+     show
+     why grid/2"
+);
+
+scenario!(
+    only_the_coordinator_dies_and_nothing_starts_over,
+    "worker a joins 4 slots
+     submit grid 4 trials, 20 epochs
+     advance 10s
+     show
+     restart coordinator
+     advance 3s
+     show
+     advance 20s
+     show"
+);
+
+scenario!(
+    lease_expires_while_the_worker_trains_on,
+    "worker a joins 1 slots
+     submit grid 1 trials, 100 epochs
+     advance 10s
+     cut a
+     advance 20s
+     worker b joins 1 slots
+     advance 15s
+     show
+     heal a
+     advance 5s
+     show
+     why grid/1
+     why a"
+);
+
+scenario!(
+    a_short_cut_costs_nothing,
+    "worker a joins 1 slots
+     submit grid 1 trials, 60 epochs
+     advance 10s
+     cut a
+     advance 25s
+     show
+     heal a
+     advance 5s
+     show"
+);
+
+scenario!(
+    a_gang_is_not_starved_by_small_trials,
+    "worker a joins 4 slots
+     submit small 12 trials, 10 epochs
+     submit large 1 trials, 4 slots, priority 70
+     explain large/1
+     explain small/9
+     advance 14s
+     show
+     explain small/9
+     advance 60s
+     show"
+);
+
+scenario!(
+    nobody_could_ever_serve_it_and_it_says_so,
+    "submit early 1 trials
+     why early
+     explain early/1
+     worker a joins 2 slots
+     submit wide 1 trials, 4 slots
+     why wide
+     explain wide
+     worker b joins 4 slots
+     advance 1s
+     show"
+);
+
+scenario!(
+    pause_writes_checkpoints_and_resume_goes_on,
+    "worker a joins 2 slots
+     submit grid 3 trials, 20 epochs
+     advance 6s
+     pause grid
+     explain grid
+     advance 4s
+     show
+     explain grid/1
+     explain grid/3
+     resume grid
+     advance 1s
+     show
+     advance 60s
+     show
+     why grid/1"
+);
+
+scenario!(
+    cancel_takes_everything_back_at_once,
+    "worker a joins 2 slots
+     submit grid 3 trials, 20 epochs
+     advance 6s
+     cancel grid
+     show
+     pause grid
+     advance 5s
+     submit next 1 trials, 2 epochs
+     advance 5s
+     show
+     why grid"
+);
+
+scenario!(
+    stop_ends_a_trial_with_what_it_has,
+    "worker a joins 1 slots
+     submit grid 2 trials, 100 epochs
+     advance 10s
+     stop grid/1
+     stop grid/2
+     advance 3s
+     show
+     stop grid/2
+     why grid/1
+     why grid/2
+     why grid"
+);
+
+scenario!(
+    a_trainer_that_does_not_listen_is_revoked,
+    "worker a joins 1 slots
+     submit grid 1 trials, 400 epochs
+     grid/1 will not listen
+     advance 10s
+     pause grid
+     advance 20s
+     explain grid/1
+     advance 12s
+     show
+     why grid/1"
+);
+
+scenario!(
+    crashes_back_off_and_run_out,
+    "worker a joins 1 slots
+     submit grid 2 trials, 5 epochs, 1 restarts
+     grid/1 will crash
+     grid/1 will crash
+     grid/2 will diverge
+     advance 3s
+     explain grid/1
+     advance 30s
+     show
+     why grid/1
+     why grid/2
+     why grid"
+);
+
+scenario!(
+    what_cannot_start_costs_no_attempt,
+    "worker a joins 1 slots
+     submit grid 1 trials, 2 epochs, 0 restarts
+     grid/1 will not start
+     grid/1 will not start
+     grid/1 will not start
+     grid/1 will not start
+     advance 4s
+     explain grid/1
+     explain a
+     advance 30s
+     show
+     why grid/1"
+);
+
+scenario!(
+    a_drained_worker_keeps_what_it_has,
+    "worker a joins 2 slots
+     submit grid 4 trials, 10 epochs
+     advance 2s
+     drain a
+     explain a
+     advance 15s
+     show
+     explain grid/3
+     drain a
+     kill a
+     start a
+     advance 30s
+     show"
+);
+
+scenario!(
+    a_failed_gate_leaves_the_alias_where_it_is,
+    "worker a joins 2 slots
+     submit first 1 trials, 2 epochs, promoted to tulips at 0.0
+     advance 10s
+     submit second 1 trials, 2 epochs, promoted to tulips at 2.0
+     advance 10s
+     show
+     why second"
+);

@@ -1,0 +1,361 @@
+//! What one seed tells: a cluster, experiments, users, faults; then a calm in which everything has
+//! to come to its end.
+
+use pomona_domain::spec::{ExperimentSpec, Gate, Promote, parse};
+use pomona_domain::task::TaskSpec;
+use pomona_domain::trial::TrialState;
+use pomona_domain::worker::{SlotKind, WorkerState};
+use pomona_domain::{Digest, ExperimentId, TaskId, TrialId};
+use pomona_scheduler::{Config, Event};
+use std::sync::OnceLock;
+
+use crate::verdict::{finish, is_quiet};
+use crate::worker::Worker;
+use crate::world::{BEGIN, Weather, World};
+
+/// How long things go wrong, and how long the calm may last.
+pub const STORM_MS: i64 = 60_000;
+pub const CALM_MS: i64 = 600_000;
+
+/// Something a user or fate does; the target is drawn when it happens.
+#[derive(Debug, Clone, Copy)]
+pub enum Deed {
+    Submit,
+    Pause,
+    Resume,
+    Cancel,
+    StopTrial,
+    Drain,
+    Task,
+    Publish,
+    CancelTask,
+    SetAlias,
+    Rollback,
+    KillWorker,
+    StartWorker,
+    CutWorker,
+    RestartCoordinator,
+    ResumeAll,
+    Calm,
+}
+
+/// What a run was like.
+pub struct Told {
+    /// The hash of everything that was committed.
+    pub history: u64,
+    pub events: u64,
+    pub completed: usize,
+    pub failed: usize,
+    pub promoted: usize,
+    pub leases: usize,
+    pub seconds: i64,
+}
+
+/// Tells the story of a seed. `Err` says what broke.
+pub fn tell(seed: u64, is_shown: bool) -> Result<Told, String> {
+    let mut world = begin(seed, is_shown);
+    world.run(BEGIN.plus_ms(STORM_MS), |_| false)?;
+    world
+        .house
+        .is_up
+        .then(|| world.house.check_store())
+        .transpose()?;
+    let end = BEGIN.plus_ms(STORM_MS + CALM_MS);
+    world.run(end, |world| world.house.is_up && is_quiet(world))?;
+    finish(&mut world)?;
+    let trials = || world.house.journal.trials.values();
+    Ok(Told {
+        history: world.house.journal.history(),
+        events: world.events,
+        completed: trials()
+            .filter(|row| row.state == TrialState::Completed)
+            .count(),
+        failed: trials()
+            .filter(|row| matches!(row.state, TrialState::Failed { .. }))
+            .count(),
+        promoted: world.house.journal.moves.len(),
+        leases: world.house.journal.leases.len(),
+        seconds: world.now.since_ms(BEGIN) / 1000,
+    })
+}
+
+fn config(seed: u64) -> Config {
+    Config {
+        lease_term_ms: 6_000,
+        stop_grace_ms: 3_000,
+        backoff_base_ms: 500,
+        backoff_max_ms: 4_000,
+        lost_after_ms: if seed.is_multiple_of(2) { 6_000 } else { 9_000 },
+        max_task_attempts: 3,
+        queue_ahead: 2 + (seed % 5) as u32,
+        doubt_after: 2,
+    }
+}
+
+/// Each fault is there in about half of the worlds, so that many see it without the others.
+fn weather(world: &mut World) -> Weather {
+    let mut some = |most: u32| {
+        if world.dice.chance(500) {
+            world.dice.count(1, most)
+        } else {
+            0
+        }
+    };
+    Weather {
+        lost: some(250),
+        doubled: some(250),
+        late: some(100),
+        commit: some(120),
+        mood: some(700),
+        upload_ms: i64::from(some(5_000)),
+    }
+}
+
+fn begin(seed: u64, is_shown: bool) -> World {
+    let mut world = World::new(seed, config(seed), is_shown);
+    world.weather = weather(&mut world);
+    for name in ["a", "b", "c", "d"]
+        .iter()
+        .take(world.dice.count(1, 4) as usize)
+    {
+        let mut slots = vec![SlotKind::Cpu; world.dice.count(1, 3) as usize];
+        if world.dice.chance(300) {
+            slots.extend([SlotKind::Cuda; 2]);
+        }
+        world.join(Worker::new(name, &slots));
+    }
+    for _ in 0..world.dice.count(1, 4) {
+        let at = world.dice.between(0, STORM_MS / 2);
+        world.plan_deed(at, Deed::Submit);
+    }
+    for deed in [
+        Deed::Pause,
+        Deed::Pause,
+        Deed::Resume,
+        Deed::Cancel,
+        Deed::StopTrial,
+        Deed::StopTrial,
+        Deed::Drain,
+        Deed::Task,
+        Deed::Task,
+        Deed::Publish,
+        Deed::Publish,
+        Deed::CancelTask,
+        Deed::SetAlias,
+        Deed::Rollback,
+        Deed::KillWorker,
+        Deed::KillWorker,
+        Deed::CutWorker,
+        Deed::CutWorker,
+        Deed::RestartCoordinator,
+    ] {
+        if world.dice.chance(450) {
+            let at = world.dice.between(1_000, STORM_MS);
+            world.plan_deed(at, deed);
+        }
+    }
+    world.plan_deed(STORM_MS, Deed::Calm);
+    world
+}
+
+/// Experiments to choose from: grids with and without replicates, random search, a single trial.
+fn files() -> &'static [ExperimentSpec] {
+    static FILES: OnceLock<Vec<ExperimentSpec>> = OnceLock::new();
+    FILES.get_or_init(|| {
+        let grid = "{space: {train.learning_rate: {values: [0.1, 0.2, 0.3]}, \
+                    train.optimizer.weight_decay: {values: [0.0, 0.1]}}}";
+        let twice = "{replicates: 2, space: {train.learning_rate: {values: [0.1, 0.2]}}}";
+        let random = "{strategy: random, max_trials: 5, \
+                      space: {train.learning_rate: {log_uniform: [0.001, 0.1]}}}";
+        let read = |(epochs, search): (u32, &str)| {
+            let text = format!(
+                "{{name: e, backbone: b, dataset: c, train: {{epochs: {epochs}}}, search: {search}}}"
+            );
+            parse(&text, &[]).unwrap_or_else(|faults| panic!("{text}: {faults:?}"))
+        };
+        [(2, grid), (3, twice), (2, random), (4, "{}")].map(read).to_vec()
+    })
+}
+
+fn draw_spec(world: &mut World) -> ExperimentSpec {
+    let which = world.dice.between(0, files().len() as i64 - 1) as usize;
+    let mut spec = files()[which].clone();
+    spec.resources.slots_per_trial = world.dice.pick(&[1, 1, 1, 2, 2, 3]);
+    spec.search.max_concurrent = world.dice.count(1, 6);
+    spec.priority = world.dice.pick(&[40, 50, 50, 70]);
+    spec.max_restarts = world.dice.count(0, 3);
+    if world.dice.chance(500) {
+        let bound = world.dice.pick(&[0.0, 0.5, 2.0]);
+        spec.promote = Some(Promote {
+            model: world.dice.pick(&["m", "n"]).to_owned(),
+            alias: "champion".to_owned(),
+            gates: vec![Gate {
+                metric: "test/accuracy".to_owned(),
+                at_least: Some(bound),
+                at_most: None,
+            }],
+        });
+    }
+    spec
+}
+
+impl World {
+    /// Does a deed, to whom chance says.
+    pub fn act(&mut self, deed: Deed) {
+        match deed {
+            Deed::Submit => self.submit(),
+            Deed::Pause => self.wish_of_experiment(Event::Pause),
+            Deed::Resume => self.wish_of_experiment(Event::Resume),
+            Deed::Cancel => self.wish_of_experiment(Event::Cancel),
+            Deed::StopTrial => {
+                let trials: Vec<TrialId> = self.house.cluster.trials().map(|row| row.id).collect();
+                self.wish_of_one(&trials, Event::StopTrial);
+            }
+            Deed::Drain => {
+                let workers: Vec<_> = self.house.cluster.workers().map(|row| row.id).collect();
+                self.wish_of_one(&workers, Event::Drain);
+            }
+            Deed::Task => self.submit_task(),
+            Deed::Publish => {
+                let trials: Vec<TrialId> = self.house.journal.trials.keys().copied().collect();
+                let id = TaskId(self.dice.any());
+                self.wish_of_one(&trials, |trial| Event::TaskSubmitted {
+                    id,
+                    spec: TaskSpec::Publish {
+                        model: "m".to_owned(),
+                        trial,
+                        alias: Some("tried".to_owned()),
+                    },
+                    priority: 60,
+                });
+            }
+            Deed::CancelTask => {
+                let tasks: Vec<TaskId> = self.house.cluster.tasks().map(|row| row.id).collect();
+                self.wish_of_one(&tasks, Event::TaskCanceled);
+            }
+            Deed::SetAlias | Deed::Rollback => self.wish_for_an_alias(deed),
+            Deed::KillWorker => {
+                let at = self.any_worker();
+                self.workers[at].die();
+                if self.dice.chance(700) {
+                    let down = self.dice.between(100, 15_000);
+                    self.plan_deed(down, Deed::StartWorker);
+                }
+            }
+            Deed::StartWorker => (0..self.workers.len()).for_each(|at| self.start_worker(at)),
+            Deed::CutWorker => {
+                let at = self.any_worker();
+                self.workers[at].cut_until = self.now.plus_ms(self.dice.between(500, 15_000));
+            }
+            Deed::RestartCoordinator => {
+                let down = self.dice.between(200, 4_000);
+                self.restart_coordinator(down);
+            }
+            Deed::ResumeAll => {
+                let rows: Vec<_> = self.house.journal.experiments.keys().copied().collect();
+                for id in rows {
+                    self.wish(Event::Resume(id));
+                }
+            }
+            Deed::Calm => self.calm_down(),
+        }
+    }
+
+    fn wish_for_an_alias(&mut self, deed: Deed) {
+        let (model, alias) = ("m".to_owned(), "champion".to_owned());
+        let event = if matches!(deed, Deed::Rollback) {
+            Event::AliasRollback {
+                model,
+                alias,
+                reason: "a user regrets it".to_owned(),
+                to: 1,
+            }
+        } else {
+            Event::AliasSet {
+                model,
+                alias,
+                number: self.dice.count(0, 3),
+                expected_revision: None,
+                reason: "a user wants it".to_owned(),
+            }
+        };
+        self.wish(event);
+    }
+
+    fn any_worker(&mut self) -> usize {
+        self.dice.between(0, self.workers.len() as i64 - 1) as usize
+    }
+
+    fn wish_of_one<T: Copy>(&mut self, from: &[T], event: impl Fn(T) -> Event) {
+        if !from.is_empty() {
+            let target = self.dice.pick(from);
+            self.wish(event(target));
+        }
+    }
+
+    fn wish_of_experiment(&mut self, event: impl Fn(ExperimentId) -> Event) {
+        let rows: Vec<_> = self.house.cluster.experiments().map(|row| row.id).collect();
+        self.wish_of_one(&rows, event);
+    }
+
+    fn submit(&mut self) {
+        let spec = draw_spec(self);
+        let event = Event::Submitted {
+            id: ExperimentId(self.dice.any()),
+            spec: Box::new(spec),
+            source: String::new(),
+            dataset: Digest([1; 32]),
+            backbone: Digest([2; 32]),
+        };
+        self.wish(event);
+    }
+
+    fn submit_task(&mut self) {
+        let spec = if self.dice.chance(500) {
+            TaskSpec::ImportDataset {
+                name: "d".to_owned(),
+                archive: Digest([3; 32]),
+                options: pomona_domain::dataset::ImportOptions::default(),
+            }
+        } else {
+            TaskSpec::ImportBackbone {
+                name: "r".to_owned(),
+                arch: "resnet18".to_owned(),
+                weights: Digest([4; 32]),
+            }
+        };
+        let event = Event::TaskSubmitted {
+            id: TaskId(self.dice.any()),
+            spec,
+            priority: self.dice.pick(&[40, 60]),
+        };
+        self.wish(event);
+    }
+
+    /// Faults stop, most workers are back, what is paused is resumed, and there is room for
+    /// everything.
+    fn calm_down(&mut self) {
+        self.weather = Weather {
+            upload_ms: 200,
+            ..Weather::default()
+        };
+        for at in 0..self.workers.len() {
+            self.workers[at].cut_until = BEGIN;
+            let id = self.workers[at].id;
+            let row = self.house.journal.workers.get(&id);
+            // Only a restart makes a drained worker useful again.
+            if row.is_some_and(|row| row.state == WorkerState::Draining) {
+                self.workers[at].die();
+            }
+            // Some never come back: what they held must not wait for them.
+            if self.dice.chance(600) {
+                self.start_worker(at);
+            }
+        }
+        self.join(Worker::new("large", &[SlotKind::Cpu; 3]));
+        // A wish to pause may still be on its way.
+        for wait in [0, 8_000] {
+            self.plan_deed(wait, Deed::ResumeAll);
+        }
+    }
+}
