@@ -1,0 +1,21 @@
+//! The schema of the database, as migrations that only go forward.
+//!
+//! It must never import anything of ours: a migration says what a table was on the day it was
+//! written, whatever the domain becomes later. The names of tables and columns stand in
+//! [`tables`], once, and the store uses the same ones.
+
+pub mod m0001_initial;
+pub mod tables;
+
+use sea_orm_migration::prelude::*;
+
+/// All migrations, oldest first.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m0001_initial::Migration)]
+    }
+}

@@ -1,0 +1,56 @@
+//! Names of tables and columns. `Table` is the table's own name; the rest are columns in
+//! `snake_case`.
+
+use sea_orm_migration::prelude::*;
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident { $($column:ident),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[expect(missing_docs, reason = "a column's name is its documentation")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, DeriveIden)]
+        pub enum $name { Table, $($column),* }
+    )*};
+}
+
+tables! {
+    /// Table of the one row that fences engine writes.
+    Leader { Id, Generation, Seq }
+    /// Table of experiments.
+    Experiments { Id, Version, Name, State, Ended, SubmittedAt, Doc }
+    /// Table of trials.
+    Trials { Id, Version, ExperimentId, Number, State, Ended, BestValue, BestTie, Doc }
+    /// Table of leases.
+    Leases { Id, Version, Generation, Ended, GrantedAt, Doc }
+    /// Table of workers.
+    Workers { Id, Version, Name, State, Doc }
+    /// Table of tasks.
+    Tasks { Id, Version, Kind, State, Ended, SubmittedAt, Doc }
+    /// Table of observations, one row for each trial and step.
+    Observations { TrialId, Step, Epoch, Generation, At, Metrics, Confusion }
+    /// Table of checkpoints, at most one of each kind for a trial.
+    Checkpoints { TrialId, Kind, Digest, Size, Doc }
+    /// Table of explanations, in the order they were given.
+    Reasons { Seq, Subject, At, Text }
+    /// Table of data-set versions.
+    Datasets { Name, Number, Manifest, Archive, CreatedAt, Doc }
+    /// Table of backbones.
+    Backbones { Name, Arch, Weights, CreatedAt, Doc }
+    /// Table of models.
+    Models { Name, CreatedAt }
+    /// Table of model versions.
+    Versions { Id, Model, Number, Digest, CreatedAt, Doc }
+    /// Table of aliases.
+    Aliases { Model, Alias, Number, Revision }
+    /// Table of every move of every alias.
+    AliasHistory { Seq, Model, Alias, Revision, FromNumber, ToNumber, At, Reason }
+    /// Table of what must be told to the outside, written with the fact itself.
+    Outbox { Seq, Topic, At, Doc }
+    /// Table of blobs that are at rest.
+    Blobs { Digest, Size, State, KeepUntil, MarkedAt }
+    /// Table of who needs which blob.
+    BlobRefs { Owner, Role, Digest }
+    /// Table of answers that were given to keyed requests.
+    IdempotencyKeys { Key, Request, Status, Answer, At }
+    /// Table of lines that ranks wrote.
+    LogLines { Seq, Owner, Rank, At, Line }
+}

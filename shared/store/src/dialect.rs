@@ -1,0 +1,170 @@
+//! What differs between databases: how to connect, and the few statements without a common form.
+//!
+//! Everything else is built by sea-query and means the same on SQLite and PostgreSQL.
+
+use std::path::Path;
+use std::time::Duration;
+
+use pomona_migrations::tables::{BlobRefs, Blobs};
+use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
+use sea_orm::sqlx::Connection as _;
+use sea_orm::sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
+    DbErr, SqlxSqliteConnector, Statement, TransactionTrait as _,
+};
+use sea_orm_migration::SchemaManager;
+
+use crate::StoreError;
+use crate::blobs::BlobStat;
+use crate::rows::{parsed, unsigned};
+
+/// How long a statement waits for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections for readers.
+const READERS: u32 = 4;
+/// Statements that stay prepared on a connection.
+const STATEMENTS: usize = 256;
+
+/// A connection for the writer, and some that cannot write.
+pub async fn connect(url: &str) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
+    let writer = Database::connect(options(url, 1, false)).await?;
+    let readers = Database::connect(options(url, READERS, true)).await?;
+    Ok((writer, readers))
+}
+
+fn options(url: &str, connections: u32, query_only: bool) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url.to_owned());
+    options
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
+        .map_sqlx_sqlite_opts(move |sqlite| {
+            sqlite
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(BUSY_TIMEOUT)
+                .statement_cache_capacity(STATEMENTS)
+                .pragma("query_only", if query_only { "on" } else { "off" })
+        });
+    options
+}
+
+/// A transaction that sees one moment of the database throughout.
+pub async fn begin_snapshot(conn: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    if conn.get_database_backend() == DbBackend::Sqlite {
+        // A read transaction on a write-ahead log is a snapshot.
+        return conn.begin().await;
+    }
+    conn.begin_with_config(
+        Some(sea_orm::IsolationLevel::RepeatableRead),
+        Some(sea_orm::AccessMode::ReadOnly),
+    )
+    .await
+}
+
+/// The names of the migrations that the database has had, oldest first.
+pub async fn applied_migrations(conn: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    let table = "seaql_migrations";
+    if !SchemaManager::new(conn).has_table(table).await? {
+        return Ok(Vec::new());
+    }
+    let statement = Statement::from_string(
+        conn.get_database_backend(),
+        format!("SELECT version FROM {table} ORDER BY version"),
+    );
+    conn.query_all_raw(statement)
+        .await?
+        .iter()
+        .map(|row| row.try_get_by_index(0))
+        .collect()
+}
+
+/// Writes a copy of the database as it is at one moment, while others read and write.
+pub async fn copy_database(readers: &DatabaseConnection, target: &str) -> Result<(), StoreError> {
+    // A connection of its own: the copy takes long, and a reader's may not write, not even there.
+    let pool = readers.get_sqlite_connection_pool();
+    let mut conn = pool.acquire().await.map_err(sqlx_error)?.detach();
+    for statement in ["PRAGMA query_only = off", "VACUUM INTO ?"] {
+        let mut query = sea_orm::sqlx::query(statement);
+        if statement.ends_with('?') {
+            query = query.bind(target);
+        }
+        query.execute(&mut conn).await.map_err(sqlx_error)?;
+    }
+    conn.close().await.map_err(sqlx_error)?;
+    Ok(())
+}
+
+/// Drops the rows of blobs that nothing refers to from a copied database, and says which blobs it
+/// needs. Leaves one file.
+pub async fn needed_blobs(database: &Path) -> Result<Vec<BlobStat>, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(database)
+        .journal_mode(SqliteJournalMode::Delete)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true);
+    let pool = SqlitePoolOptions::new().max_connections(1);
+    let pool = pool.connect_with(options).await.map_err(sqlx_error)?;
+    let conn = SqlxSqliteConnector::from_sqlx_sqlite_pool(pool);
+    let found = needed(&conn).await;
+    conn.close().await?;
+    found
+}
+
+async fn needed(conn: &DatabaseConnection) -> Result<Vec<BlobStat>, StoreError> {
+    let references = Query::select()
+        .column(BlobRefs::Digest)
+        .from(BlobRefs::Table)
+        .to_owned();
+    let mut prune = Query::delete();
+    prune
+        .from_table(Blobs::Table)
+        .and_where(Expr::col(Blobs::Digest).not_in_subquery(references));
+    conn.execute(&prune).await?;
+    let query = Query::select()
+        .columns([Blobs::Digest, Blobs::Size])
+        .from(Blobs::Table)
+        .order_by(Blobs::Digest, Order::Asc)
+        .to_owned();
+    let mut needed = Vec::new();
+    for row in conn.query_all(&query).await? {
+        needed.push(BlobStat {
+            digest: parsed(&row.try_get_by_index::<String>(0)?)?,
+            size: unsigned(row.try_get_by_index(1)?),
+        });
+    }
+    Ok(needed)
+}
+
+fn sqlx_error(error: sea_orm::sqlx::Error) -> DbErr {
+    DbErr::Query(sea_orm::RuntimeErr::SqlxError(error.into()))
+}
+
+/// Whether the database says that its disk is full.
+pub fn is_disk_full(error: &DbErr) -> bool {
+    const SQLITE_FULL: &str = "13";
+    let (DbErr::Conn(sea_orm::RuntimeErr::SqlxError(error))
+    | DbErr::Exec(sea_orm::RuntimeErr::SqlxError(error))
+    | DbErr::Query(sea_orm::RuntimeErr::SqlxError(error))) = error
+    else {
+        return false;
+    };
+    error
+        .as_database_error()
+        .and_then(sea_orm::sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == SQLITE_FULL)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! What can go wrong at rest, and the code each has.
+
+use std::path::PathBuf;
+
+use pomona_domain::{Code, Digest, Fault};
+use sea_orm::{DbErr, SqlErr};
+
+use crate::dialect;
+
+/// What can go wrong at rest.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another coordinator leads.
+    #[error("leadership of generation {generation} is over: another coordinator leads")]
+    NotLeader {
+        /// The generation that was shown.
+        generation: u64,
+    },
+    /// A row is not in the version that the change was made from. Nothing was written.
+    #[error("{what} changed meanwhile")]
+    Conflict {
+        /// Which row.
+        what: String,
+    },
+    /// The database was made by a newer program.
+    #[error("the database has had the migration `{migration}`, which this program does not know")]
+    NewerSchema {
+        /// The first one that is unknown.
+        migration: String,
+    },
+    /// The database has no schema yet.
+    #[error("the database has no schema yet")]
+    NotMigrated,
+    /// A name that nothing has.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// A prefix that fits several.
+    #[error("`{prefix}` fits more than one {what}")]
+    Ambiguous {
+        /// Of what kind.
+        what: &'static str,
+        /// The prefix.
+        prefix: String,
+    },
+    /// More was asked for than may be.
+    #[error("{what} is over its limit of {limit}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// A page token that this list did not give.
+    #[error("`{token}` is not a page token of this list")]
+    BadToken {
+        /// The token.
+        token: String,
+    },
+    /// The idempotency key was used with another request.
+    #[error("the idempotency key `{key}` was used with another request")]
+    KeyReused {
+        /// The key.
+        key: String,
+    },
+    /// A number that JSON cannot hold: written, it could not be read again.
+    #[error("`{what}` holds a number that is not finite")]
+    NotFinite {
+        /// Where.
+        what: String,
+    },
+    /// A row that does not read back as what it should be.
+    #[error("a row of `{table}` cannot be read")]
+    Unreadable {
+        /// The table.
+        table: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// No such blob.
+    #[error("there is no blob `{digest}`")]
+    BlobMissing {
+        /// Its name.
+        digest: Digest,
+    },
+    /// A blob at rest whose bytes do not have its name.
+    #[error("the blob `{digest}` is damaged: its bytes have the digest `{found}`")]
+    BlobCorrupt {
+        /// Its name.
+        digest: Digest,
+        /// The digest of its bytes.
+        found: Digest,
+    },
+    /// An upload whose bytes do not have the name that was announced.
+    #[error("the upload was announced as `{expected}` and has the digest `{found}`")]
+    DigestMismatch {
+        /// What was announced.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// An upload that ended with an error on the sender's side.
+    #[error("the upload broke off")]
+    BrokenUpload(#[source] std::io::Error),
+    /// A file or folder of the store.
+    #[error("`{}` cannot be used", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The backup's folder is there and not empty.
+    #[error("`{}` is not empty", path.display())]
+    NotEmpty {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The database did not do what was asked.
+    #[error("the database did not answer as it should")]
+    Down(#[source] DbErr),
+}
+
+impl StoreError {
+    /// The error's code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotLeader { .. } | Self::NotMigrated => Code::NotReady,
+            Self::Conflict { .. } => Code::Conflict,
+            Self::NewerSchema { .. } => Code::NewerSchema,
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Ambiguous { .. } => Code::Ambiguous,
+            Self::TooLarge { .. } => Code::TooLarge,
+            Self::BadToken { .. } | Self::BrokenUpload(_) => Code::BadRequest,
+            Self::KeyReused { .. } => Code::IdempotencyConflict,
+            Self::NotFinite { .. } => Code::NotANumber,
+            Self::Unreadable { .. } => Code::Internal,
+            Self::BlobMissing { .. } => Code::BlobMissing,
+            Self::BlobCorrupt { .. } => Code::BlobCorrupt,
+            Self::DigestMismatch { .. } => Code::DigestMismatch,
+            Self::Folder { source, .. } if is_full(source) => Code::DiskFull,
+            Self::Folder { .. } | Self::NotEmpty { .. } => Code::BadDataDir,
+            Self::Down(error) if dialect::is_disk_full(error) => Code::DiskFull,
+            Self::Down(_) => Code::StoreDown,
+        }
+    }
+
+    /// What the reader can do, when there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotMigrated => Some("run `pomona-coordinator migrate`"),
+            Self::NewerSchema { .. } => {
+                Some("start the newer program, or restore a backup made before it ran")
+            }
+            Self::Ambiguous { .. } => Some("give more digits of the id"),
+            Self::BadToken { .. } => Some("begin again without a page token"),
+            Self::BlobMissing { .. } | Self::DigestMismatch { .. } | Self::BrokenUpload(_) => {
+                Some("upload it again")
+            }
+            Self::BlobCorrupt { .. } => {
+                Some("upload the same bytes again, or restore the file from a backup")
+            }
+            Self::NotEmpty { .. } => Some("give a folder that does not exist yet"),
+            Self::Folder { source, .. } if is_full(source) => {
+                Some("make room on the disk; nothing that was acknowledged is lost")
+            }
+            Self::Down(error) if dialect::is_disk_full(error) => {
+                Some("make room on the disk; nothing that was acknowledged is lost")
+            }
+            Self::NotLeader { .. }
+            | Self::Conflict { .. }
+            | Self::NotFound { .. }
+            | Self::TooLarge { .. }
+            | Self::KeyReused { .. }
+            | Self::NotFinite { .. }
+            | Self::Unreadable { .. }
+            | Self::Folder { .. }
+            | Self::Down(_) => None,
+        }
+    }
+
+    pub(crate) fn folder(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Folder { path, source }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+    )
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        match error.sql_err() {
+            Some(SqlErr::UniqueConstraintViolation(_)) => Self::Conflict {
+                what: "a row with the same key".to_owned(),
+            },
+            Some(SqlErr::ForeignKeyConstraintViolation(_)) => Self::Conflict {
+                what: "a row that another one refers to".to_owned(),
+            },
+            // `SqlErr` may grow; anything it cannot name is the database's own trouble.
+            Some(_) | None => Self::Down(error),
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        let fault = Self::new(error.code(), message);
+        match error.hint() {
+            Some(hint) => fault.hint(hint),
+            None => fault,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! Models, versions, aliases and their history, and what waits to be told to the outside.
+
+use pomona_domain::Timestamp;
+use pomona_domain::model::{Alias, AliasMove, Version};
+use pomona_migrations::tables::{AliasHistory, Aliases, Models, Outbox, Versions};
+use sea_orm::ConnectionTrait;
+use sea_orm::QueryResult;
+use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
+use std::collections::BTreeMap;
+
+use crate::rows::{doc, docs, unsigned};
+use crate::{Page, PageRequest, Store, StoreError};
+
+/// A model in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelSummary {
+    /// Its name.
+    pub name: String,
+    /// When its first version came.
+    pub created_at: Timestamp,
+    /// The number of its newest version; numbers begin at 1.
+    pub newest: u32,
+    /// Its aliases, by name.
+    pub aliases: Vec<Alias>,
+}
+
+/// Something that waits to be told to the outside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxRow {
+    /// Grows.
+    pub seq: u64,
+    /// What it is (`alias_moved`).
+    pub topic: String,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The fact as JSON.
+    pub doc: String,
+}
+
+fn small(number: i64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Aliases of one model or of all, by model and name.
+pub(crate) async fn aliases(
+    conn: &impl ConnectionTrait,
+    models: Option<&[String]>,
+) -> Result<Vec<Alias>, StoreError> {
+    let mut query = Query::select();
+    query
+        .columns([
+            Aliases::Model,
+            Aliases::Alias,
+            Aliases::Number,
+            Aliases::Revision,
+        ])
+        .from(Aliases::Table)
+        .order_by(Aliases::Model, Order::Asc)
+        .order_by(Aliases::Alias, Order::Asc);
+    if let Some(models) = models {
+        query.and_where(Expr::col(Aliases::Model).is_in(models.iter().map(String::as_str)));
+    }
+    let rows = conn.query_all(&query).await?;
+    rows.iter().map(alias).collect()
+}
+
+fn alias(row: &QueryResult) -> Result<Alias, StoreError> {
+    Ok(Alias {
+        model: row.try_get_by_index(0)?,
+        alias: row.try_get_by_index(1)?,
+        number: small(row.try_get_by_index(2)?),
+        revision: unsigned(row.try_get_by_index(3)?),
+    })
+}
+
+impl Store {
+    /// Models, by name.
+    pub async fn model_list(&self, page: &PageRequest) -> Result<Page<ModelSummary>, StoreError> {
+        let limit = page.limit()?;
+        let mut query = Query::select();
+        query
+            .columns([Models::Name, Models::CreatedAt])
+            .from(Models::Table)
+            .order_by(Models::Name, Order::Asc)
+            .limit(limit + 1);
+        if let Some(name) = &page.token {
+            query.and_where(Expr::col(Models::Name).gt(name.as_str()));
+        }
+        let mut models = Vec::new();
+        for row in self.readers.query_all(&query).await? {
+            models.push(ModelSummary {
+                name: row.try_get_by_index(0)?,
+                created_at: Timestamp(row.try_get_by_index(1)?),
+                newest: 0,
+                aliases: Vec::new(),
+            });
+        }
+        let mut page = Page::cut(models, limit, |row| row.name.clone());
+        self.model_details(&mut page.items).await?;
+        Ok(page)
+    }
+
+    /// A model by its name.
+    pub async fn model_get(&self, name: &str) -> Result<Option<ModelSummary>, StoreError> {
+        let query = Query::select()
+            .columns([Models::Name, Models::CreatedAt])
+            .from(Models::Table)
+            .and_where(Expr::col(Models::Name).eq(name))
+            .to_owned();
+        let Some(row) = self.readers.query_one(&query).await? else {
+            return Ok(None);
+        };
+        let mut model = [ModelSummary {
+            name: row.try_get_by_index(0)?,
+            created_at: Timestamp(row.try_get_by_index(1)?),
+            newest: 0,
+            aliases: Vec::new(),
+        }];
+        self.model_details(&mut model).await?;
+        let [model] = model;
+        Ok(Some(model))
+    }
+
+    async fn model_details(&self, models: &mut [ModelSummary]) -> Result<(), StoreError> {
+        let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
+        let query = Query::select()
+            .column(Versions::Model)
+            .expr(Expr::col(Versions::Number).max())
+            .from(Versions::Table)
+            .and_where(Expr::col(Versions::Model).is_in(names.iter().map(String::as_str)))
+            .group_by_col(Versions::Model)
+            .to_owned();
+        let mut newest: BTreeMap<String, u32> = BTreeMap::new();
+        for row in self.readers.query_all(&query).await? {
+            newest.insert(row.try_get_by_index(0)?, small(row.try_get_by_index(1)?));
+        }
+        let mut by_model: BTreeMap<String, Vec<Alias>> = BTreeMap::new();
+        for alias in aliases(&self.readers, Some(&names)).await? {
+            by_model.entry(alias.model.clone()).or_default().push(alias);
+        }
+        for model in models {
+            model.newest = newest.get(&model.name).copied().unwrap_or(0);
+            model.aliases = by_model.remove(&model.name).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// A model's versions, newest first.
+    pub async fn version_list(
+        &self,
+        model: &str,
+        page: &PageRequest,
+    ) -> Result<Page<Version>, StoreError> {
+        let limit = page.limit()?;
+        let mut query = Query::select();
+        query
+            .column(Versions::Doc)
+            .from(Versions::Table)
+            .and_where(Expr::col(Versions::Model).eq(model))
+            .order_by(Versions::Number, Order::Desc)
+            .limit(limit + 1);
+        if let Some(number) = page.token::<u32>()? {
+            query.and_where(Expr::col(Versions::Number).lt(i64::from(number)));
+        }
+        let rows: Vec<Version> = docs(&self.readers, "versions", &query).await?;
+        Ok(Page::cut(rows, limit, |row| row.number.to_string()))
+    }
+
+    /// A version by its number.
+    pub async fn version_get(
+        &self,
+        model: &str,
+        number: u32,
+    ) -> Result<Option<Version>, StoreError> {
+        let query = Query::select()
+            .column(Versions::Doc)
+            .from(Versions::Table)
+            .and_where(Expr::col(Versions::Model).eq(model))
+            .and_where(Expr::col(Versions::Number).eq(i64::from(number)))
+            .to_owned();
+        doc(&self.readers, "versions", &query).await
+    }
+
+    /// A model's aliases, by name.
+    pub async fn alias_list(&self, model: &str) -> Result<Vec<Alias>, StoreError> {
+        aliases(&self.readers, Some(&[model.to_owned()])).await
+    }
+
+    /// Where an alias points.
+    pub async fn alias_get(
+        &self,
+        model: &str,
+        alias_name: &str,
+    ) -> Result<Option<Alias>, StoreError> {
+        let query = Query::select()
+            .columns([
+                Aliases::Model,
+                Aliases::Alias,
+                Aliases::Number,
+                Aliases::Revision,
+            ])
+            .from(Aliases::Table)
+            .and_where(Expr::col(Aliases::Model).eq(model))
+            .and_where(Expr::col(Aliases::Alias).eq(alias_name))
+            .to_owned();
+        let row = self.readers.query_one(&query).await?;
+        row.as_ref().map(alias).transpose()
+    }
+
+    /// The moves of an alias, newest first, up to a moment: the first one says where it pointed
+    /// then.
+    pub async fn alias_history(
+        &self,
+        model: &str,
+        alias_name: &str,
+        as_of: Option<Timestamp>,
+        page: &PageRequest,
+    ) -> Result<Page<AliasMove>, StoreError> {
+        let limit = page.limit()?;
+        let mut query = Query::select();
+        query
+            .columns([
+                AliasHistory::FromNumber,
+                AliasHistory::ToNumber,
+                AliasHistory::Revision,
+                AliasHistory::At,
+                AliasHistory::Reason,
+            ])
+            .from(AliasHistory::Table)
+            .and_where(Expr::col(AliasHistory::Model).eq(model))
+            .and_where(Expr::col(AliasHistory::Alias).eq(alias_name))
+            .order_by(AliasHistory::Revision, Order::Desc)
+            .limit(limit + 1);
+        if let Some(at) = as_of {
+            query.and_where(Expr::col(AliasHistory::At).lte(at.0));
+        }
+        if let Some(revision) = page.token::<i64>()? {
+            query.and_where(Expr::col(AliasHistory::Revision).lt(revision));
+        }
+        let mut moves = Vec::new();
+        for row in self.readers.query_all(&query).await? {
+            moves.push(AliasMove {
+                model: model.to_owned(),
+                alias: alias_name.to_owned(),
+                from: row.try_get_by_index::<Option<i64>>(0)?.map(small),
+                to: small(row.try_get_by_index(1)?),
+                revision: unsigned(row.try_get_by_index(2)?),
+                at: Timestamp(row.try_get_by_index(3)?),
+                reason: row.try_get_by_index(4)?,
+            });
+        }
+        Ok(Page::cut(moves, limit, |row| row.revision.to_string()))
+    }
+
+    /// What waits to be told to the outside, oldest first, after a number.
+    pub async fn outbox_list(&self, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
+        let limit = PageRequest::first(limit).limit()?;
+        let query = Query::select()
+            .columns([Outbox::Seq, Outbox::Topic, Outbox::At, Outbox::Doc])
+            .from(Outbox::Table)
+            .and_where(Expr::col(Outbox::Seq).gt(crate::rows::signed(after)))
+            .order_by(Outbox::Seq, Order::Asc)
+            .limit(limit)
+            .to_owned();
+        let mut rows = Vec::new();
+        for row in self.readers.query_all(&query).await? {
+            rows.push(OutboxRow {
+                seq: unsigned(row.try_get_by_index(0)?),
+                topic: row.try_get_by_index(1)?,
+                at: Timestamp(row.try_get_by_index(2)?),
+                doc: row.try_get_by_index(3)?,
+            });
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,22 @@
+//! One suite for every database. A test takes a fresh [`harness::Home`] and knows nothing of what
+//! is below it; what only SQLite has is asked for through the home. A database joins by a variant
+//! of [`harness::Backend`] and a line in `for_each_backend!`.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+mod harness;
+mod rows;
+
+mod backup;
+mod blobs;
+mod collect;
+mod commits;
+mod concurrency;
+mod interleave;
+mod killed;
+mod ledger;
+mod lists;
+mod registry;
+mod schema;
+mod service;
+mod snapshot;
