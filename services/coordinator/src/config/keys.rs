@@ -1,0 +1,172 @@
+//! Every key, said once.
+
+use toml::Value;
+
+use super::ENV_PREFIX;
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted path.
+    pub path: &'static str,
+    /// Its default, as TOML.
+    pub default: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+}
+
+impl Key {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.path.to_uppercase().replace('.', "_"))
+    }
+
+    /// Its default as a value.
+    pub fn default(&self) -> Value {
+        let line = format!("x = {}", self.default);
+        line.parse::<toml::Table>()
+            .ok()
+            .and_then(|mut table| table.remove("x"))
+            .unwrap_or_else(|| Value::String(String::new()))
+    }
+}
+
+const fn key(path: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { path, default, doc }
+}
+
+/// Every key; sections stand together.
+pub const KEYS: &[Key] = &[
+    key(
+        "listen",
+        "\"127.0.0.1:7878\"",
+        "Address to listen on; port 0 takes a free one.",
+    ),
+    key(
+        "data_dir",
+        "\"~/.local/share/pomona\"",
+        "Folder of the database and the blobs; one coordinator at a time may use it.",
+    ),
+    key(
+        "insecure_behind_proxy",
+        "false",
+        "Allow an address beyond loopback: a proxy in front checks who may do what.",
+    ),
+    key(
+        "store.url",
+        "\"\"",
+        "Address of the database; empty means `pomona.db` in the data folder.",
+    ),
+    key("http.threads", "2", "Threads that answer requests."),
+    key(
+        "http.max_connections",
+        "2048",
+        "Connections of one thread; more wait to be accepted.",
+    ),
+    key(
+        "http.max_body_bytes",
+        "16777216",
+        "Largest JSON body; a worker's poll carries reports and log lines.",
+    ),
+    key(
+        "http.max_blob_bytes",
+        "68719476736",
+        "Largest blob that may be uploaded.",
+    ),
+    key(
+        "http.stop_grace_ms",
+        "3000",
+        "How long requests under way may take to end when the coordinator stops.",
+    ),
+    key(
+        "workers.poll_wait_ms",
+        "5000",
+        "How long a worker's poll may wait for a difference.",
+    ),
+    key(
+        "scheduler.tick_ms",
+        "500",
+        "How often the scheduler looks at the time.",
+    ),
+    key(
+        "scheduler.lease_term_ms",
+        "30000",
+        "A lease whose worker is silent for longer is over.",
+    ),
+    key(
+        "scheduler.stop_grace_ms",
+        "30000",
+        "A lease that was asked to stop and has not after this long is revoked.",
+    ),
+    key(
+        "scheduler.backoff_base_ms",
+        "1000",
+        "Wait before a crashed trial runs again; it doubles with each crash.",
+    ),
+    key(
+        "scheduler.backoff_max_ms",
+        "300000",
+        "The longest wait before a crashed trial runs again.",
+    ),
+    key(
+        "scheduler.lost_after_ms",
+        "30000",
+        "A worker that is silent for longer is lost and gets nothing new.",
+    ),
+    key(
+        "scheduler.max_task_attempts",
+        "3",
+        "Attempts of a task before it fails for good.",
+    ),
+    key(
+        "events.kept",
+        "4096",
+        "Live events kept for readers that come back with `Last-Event-ID`.",
+    ),
+    key(
+        "events.kept_bytes",
+        "4194304",
+        "Bytes those events may take in memory.",
+    ),
+    key(
+        "blobs.collect_every_s",
+        "600",
+        "How often blobs that nothing refers to are looked for.",
+    ),
+    key(
+        "metrics.max_experiments",
+        "50",
+        "Experiments with metrics of their own; the rest fold into `other`.",
+    ),
+    key(
+        "log.filter",
+        "\"info\"",
+        "Which log lines are written, in the syntax of `tracing`'s filter.",
+    ),
+    key("log.format", "\"text\"", "`text` or `json`."),
+];
+
+/// Every key with its variable, its sentence and a value, as TOML.
+pub fn written(head: &str, value: impl Fn(&Key) -> String) -> String {
+    use std::fmt::Write as _;
+    let mut text = head.to_owned();
+    let mut section = "";
+    for key in KEYS {
+        let (here, name) = key.path.split_once('.').unwrap_or(("", key.path));
+        if here != section {
+            section = here;
+            let _ = write!(text, "\n[{section}]");
+        }
+        let (doc, variable) = (key.doc, key.variable());
+        let _ = write!(text, "\n# {doc}\n# {variable}\n{name} = {}\n", value(key));
+    }
+    text
+}
+
+/// `config/coordinator.toml`: every key with its default, variable and sentence.
+#[cfg(test)]
+pub fn file() -> String {
+    let head = "# The coordinator's configuration: every key with its default.\n\
+                # Flags go before variables, variables before this file. Unknown keys are refused.\n";
+    written(head, |key| key.default.to_owned())
+}

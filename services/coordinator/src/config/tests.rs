@@ -1,0 +1,90 @@
+//! Layers, refusals and the file in `config/`.
+
+use super::*;
+
+fn load(file: &str, environment: &[(&str, &str)], args: &ServeArgs) -> Result<Config, Fault> {
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    Config::layered(&file.parse().unwrap(), environment, args)
+}
+
+#[test]
+fn the_file_in_config_says_every_key_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/coordinator.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(text, keys::file());
+    let table: Table = text.parse().unwrap();
+    assert_eq!(table, defaults());
+}
+
+#[test]
+fn the_defaults_are_a_valid_configuration() {
+    let config = load("", &[], &ServeArgs::default()).unwrap();
+    assert_eq!(config.scheduler(), pomona_scheduler::Config::default());
+    assert_eq!(config.address().unwrap().port(), 7878);
+}
+
+#[test]
+fn a_flag_beats_a_variable_and_a_variable_beats_the_file() {
+    let file = "listen = '127.0.0.1:1'\n[http]\nthreads = 3\n[events]\nkept = 7";
+    let environment = [
+        ("POMONA_COORDINATOR_LISTEN", "127.0.0.1:2"),
+        ("POMONA_COORDINATOR_HTTP_THREADS", "4"),
+    ];
+    let args = ServeArgs {
+        listen: Some("127.0.0.1:3".to_owned()),
+        ..ServeArgs::default()
+    };
+    let config = load(file, &environment, &args).unwrap();
+    assert_eq!(config.listen, "127.0.0.1:3");
+    assert_eq!(config.http.threads, 4);
+    assert_eq!(config.events.kept, 7);
+}
+
+#[test]
+fn what_is_not_understood_is_refused() {
+    let none = ServeArgs::default();
+    let faults: Vec<String> = [
+        load("[http]\nthread = 3", &[], &none),
+        load("[http]\nthreads = 'many'", &[], &none),
+        load("[log]\nformat = 'xml'", &[], &none),
+        load("", &[("POMONA_COORDINATOR_LISTN", "x")], &none),
+        load("", &[("POMONA_COORDINATOR_HTTP_THREADS", "x")], &none),
+        load("[workers]\npoll_wait_ms = 20000", &[], &none),
+        load("[scheduler]\ntick_ms = 0", &[], &none),
+    ]
+    .into_iter()
+    .map(|result| {
+        let fault = result.unwrap_err();
+        format!(
+            "{} {} / {}",
+            fault.code,
+            fault.message,
+            fault.hint.unwrap_or_default()
+        )
+    })
+    .collect();
+    insta::assert_snapshot!(faults.join("\n"));
+}
+
+#[test]
+fn an_address_beyond_loopback_wants_the_flag() {
+    let mut args = ServeArgs {
+        listen: Some("0.0.0.0:7878".to_owned()),
+        ..ServeArgs::default()
+    };
+    let fault = load("", &[], &args).unwrap().address().unwrap_err();
+    assert_eq!(fault.code, Code::OpenToTheWorld);
+    args.insecure_behind_proxy = true;
+    assert!(load("", &[], &args).unwrap().address().is_ok());
+}
+
+#[test]
+fn a_password_is_masked() {
+    let file = "[store]\nurl = 'postgres://pomona:secret@db/pomona'";
+    let shown = load(file, &[], &ServeArgs::default()).unwrap().render();
+    assert!(shown.contains("postgres://pomona:***@db/pomona"), "{shown}");
+    assert!(!shown.contains("secret"));
+}

@@ -1,0 +1,235 @@
+//! What should run on a worker: its leases, each with everything a trainer needs, as blobs.
+//!
+//! It decides nothing: it writes out what the cluster holds.
+
+use pomona_api::v1::workers::{BackboneBlobs, DataBlobs, Desired, DesiredLease, DesiredWork};
+use pomona_domain::checkpoint::CheckpointKind;
+use pomona_domain::experiment::Experiment;
+use pomona_domain::lease::{Lease, LeaseState, Work};
+use pomona_domain::model::Version;
+use pomona_domain::task::TaskSpec;
+use pomona_domain::worker::Worker;
+use pomona_domain::{Code, Digest, Fault, TaskId, TrialId, WorkerId, name};
+use pomona_scheduler::Cluster;
+use pomona_store::Store;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Label under which a worker's row keeps the address of its own metrics.
+pub const METRICS_ADDRESS: &str = "metrics_address";
+/// Rows of each kind that are kept in memory.
+const KEPT: usize = 64;
+
+/// Immutable rows that leases refer to and that the cluster does not hold.
+#[derive(Debug, Default)]
+pub struct Inputs {
+    archives: Mutex<BTreeMap<Digest, Digest>>,
+    versions: Mutex<BTreeMap<(String, u32), Arc<Version>>>,
+}
+
+impl Inputs {
+    /// The archive of an experiment's data set.
+    async fn archive(&self, store: &Store, experiment: &Experiment) -> Result<Digest, Fault> {
+        let manifest = experiment.dataset;
+        if let Some(archive) = lock(&self.archives).get(&manifest) {
+            return Ok(*archive);
+        }
+        let (name, number) = name::dataset_reference("dataset", &experiment.spec.dataset)?;
+        let row = store.dataset_get(&name, number).await?;
+        let row = row.ok_or_else(|| gone("data set", &experiment.spec.dataset))?;
+        keep(&self.archives, manifest, row.archive);
+        Ok(row.archive)
+    }
+
+    async fn version(
+        &self,
+        store: &Store,
+        model: &str,
+        number: u32,
+    ) -> Result<Arc<Version>, Fault> {
+        let key = (model.to_owned(), number);
+        if let Some(version) = lock(&self.versions).get(&key) {
+            return Ok(Arc::clone(version));
+        }
+        let row = store.version_get(model, number).await?;
+        let row = Arc::new(row.ok_or_else(|| gone("version", &format!("{model}@{number}")))?);
+        keep(&self.versions, key, Arc::clone(&row));
+        Ok(row)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn keep<K: Ord, V>(rows: &Mutex<BTreeMap<K, V>>, key: K, value: V) {
+    let mut rows = lock(rows);
+    if rows.len() >= KEPT {
+        rows.clear();
+    }
+    rows.insert(key, value);
+}
+
+fn gone(what: &str, name: &str) -> Fault {
+    Fault::new(
+        Code::Internal,
+        format!("a lease needs the {what} `{name}`, which is not there"),
+    )
+}
+
+/// What should run on a worker.
+pub async fn desired(
+    store: &Store,
+    inputs: &Inputs,
+    cluster: &Cluster,
+    worker: &Worker,
+) -> Result<Desired, Fault> {
+    let mut leases = Vec::new();
+    for lease in cluster.leases_of(worker.id) {
+        let written = Writer {
+            store,
+            inputs,
+            cluster,
+        };
+        match written.lease(lease, worker.id).await {
+            Ok(lease) => leases.push(lease),
+            Err(fault) if fault.code == Code::Internal => {
+                tracing::error!(lease.id = %lease.id, "a lease cannot be written out: {fault}");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(Desired {
+        acked_seq: worker.acked_seq,
+        leases,
+    })
+}
+
+struct Writer<'a> {
+    store: &'a Store,
+    inputs: &'a Inputs,
+    cluster: &'a Cluster,
+}
+
+impl Writer<'_> {
+    async fn lease(&self, lease: &Lease, worker: WorkerId) -> Result<DesiredLease, Fault> {
+        let slots = lease.slots.iter().filter(|slot| slot.worker == worker);
+        let stop = match &lease.state {
+            LeaseState::Stopping { how, .. } => Some(*how),
+            LeaseState::Live | LeaseState::Ended { .. } => None,
+        };
+        let (time_left_ms, work) = match &lease.work {
+            Work::Trials(trials) => {
+                let trial = *trials.first().ok_or_else(|| gone("trial", "none"))?;
+                (self.cluster.time_left_ms(trial), self.train(trial).await?)
+            }
+            Work::Task(task) => (None, self.task(*task).await?),
+        };
+        Ok(DesiredLease {
+            lease: lease.id,
+            generation: lease.generation,
+            slots: slots.map(|slot| slot.index).collect(),
+            stop,
+            time_left_ms,
+            work,
+        })
+    }
+
+    async fn train(&self, id: TrialId) -> Result<DesiredWork, Fault> {
+        let trial = self.cluster.trial(id);
+        let trial = trial.ok_or_else(|| gone("trial", &id.to_string()))?;
+        let experiment = self.cluster.experiment(trial.experiment);
+        let experiment = experiment.ok_or_else(|| gone("experiment of", &id.to_string()))?;
+        let newest = |kind| self.cluster.checkpoint(id, kind).map(|row| row.digest);
+        Ok(DesiredWork::Train {
+            trial: id,
+            spec: experiment
+                .spec
+                .trial_spec(&trial.hparams, trial.replicate)?,
+            data: self.data(experiment).await?,
+            backbone: self.backbone(experiment)?,
+            resume: newest(CheckpointKind::Last),
+            resume_best: newest(CheckpointKind::Best),
+        })
+    }
+
+    async fn task(&self, id: TaskId) -> Result<DesiredWork, Fault> {
+        let task = self.cluster.task(id);
+        let task = task.ok_or_else(|| gone("task", &id.to_string()))?;
+        Ok(match &task.spec {
+            TaskSpec::ImportDataset {
+                archive, options, ..
+            } => DesiredWork::ImportDataset {
+                task: id,
+                archive: *archive,
+                options: options.clone(),
+            },
+            TaskSpec::ImportBackbone { arch, weights, .. } => DesiredWork::ImportBackbone {
+                task: id,
+                arch: arch.clone(),
+                weights: *weights,
+            },
+            TaskSpec::Publish { model, trial, .. } => self.publish(id, model, *trial).await?,
+            TaskSpec::Predict {
+                model,
+                version,
+                pictures,
+                top,
+            } => {
+                let version = self.inputs.version(self.store, model, *version).await?;
+                DesiredWork::Predict {
+                    task: id,
+                    files: files(&version)?,
+                    pictures: *pictures,
+                    top: *top,
+                }
+            }
+        })
+    }
+
+    async fn publish(&self, id: TaskId, model: &str, trial: TrialId) -> Result<DesiredWork, Fault> {
+        let source = self.cluster.source(trial);
+        let source = source.ok_or_else(|| gone("trial", &trial.to_string()))?;
+        let lineage = source.lineage();
+        let lineage = lineage.ok_or_else(|| gone("best checkpoint of", &trial.to_string()))?;
+        Ok(DesiredWork::Publish {
+            task: id,
+            spec: (source.experiment.spec)
+                .trial_spec(&source.trial.hparams, source.trial.replicate)?,
+            data: self.data(source.experiment).await?,
+            backbone: self.backbone(source.experiment)?,
+            checkpoint: lineage.checkpoint,
+            lineage,
+            model: model.to_owned(),
+            validation: source.validation().cloned().unwrap_or_default(),
+        })
+    }
+
+    async fn data(&self, experiment: &Experiment) -> Result<DataBlobs, Fault> {
+        Ok(DataBlobs {
+            manifest: experiment.dataset,
+            archive: self.inputs.archive(self.store, experiment).await?,
+        })
+    }
+
+    fn backbone(&self, experiment: &Experiment) -> Result<BackboneBlobs, Fault> {
+        let name = &experiment.spec.backbone;
+        let row = self.cluster.backbone(name);
+        let row = row.ok_or_else(|| gone("backbone", name))?;
+        Ok(BackboneBlobs {
+            name: name.clone(),
+            arch: row.arch.clone(),
+            weights: experiment.backbone,
+        })
+    }
+}
+
+/// Path in the published folder → blob.
+fn files(version: &Version) -> Result<BTreeMap<String, Digest>, Fault> {
+    let blob = |file: &pomona_domain::model::ModelFile| {
+        let digest = format!("sha256:{}", file.sha256).parse();
+        let digest = digest.map_err(|error| Fault::new(Code::Internal, format!("{error}")));
+        Ok((file.path.clone(), digest?))
+    };
+    version.files.iter().map(blob).collect()
+}

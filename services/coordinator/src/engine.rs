@@ -1,0 +1,400 @@
+//! The engine: one task that owns the cluster. Decide, commit, apply, answer.
+//!
+//! It drains its channel and decides event after event on memory of its own; one commit makes the
+//! whole batch true, and only then does anybody get an answer or see the new cluster. When a commit
+//! fails, memory is dropped and read again from the store, and the batch's id tells whether it
+//! happened after all. It never decides once another coordinator leads: it ends.
+
+mod load;
+
+pub use load::source;
+
+use pomona_domain::{Change, Code, Fault};
+use pomona_scheduler::{Cluster, Event, Recalled, decide};
+use pomona_store::{Batch, Store, StoreError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+/// Events that may wait for the engine; more are answered `E0004`.
+const QUEUE: usize = 1024;
+/// Events of one commit.
+const MAX_BATCH: usize = 256;
+/// Pause between attempts to read memory again.
+const RELOAD_PAUSE: Duration = Duration::from_millis(500);
+
+/// What an event did, after it was committed.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// The cluster after the batch.
+    pub view: Arc<Cluster>,
+    /// What this event changed.
+    pub changes: Vec<Change>,
+}
+
+struct Request {
+    event: Event,
+    recall: Option<Box<Recalled>>,
+    answer: Option<oneshot::Sender<Result<Done, Fault>>>,
+}
+
+/// What the rest of the coordinator holds of the engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    visible: watch::Receiver<Option<Arc<Cluster>>>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.event.fmt(f)
+    }
+}
+
+impl Handle {
+    /// Hands an event to the engine and waits until what it changed is committed.
+    pub async fn decide(&self, event: Event) -> Result<Done, Fault> {
+        self.decide_with(event, None).await
+    }
+
+    /// The same, with ended rows that the decision needs.
+    pub async fn decide_with(&self, event: Event, recall: Option<Recalled>) -> Result<Done, Fault> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            event,
+            recall: recall.map(Box::new),
+            answer: Some(answer),
+        };
+        self.requests
+            .try_send(request)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    Fault::new(Code::Busy, "too many requests wait for the scheduler")
+                        .hint("try again in a second")
+                }
+                mpsc::error::TrySendError::Closed(_) => stopping(),
+            })?;
+        answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// The committed cluster; `E0005` while it is being read.
+    pub fn view(&self) -> Result<Arc<Cluster>, Fault> {
+        self.visible.borrow().clone().ok_or_else(|| {
+            Fault::new(Code::NotReady, "the coordinator is reading its database")
+                .hint("try again in a second")
+        })
+    }
+
+    /// Wakes up after each commit.
+    pub fn commits(&self) -> watch::Receiver<Option<Arc<Cluster>>> {
+        self.visible.clone()
+    }
+}
+
+fn stopping() -> Fault {
+    Fault::new(Code::NotReady, "the coordinator is stopping")
+}
+
+/// What the engine works with.
+#[derive(Clone)]
+pub struct Parts {
+    pub store: Store,
+    pub config: pomona_scheduler::Config,
+    pub tick: Duration,
+    pub clock: Arc<Clock>,
+    pub bus: Arc<Bus>,
+    pub metrics: Arc<Metrics>,
+    pub stop: watch::Receiver<bool>,
+}
+
+struct Engine {
+    parts: Parts,
+    generation: u64,
+    batch: u64,
+    cluster: Cluster,
+    visible: watch::Sender<Option<Arc<Cluster>>>,
+    /// Why this coordinator leads no more.
+    deposed: Option<Fault>,
+}
+
+/// What became of one event before its commit.
+struct Decided {
+    answer: Option<oneshot::Sender<Result<Done, Fault>>>,
+    outcome: Result<Vec<Change>, Fault>,
+}
+
+/// The running engine; it ends with a fault when another coordinator leads.
+pub type Running = tokio::task::JoinHandle<Result<(), Fault>>;
+
+/// Takes leadership, reads the cluster and starts the engine. It ends when every handle is gone,
+/// when `stop` says so, or when another coordinator leads.
+pub async fn start(parts: Parts) -> Result<(Handle, Running), Fault> {
+    let generation = parts.store.lead().await?;
+    let batch = parts.store.last_batch().await?;
+    let cluster = load::cluster(&parts).await?;
+    parts.bus.begin(generation);
+    parts.metrics.leader.set(1);
+    let (requests, waiting) = mpsc::channel(QUEUE);
+    let (visible, shown) = watch::channel(Some(Arc::new(cluster.clone())));
+    let engine = Engine {
+        parts,
+        generation,
+        batch,
+        cluster,
+        visible,
+        deposed: None,
+    };
+    let task = tokio::spawn(engine.run(waiting));
+    let handle = Handle {
+        requests,
+        visible: shown,
+    };
+    Ok((handle, task))
+}
+
+impl Engine {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Request>) -> Result<(), Fault> {
+        let mut tick = tokio::time::interval(self.parts.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stop = self.parts.stop.clone();
+        while self.deposed.is_none() {
+            let first = tokio::select! {
+                request = waiting.recv() => match request {
+                    Some(request) => request,
+                    None => break,
+                },
+                _ = tick.tick() => {
+                    self.parts.clock.slew();
+                    Request { event: Event::Tick, recall: None, answer: None }
+                }
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            let mut batch = vec![first];
+            while batch.len() < MAX_BATCH
+                && let Ok(request) = waiting.try_recv()
+            {
+                batch.push(request);
+            }
+            self.handle(batch).await;
+        }
+        // What came in before the end is still answered; what comes later is told so.
+        waiting.close();
+        let mut rest = Vec::new();
+        while let Some(request) = waiting.recv().await {
+            rest.push(request);
+        }
+        match &self.deposed {
+            Some(fault) => {
+                let answers = rest.into_iter().filter_map(|request| request.answer);
+                answers.for_each(|answer| drop(answer.send(Err(fault.clone()))));
+            }
+            None => self.handle(rest).await,
+        }
+        self.parts.metrics.leader.set(0);
+        self.deposed.map_or(Ok(()), Err)
+    }
+
+    /// One batch: decide all, commit once, show, answer.
+    async fn handle(&mut self, requests: Vec<Request>) {
+        let events: Vec<(Event, Option<Box<Recalled>>)> = if requests.len() > 1 {
+            let again = |request: &Request| (request.event.clone(), request.recall.clone());
+            requests.iter().map(again).collect()
+        } else {
+            Vec::new()
+        };
+        let decided: Vec<Decided> = requests.into_iter().map(|r| self.decide(r)).collect();
+        match self.commit(&decided).await {
+            Ok(()) => {
+                let before = self.visible.borrow().clone();
+                self.finish(before, decided);
+            }
+            Err(error) => self.recover(error, decided, events).await,
+        }
+    }
+
+    fn decide(&mut self, request: Request) -> Decided {
+        let Request {
+            event,
+            recall,
+            answer,
+        } = request;
+        let now = self.parts.clock.now();
+        let started = Instant::now();
+        if let Some(rows) = recall {
+            self.cluster.recall(*rows);
+        }
+        if let Event::Polled {
+            worker,
+            incarnation,
+            ..
+        } = &event
+            && let Some(row) = self.cluster.worker(*worker)
+            && row.incarnation == *incarnation
+        {
+            self.cluster.touch(*worker, now);
+        }
+        let decision = decide(&self.cluster, now, &event);
+        for change in &decision.changes {
+            self.cluster.apply(now, change);
+        }
+        self.parts.metrics.decided(&event, started.elapsed());
+        Decided {
+            answer,
+            outcome: decision.outcome.map(|()| decision.changes),
+        }
+    }
+
+    async fn commit(&mut self, decided: &[Decided]) -> Result<(), StoreError> {
+        let changes = changes(decided);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let batch = Batch {
+            id: self.batch + 1,
+            generation: self.generation,
+            changes: &changes,
+        };
+        self.parts.store.commit(&batch).await?;
+        self.batch += 1;
+        self.parts.metrics.committed(started.elapsed());
+        Ok(())
+    }
+
+    /// Committed: show the cluster, tell the bus, answer.
+    fn finish(&mut self, before: Option<Arc<Cluster>>, decided: Vec<Decided>) {
+        let changes = changes(&decided);
+        let view = match before {
+            Some(view) if changes.is_empty() => view,
+            before => {
+                let view = Arc::new(self.cluster.clone());
+                self.tell(before.as_deref(), &changes);
+                self.visible.send_replace(Some(Arc::clone(&view)));
+                view
+            }
+        };
+        for one in decided {
+            let done = one.outcome.map(|changes| Done {
+                view: Arc::clone(&view),
+                changes,
+            });
+            if let Some(answer) = one.answer {
+                // A client that has gone away does not want its answer.
+                let _ = answer.send(done);
+            }
+        }
+    }
+
+    /// Counts what was committed and publishes it.
+    fn tell(&self, before: Option<&Cluster>, changes: &[Change]) {
+        let now = self.parts.clock.now();
+        if let Some(before) = before {
+            self.parts.metrics.count(before, now, changes.iter());
+        }
+        self.parts.bus.publish(changes.iter());
+    }
+
+    /// The commit failed or its outcome is unknown: memory is read again.
+    async fn recover(
+        &mut self,
+        error: StoreError,
+        decided: Vec<Decided>,
+        events: Vec<(Event, Option<Box<Recalled>>)>,
+    ) {
+        let attempted = self.batch + 1;
+        let nothing_written = nothing_written(&error);
+        let deposed = matches!(error, StoreError::NotLeader { .. });
+        let fault = Fault::from(error);
+        tracing::error!(code = %fault.code, batch = attempted, "commit failed: {fault}");
+        self.parts.metrics.commit_failures.inc();
+        let before = self.visible.send_replace(None);
+        if deposed {
+            self.deposed = Some(fault.clone());
+            return refuse(decided, &fault);
+        }
+        let reloaded = self.reload().await;
+        if reloaded.is_ok() && self.batch >= attempted {
+            tracing::warn!(batch = attempted, "the commit had happened after all");
+            return self.finish(before, decided);
+        }
+        if reloaded.is_ok() && nothing_written && events.len() > 1 {
+            // One event of the batch cannot be written: alone, each gets its own answer.
+            for (one, (event, recall)) in decided.into_iter().zip(events) {
+                let request = Request {
+                    event,
+                    recall,
+                    answer: one.answer,
+                };
+                Box::pin(self.handle(vec![request])).await;
+            }
+            return;
+        }
+        let changes = changes(&decided);
+        refuse(decided, &fault);
+        if let Err(fault) = reloaded {
+            tracing::error!(code = %fault.code, "cannot read the cluster: {fault}");
+            self.reload_until_it_works().await;
+            if self.batch >= attempted {
+                tracing::warn!(batch = attempted, "the commit had happened after all");
+                self.tell(before.as_deref(), &changes);
+            }
+        }
+    }
+
+    async fn reload_until_it_works(&mut self) {
+        let mut stop = self.parts.stop.clone();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RELOAD_PAUSE) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            match self.reload().await {
+                Ok(()) => return,
+                Err(fault) => {
+                    tracing::error!(code = %fault.code, "cannot read the cluster: {fault}");
+                }
+            }
+        }
+    }
+
+    /// Drops memory and reads it again. Nobody sees a cluster until that succeeds.
+    async fn reload(&mut self) -> Result<(), Fault> {
+        let batch = self.parts.store.last_batch().await?;
+        self.cluster = load::cluster(&self.parts).await?;
+        self.batch = batch;
+        let view = Arc::new(self.cluster.clone());
+        self.visible.send_replace(Some(view));
+        Ok(())
+    }
+}
+
+/// All that a batch changes, in order.
+fn changes(decided: &[Decided]) -> Vec<Change> {
+    let changes = decided.iter().flat_map(|one| one.outcome.iter().flatten());
+    changes.cloned().collect()
+}
+
+/// Answers a batch that is not known to be committed. What was refused gets the same answer: its
+/// refusal rests on memory that never came true.
+fn refuse(decided: Vec<Decided>, fault: &Fault) {
+    for answer in decided.into_iter().filter_map(|one| one.answer) {
+        // A client that has gone away does not want its answer.
+        let _ = answer.send(Err(fault.clone()));
+    }
+}
+
+/// Errors after which the database holds nothing of the batch.
+fn nothing_written(error: &StoreError) -> bool {
+    matches!(
+        error.code(),
+        Code::Conflict | Code::BlobMissing | Code::NotANumber | Code::NotReady
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! What becomes of answers when a commit fails, in a real store.
+
+use super::*;
+use pomona_domain::task::TaskSpec;
+use pomona_domain::{Digest, TaskId};
+use pomona_store::StoreConfig;
+use std::path::Path;
+use tempfile::TempDir;
+
+async fn store(folder: &Path) -> Store {
+    let config = StoreConfig {
+        url: format!("sqlite://{}", folder.join("pomona.db").display()),
+        blobs: folder.join("blobs"),
+    };
+    let store = Store::open(config).await.unwrap();
+    store.migrate().await.unwrap();
+    store
+}
+
+struct Bench {
+    engine: Engine,
+    _ended: watch::Sender<bool>,
+    _folder: TempDir,
+}
+
+/// An engine that runs nowhere: the test hands it its batches.
+async fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let (ended, stop) = watch::channel(false);
+    let bus = Arc::new(Bus::new(100, 1 << 20));
+    let parts = Parts {
+        store: store(folder.path()).await,
+        config: pomona_scheduler::Config::default(),
+        tick: Duration::from_secs(1),
+        clock: Arc::new(Clock::start()),
+        bus: Arc::clone(&bus),
+        metrics: Arc::new(Metrics::new(10).unwrap()),
+        stop,
+    };
+    let generation = parts.store.lead().await.unwrap();
+    bus.begin(generation);
+    let cluster = load::cluster(&parts).await.unwrap();
+    let engine = Engine {
+        batch: parts.store.last_batch().await.unwrap(),
+        generation,
+        visible: watch::Sender::new(Some(Arc::new(cluster.clone()))),
+        cluster,
+        parts,
+        deposed: None,
+    };
+    Bench {
+        engine,
+        _ended: ended,
+        _folder: folder,
+    }
+}
+
+type Answered = oneshot::Receiver<Result<Done, Fault>>;
+
+fn request(event: Event) -> (Request, Answered) {
+    let (answer, answered) = oneshot::channel();
+    let request = Request {
+        event,
+        recall: None,
+        answer: Some(answer),
+    };
+    (request, answered)
+}
+
+fn worker(number: u64) -> Event {
+    Event::Registered {
+        id: pomona_domain::WorkerId(number),
+        name: format!("machine-{number}"),
+        incarnation: 1,
+        slots: Vec::new(),
+        labels: std::collections::BTreeMap::new(),
+    }
+}
+
+/// An import of a blob that nobody uploaded: decided, and refused by the store.
+fn unwritable() -> Event {
+    Event::TaskSubmitted {
+        id: TaskId(9),
+        spec: TaskSpec::ImportBackbone {
+            name: "lite".to_owned(),
+            arch: "efficientnet-lite0".to_owned(),
+            weights: Digest::of(b"never uploaded"),
+        },
+        priority: 60,
+    }
+}
+
+fn code(answer: Result<Done, Fault>) -> Option<Code> {
+    answer.err().map(|fault| fault.code)
+}
+
+fn names(cluster: &Cluster) -> Vec<&str> {
+    cluster
+        .workers()
+        .map(|worker| worker.name.as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn one_event_that_cannot_be_written_does_not_take_its_batch_with_it() {
+    let mut bench = bench().await;
+    let (first, first_answer) = request(worker(1));
+    let (broken, broken_answer) = request(unwritable());
+    let (last, last_answer) = request(worker(2));
+    bench.engine.handle(vec![first, broken, last]).await;
+    assert_eq!(code(first_answer.await.unwrap()), None);
+    assert_eq!(code(broken_answer.await.unwrap()), Some(Code::BlobMissing));
+    let view = last_answer.await.unwrap().unwrap().view;
+    assert_eq!(names(&view), ["machine-1", "machine-2"]);
+    assert_eq!(
+        view.tasks().count(),
+        0,
+        "what was not written is not remembered"
+    );
+    let stored = bench.engine.parts.store.load().await.unwrap();
+    assert_eq!(bench.engine.cluster.snapshot(), stored, "S10");
+}
+
+#[tokio::test]
+async fn a_commit_whose_outcome_was_unknown_and_that_happened_is_answered_as_done() {
+    let mut bench = bench().await;
+    let (event, answer) = request(worker(1));
+    let decided = vec![bench.engine.decide(event)];
+    bench.engine.commit(&decided).await.unwrap();
+    // The answer to the commit is lost: as far as the engine knows it may not have happened.
+    bench.engine.batch -= 1;
+    let (at, _) = bench.engine.parts.bus.position(None);
+    let lost = StoreError::Folder {
+        path: "pomona.db".into(),
+        source: std::io::Error::other("the disk went away"),
+    };
+    bench.engine.recover(lost, decided, Vec::new()).await;
+    let done = answer.await.unwrap().unwrap();
+    assert_eq!(names(&done.view), ["machine-1"]);
+    let topics = pomona_api::v1::events::Topic::ALL.into();
+    let told = bench.engine.parts.bus.read(at, &topics).0;
+    assert_eq!(told.len(), 1, "readers of events are told all the same");
+}
+
+#[tokio::test]
+async fn a_commit_that_did_not_happen_is_answered_with_a_code_and_leaves_nothing_behind() {
+    let mut bench = bench().await;
+    let (event, answer) = request(worker(1));
+    let decided = vec![bench.engine.decide(event)];
+    assert_eq!(
+        names(&bench.engine.cluster),
+        ["machine-1"],
+        "speculative memory"
+    );
+    let lost = StoreError::Folder {
+        path: "pomona.db".into(),
+        source: std::io::Error::other("the disk went away"),
+    };
+    bench.engine.recover(lost, decided, Vec::new()).await;
+    assert_eq!(code(answer.await.unwrap()), Some(Code::BadDataDir));
+    assert!(names(&bench.engine.cluster).is_empty());
+    let visible = bench.engine.visible.borrow().clone().unwrap();
+    assert!(names(&visible).is_empty());
+    let (again, answer) = request(worker(1));
+    bench.engine.handle(vec![again]).await;
+    assert_eq!(code(answer.await.unwrap()), None, "it goes on");
+}
+
+#[tokio::test]
+async fn an_engine_that_leads_no_more_decides_nothing_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path()).await;
+    let (_ended, stop) = watch::channel(false);
+    let parts = Parts {
+        store: store.clone(),
+        config: pomona_scheduler::Config::default(),
+        tick: Duration::from_hours(1),
+        clock: Arc::new(Clock::start()),
+        bus: Arc::new(Bus::new(100, 1 << 20)),
+        metrics: Arc::new(Metrics::new(10).unwrap()),
+        stop,
+    };
+    let (handle, running) = start(parts).await.unwrap();
+    assert_eq!(code(handle.decide(worker(1)).await), None);
+    store.lead().await.unwrap();
+    assert_eq!(code(handle.decide(worker(2)).await), Some(Code::NotReady));
+    assert_eq!(running.await.unwrap().unwrap_err().code, Code::NotReady);
+    assert_eq!(code(handle.decide(worker(3)).await), Some(Code::NotReady));
+    assert_eq!(handle.view().unwrap_err().code, Code::NotReady);
+    assert_eq!(store.load().await.unwrap().workers.len(), 1);
+}
+
+#[tokio::test]
+async fn what_came_before_the_stop_is_answered_and_what_comes_after_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (end, stop) = watch::channel(false);
+    let parts = Parts {
+        store: store(folder.path()).await,
+        config: pomona_scheduler::Config::default(),
+        tick: Duration::from_hours(1),
+        clock: Arc::new(Clock::start()),
+        bus: Arc::new(Bus::new(100, 1 << 20)),
+        metrics: Arc::new(Metrics::new(10).unwrap()),
+        stop,
+    };
+    let (handle, running) = start(parts).await.unwrap();
+    let before = handle.decide(worker(1));
+    let mut before = Box::pin(before);
+    // Polled once: it is in the channel now.
+    assert!(futures::poll!(&mut before).is_pending());
+    end.send_replace(true);
+    assert_eq!(code(before.await), None);
+    running.await.unwrap().unwrap();
+    assert_eq!(code(handle.decide(worker(2)).await), Some(Code::NotReady));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_answered_busy_at_once() {
+    let (requests, _waiting) = mpsc::channel(QUEUE);
+    let (_shown, visible) = watch::channel(None);
+    let handle = Handle { requests, visible };
+    let mut held: Vec<_> = (0..QUEUE)
+        .map(|_| Box::pin(handle.decide(Event::Tick)))
+        .collect();
+    for call in &mut held {
+        assert!(futures::poll!(call).is_pending());
+    }
+    let fault = handle.decide(Event::Tick).await.unwrap_err();
+    assert_eq!(fault.code, Code::Busy);
+    assert_eq!(Code::Busy.http_status(), 429);
+}

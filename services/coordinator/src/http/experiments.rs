@@ -1,0 +1,134 @@
+//! Experiments: submit, preview, list, pause, resume, cancel.
+
+use actix_web::http::StatusCode;
+use actix_web::web::{Data, Json, Path, Query};
+use pomona_api::v1::PageQuery;
+use pomona_api::v1::experiments::{SubmitExperiment, TrialOrder, TrialsQuery};
+use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::{Change, Code, ExperimentId, Fault};
+use pomona_scheduler::Event;
+
+use super::key::{Key, once};
+use super::{Answer, App, Refusal, found, ok, page, page_request};
+use crate::resolve;
+
+/// `POST /api/v1/experiments`
+pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> Answer {
+    let work = async {
+        let id = ExperimentId(key.seed());
+        if key.is_given()
+            && let Some(made) = app.store.experiment_get(id).await?
+        {
+            return Ok(made);
+        }
+        let resolved = resolve::experiment(&app.store, &body).await?;
+        let event = Event::Submitted {
+            id,
+            dataset: resolved.dataset.manifest,
+            backbone: resolved.backbone.weights,
+            spec: Box::new(resolved.spec),
+            source: resolved.source,
+        };
+        let done = app.engine.decide(event).await?;
+        Ok(found(
+            newest(&done.changes, id),
+            "experiment",
+            &id.to_string(),
+        )?)
+    };
+    once(&app, &key, &body.0, StatusCode::CREATED, work).await
+}
+
+/// `POST /api/v1/experiments/preview`
+pub async fn preview(app: Data<App>, body: Json<SubmitExperiment>) -> Answer {
+    let resolved = resolve::experiment(&app.store, &body).await?;
+    ok(&resolve::preview(&resolved)?)
+}
+
+/// `GET /api/v1/experiments`
+pub async fn list(app: Data<App>, query: Query<PageQuery>) -> Answer {
+    ok(&page(
+        app.store.experiment_list(&page_request(&query)?).await?,
+    ))
+}
+
+/// `GET /api/v1/experiments/{id}`
+pub async fn get(app: Data<App>, id: Path<String>) -> Answer {
+    ok(&find(&app, &id).await?)
+}
+
+/// `GET /api/v1/experiments/{id}/trials`
+pub async fn trials(app: Data<App>, id: Path<String>, query: Query<TrialsQuery>) -> Answer {
+    let experiment = find(&app, &id).await?;
+    let query = query.into_inner();
+    let order = match query.order_by {
+        TrialOrder::Number => pomona_store::TrialOrder::Number,
+        TrialOrder::Leaderboard => {
+            pomona_store::TrialOrder::Leaderboard(experiment.spec.search.direction)
+        }
+    };
+    let request = page_request(&PageQuery {
+        page_size: query.page_size,
+        page_token: query.page_token,
+    })?;
+    ok(&page(
+        app.store.trial_list(experiment.id, order, &request).await?,
+    ))
+}
+
+/// `POST /api/v1/experiments/{id}/pause`
+pub async fn pause(app: Data<App>, id: Path<String>) -> Answer {
+    control(&app, &id, "paused", Event::Pause).await
+}
+
+/// `POST /api/v1/experiments/{id}/resume`
+pub async fn resume(app: Data<App>, id: Path<String>) -> Answer {
+    control(&app, &id, "resumed", Event::Resume).await
+}
+
+/// `POST /api/v1/experiments/{id}/cancel`
+pub async fn cancel(app: Data<App>, id: Path<String>) -> Answer {
+    control(&app, &id, "canceled", Event::Cancel).await
+}
+
+async fn control(app: &App, id: &str, verb: &str, event: fn(ExperimentId) -> Event) -> Answer {
+    let row = find(app, id).await?;
+    if let Some(state) = ended(&row) {
+        let text = format!("experiment `{}` cannot be {verb}: it {state}", row.id);
+        return Err(Fault::new(Code::WrongState, text).into());
+    }
+    let done = app.engine.decide(event(row.id)).await?;
+    ok(&newest(&done.changes, row.id).unwrap_or(row))
+}
+
+/// How an experiment ended.
+fn ended(row: &Experiment) -> Option<&'static str> {
+    match row.state {
+        ExperimentState::Active | ExperimentState::Paused | ExperimentState::Promoting { .. } => {
+            None
+        }
+        ExperimentState::Completed => Some("is completed"),
+        ExperimentState::Failed { .. } => Some("has failed"),
+        ExperimentState::Canceled => Some("was canceled"),
+    }
+}
+
+async fn find(app: &App, id: &str) -> Result<Experiment, Refusal> {
+    Ok(found(
+        app.store.experiment_find(id).await?,
+        "experiment",
+        id,
+    )?)
+}
+
+fn newest(changes: &[Change], id: ExperimentId) -> Option<Experiment> {
+    changes.iter().rev().find_map(|change| {
+        if let Change::Experiment(row) = change
+            && row.id == id
+        {
+            Some((**row).clone())
+        } else {
+            None
+        }
+    })
+}

@@ -1,0 +1,230 @@
+//! The registry: models, versions, aliases.
+
+use actix_web::http::StatusCode;
+use actix_web::web::{Data, Json, Path, Query};
+use pomona_api::v1::models::{
+    HistoryQuery, MAX_VERSIONS_SHOWN, ModelView, PublishVersion, RollbackAlias, SetAlias,
+    VersionSummary,
+};
+use pomona_api::v1::{Page, PageQuery};
+use pomona_domain::model::{Alias, Version};
+use pomona_domain::task::TaskSpec;
+use pomona_domain::{Code, Fault, name};
+use pomona_scheduler::Event;
+use pomona_store::{ModelSummary, PageRequest};
+
+use super::key::{Key, once};
+use super::{Answer, App, Refusal, catalogue, found, ok, page_request};
+use crate::engine;
+
+/// Moves of an alias that are shown.
+const MAX_HISTORY: u32 = 1000;
+
+/// `GET /api/v1/models`
+pub async fn list(app: Data<App>, query: Query<PageQuery>) -> Answer {
+    let models = app.store.model_list(&page_request(&query)?).await?;
+    let mut items = Vec::with_capacity(models.items.len());
+    for model in models.items {
+        items.push(view(&app, model).await?);
+    }
+    ok(&Page {
+        items,
+        next_page_token: models.next_page_token,
+    })
+}
+
+/// `GET /api/v1/models/{name}`
+pub async fn get(app: Data<App>, name: Path<String>) -> Answer {
+    let model = found(app.store.model_get(&name).await?, "model", &name)?;
+    ok(&view(&app, model).await?)
+}
+
+async fn view(app: &App, model: ModelSummary) -> Result<ModelView, Refusal> {
+    let request = PageRequest::first(u32::try_from(MAX_VERSIONS_SHOWN).unwrap_or(u32::MAX));
+    let versions = app.store.version_list(&model.name, &request).await?;
+    Ok(ModelView {
+        name: model.name,
+        versions: versions.items.iter().map(summary).collect(),
+        aliases: model.aliases,
+    })
+}
+
+fn summary(version: &Version) -> VersionSummary {
+    VersionSummary {
+        number: version.number,
+        digest: version.digest,
+        trial: version.lineage.trial,
+        size: version.files.iter().map(|file| file.size).sum(),
+        gates_passed: version.gates.iter().all(|gate| gate.passed),
+        metrics: version.metrics.clone(),
+        created_at: version.created_at,
+    }
+}
+
+/// `GET /api/v1/models/{name}/versions/{which}`
+pub async fn version_get(app: Data<App>, path: Path<(String, String)>) -> Answer {
+    let (model, which) = path.into_inner();
+    let version = version(&app, &model, &which).await?;
+    app.metrics.pulls.with_label_values(&["http"]).inc();
+    ok(&version)
+}
+
+/// A version by number or alias.
+pub async fn version(app: &App, model: &str, which: &str) -> Result<Version, Refusal> {
+    let number = match which.parse() {
+        Ok(number) => number,
+        Err(_) => match app.store.alias_get(model, which).await? {
+            Some(alias) => alias.number,
+            None => return Err(no_alias(app, model, which).await?.into()),
+        },
+    };
+    let row = app.store.version_get(model, number).await?;
+    Ok(found(row, "version", &format!("{model}@{which}"))?)
+}
+
+async fn no_alias(app: &App, model: &str, which: &str) -> Result<Fault, Refusal> {
+    let Some(row) = app.store.model_get(model).await? else {
+        return Ok(
+            Fault::new(Code::NotFound, format!("there is no model `{model}`"))
+                .hint("`pomona model list` shows those that exist"),
+        );
+    };
+    let aliases: Vec<String> = row
+        .aliases
+        .iter()
+        .map(|a| format!("`{}`", a.alias))
+        .collect();
+    let hint = if aliases.is_empty() {
+        format!("it has no alias; its newest version is {}", row.newest)
+    } else {
+        format!(
+            "it has {} and versions up to {}",
+            aliases.join(", "),
+            row.newest
+        )
+    };
+    Ok(Fault::new(
+        Code::NotFound,
+        format!("model `{model}` has no alias `{which}`"),
+    )
+    .hint(hint))
+}
+
+/// `POST /api/v1/models/{name}/versions`
+pub async fn publish(
+    app: Data<App>,
+    model: Path<String>,
+    key: Key,
+    body: Json<PublishVersion>,
+) -> Answer {
+    let work = async {
+        name::check("model", &model)?;
+        if let Some(alias) = &body.alias {
+            name::check_alias("alias", alias)?;
+        }
+        let source = engine::source(&app.store, body.trial).await?;
+        let spec = TaskSpec::Publish {
+            model: model.clone(),
+            trial: body.trial,
+            alias: body.alias.clone(),
+        };
+        catalogue::submit(&app, &key, spec, Some(source)).await
+    };
+    once(&app, &key, &body.0, StatusCode::ACCEPTED, work).await
+}
+
+/// `PUT /api/v1/models/{name}/aliases/{alias}`
+pub async fn alias_set(
+    app: Data<App>,
+    path: Path<(String, String)>,
+    key: Key,
+    body: Json<SetAlias>,
+) -> Answer {
+    let (model, alias) = path.into_inner();
+    let work = async {
+        name::check_alias("alias", &alias)?;
+        let event = Event::AliasSet {
+            model: model.clone(),
+            alias: alias.clone(),
+            number: body.version,
+            expected_revision: body.expected_revision,
+            reason: reason(body.reason.as_deref(), "set by request"),
+        };
+        moved(&app, &model, &alias, event).await
+    };
+    once(&app, &key, &body.0, StatusCode::OK, work).await
+}
+
+/// `POST /api/v1/models/{name}/aliases/{alias}/rollback`
+pub async fn alias_rollback(
+    app: Data<App>,
+    path: Path<(String, String)>,
+    key: Key,
+    body: Json<RollbackAlias>,
+) -> Answer {
+    let (model, alias) = path.into_inner();
+    let work = async {
+        let event = Event::AliasRollback {
+            model: model.clone(),
+            alias: alias.clone(),
+            reason: reason(body.reason.as_deref(), "rolled back by request"),
+            to: version_before(&app, &model, &alias).await?,
+        };
+        moved(&app, &model, &alias, event).await
+    };
+    once(&app, &key, &body.0, StatusCode::OK, work).await
+}
+
+/// The version an alias pointed to before the one it points to now.
+async fn version_before(app: &App, model: &str, alias: &str) -> Result<u32, Refusal> {
+    if app.store.alias_get(model, alias).await?.is_none() {
+        return Err(no_alias(app, model, alias).await?.into());
+    }
+    let request = PageRequest::first(1);
+    let newest = app
+        .store
+        .alias_history(model, alias, None, &request)
+        .await?;
+    let before = newest.items.first().and_then(|row| row.from);
+    before.ok_or_else(|| {
+        Fault::new(
+            Code::WrongState,
+            format!("alias `{model}@{alias}` never pointed to another version"),
+        )
+        .into()
+    })
+}
+
+fn reason(given: Option<&str>, default: &str) -> String {
+    given
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .unwrap_or(default)
+        .to_owned()
+}
+
+async fn moved(app: &App, model: &str, alias: &str, event: Event) -> Result<Alias, Refusal> {
+    let done = app.engine.decide(event).await?;
+    let head = done.view.alias(model, alias).cloned();
+    Ok(found(head, "alias", &format!("{model}@{alias}"))?)
+}
+
+/// `GET /api/v1/models/{name}/aliases/{alias}/history`: the newest moves, oldest first.
+pub async fn alias_history(
+    app: Data<App>,
+    path: Path<(String, String)>,
+    query: Query<HistoryQuery>,
+) -> Answer {
+    let (model, alias) = path.into_inner();
+    if app.store.alias_get(&model, &alias).await?.is_none() {
+        return Err(no_alias(&app, &model, &alias).await?.into());
+    }
+    let request = PageRequest::first(MAX_HISTORY);
+    let mut moves = app
+        .store
+        .alias_history(&model, &alias, query.as_of, &request)
+        .await?
+        .items;
+    moves.reverse();
+    ok(&moves)
+}

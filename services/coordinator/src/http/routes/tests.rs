@@ -1,0 +1,23 @@
+//! The table, and which methods a path has.
+
+use super::*;
+
+#[test]
+fn the_table_of_routes() {
+    let lines: Vec<String> = table()
+        .iter()
+        .map(|route| format!("{:5}{} => {}", route.method, route.path, route.handler))
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn a_path_knows_its_methods() {
+    let check = |path: &str| methods(path).join(" ");
+    assert_eq!(check("/api/v1/blobs/sha256:00"), "PUT HEAD GET");
+    assert_eq!(check("/api/v1/experiments/preview"), "POST GET");
+    assert_eq!(check("/api/v1/experiments/exp_1/pause"), "POST");
+    assert_eq!(check("/api/v1/experiments/"), "");
+    assert_eq!(check("/api/v1/experiments/exp_1/pause/now"), "");
+    assert_eq!(check("/"), "");
+}

@@ -1,0 +1,181 @@
+//! The worker's heartbeat as a long poll: it answers at once when what should run differs from
+//! what the worker was told, or when its reports were counted; else after a while.
+
+use pomona_api::v1::workers::{Desired, MAX_REPORTS_PER_POLL, Poll, Running};
+use pomona_domain::lease::StopKind;
+use pomona_domain::{Code, Fault, Generation, LeaseId, WorkerId};
+use pomona_scheduler::Event;
+use pomona_store::NewLogRow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+use crate::desired::desired;
+use crate::http::App;
+
+/// Log lines of one poll that are kept; the rest is dropped (the log is best effort).
+const MAX_LOGS: usize = 2000;
+/// A worker that was told and has not done it yet is told again after this long.
+const REMIND: Duration = Duration::from_secs(1);
+
+/// A lease as a worker was told of it.
+type Told1 = BTreeSet<(LeaseId, Generation, Option<u8>)>;
+
+/// What each worker was told last. Soft state: losing it means telling once more.
+#[derive(Debug, Default)]
+pub struct Told(Mutex<BTreeMap<WorkerId, Line>>);
+
+/// The line to one worker.
+#[derive(Debug, Default)]
+struct Line {
+    told: Option<Told1>,
+    /// Polls so far: only the newest one still has a reader.
+    polls: u64,
+}
+
+impl Told {
+    /// The worker began anew.
+    pub fn forget(&self, worker: WorkerId) {
+        self.lock().entry(worker).or_default().told = None;
+    }
+
+    /// A poll begins; the one before it was given up by its worker.
+    fn begin(&self, worker: WorkerId) -> u64 {
+        let mut lines = self.lock();
+        let line = lines.entry(worker).or_default();
+        line.polls += 1;
+        line.polls
+    }
+
+    fn is_newest(&self, worker: WorkerId, poll: u64) -> bool {
+        self.lock()
+            .get(&worker)
+            .is_some_and(|line| line.polls == poll)
+    }
+
+    fn is(&self, worker: WorkerId, told: &Told1) -> bool {
+        self.lock().get(&worker).and_then(|line| line.told.as_ref()) == Some(told)
+    }
+
+    fn tell(&self, worker: WorkerId, told: Told1) {
+        self.lock().entry(worker).or_default().told = Some(told);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<WorkerId, Line>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts what a worker produced and answers what should run there.
+pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault> {
+    if body.reports.len() > MAX_REPORTS_PER_POLL {
+        let text = format!(
+            "a poll holds {} reports, it may hold {MAX_REPORTS_PER_POLL}",
+            body.reports.len()
+        );
+        return Err(Fault::new(Code::TooLarge, text));
+    }
+    let asked = Duration::from_millis(body.wait_ms.min(app.config.workers.poll_wait_ms));
+    let began = Instant::now();
+    let produced = !body.reports.is_empty();
+    let event = Event::Polled {
+        worker: id,
+        incarnation: body.incarnation,
+        running: body
+            .running
+            .iter()
+            .map(|r| (r.lease, r.generation))
+            .collect(),
+        reports: body.reports,
+    };
+    let mut commits = app.engine.commits();
+    commits.mark_unchanged();
+    let poll = app.told.begin(id);
+    let mut view = app.engine.decide(event).await?.view;
+    log(app, body.logs).await?;
+    let mut stop = app.stop.clone();
+    loop {
+        let worker = view
+            .worker(id)
+            .filter(|row| row.incarnation == body.incarnation);
+        let worker = worker.ok_or_else(|| unknown(id))?;
+        let answer = desired(&app.store, &app.inputs, &view, worker).await?;
+        if !app.told.is_newest(id, poll) {
+            // Nobody reads this any more: the worker was not told.
+            return Ok(answer);
+        }
+        let told = told(&answer);
+        let waited = began.elapsed();
+        let news = produced || !app.told.is(id, &told);
+        let overdue = waited >= REMIND && differs(&answer, &body.running);
+        if news || overdue || waited >= asked || app.stopping() {
+            app.told.tell(id, told);
+            return Ok(answer);
+        }
+        let left = asked.saturating_sub(waited);
+        let pause = if differs(&answer, &body.running) {
+            left.min(REMIND.saturating_sub(waited))
+        } else {
+            left
+        };
+        tokio::select! {
+            changed = commits.changed() => if changed.is_err() { return Ok(answer) },
+            () = tokio::time::sleep(pause) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        view = app.view()?;
+    }
+}
+
+fn unknown(id: WorkerId) -> Fault {
+    Fault::new(
+        Code::UnknownWorker,
+        format!("worker `{id}` is not registered"),
+    )
+    .hint("the worker registers again by itself")
+}
+
+/// Keeps log lines of trials and tasks.
+async fn log(app: &App, lines: Vec<pomona_api::v1::workers::LogLine>) -> Result<(), Fault> {
+    let rows: Vec<NewLogRow> = lines
+        .into_iter()
+        .take(MAX_LOGS)
+        .filter(|line| is_owner(&line.owner))
+        .map(|line| NewLogRow {
+            owner: line.owner,
+            rank: line.rank,
+            at: line.at,
+            line: line.line,
+        })
+        .collect();
+    if !rows.is_empty() {
+        app.store.log_append(&rows).await?;
+    }
+    Ok(())
+}
+
+fn is_owner(owner: &str) -> bool {
+    owner.parse::<pomona_domain::TrialId>().is_ok()
+        || owner.parse::<pomona_domain::TaskId>().is_ok()
+}
+
+fn told(answer: &Desired) -> Told1 {
+    let stop = |kind| match kind {
+        StopKind::Checkpoint => 0,
+        StopKind::Kill => 1,
+    };
+    let leases = answer.leases.iter();
+    leases
+        .map(|lease| (lease.lease, lease.generation, lease.stop.map(stop)))
+        .collect()
+}
+
+/// Whether other leases run than should.
+fn differs(answer: &Desired, running: &[Running]) -> bool {
+    let wanted: BTreeSet<_> = (answer.leases.iter())
+        .map(|lease| (lease.lease, lease.generation))
+        .collect();
+    let lives: BTreeSet<_> = running.iter().map(|r| (r.lease, r.generation)).collect();
+    wanted != lives
+}

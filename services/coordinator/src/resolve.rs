@@ -1,0 +1,275 @@
+//! What a submitted file means here: its data set and backbone are looked up, and every frozen
+//! depth it names is checked against the backbone's blocks. All faults are told at once.
+
+use pomona_api::v1::experiments::{
+    ExperimentPreview, MAX_PREVIEW_POINTS, PreviewCut, PreviewPoint, SubmitExperiment,
+};
+use pomona_domain::backbone::{Backbone, Block};
+use pomona_domain::dataset::Dataset;
+use pomona_domain::spec::{ExperimentSpec, FrozenDepth, TrialSpec};
+use pomona_domain::{Code, Fault, name, spec};
+use pomona_search::preview as points_of;
+use pomona_store::{PageRequest, Store};
+use std::collections::BTreeMap;
+
+use crate::http::Refusal;
+
+/// Names that a hint lists.
+const MAX_LISTED: u32 = 20;
+/// The path of the frozen depth in the file.
+const FROZEN_DEPTH: &str = "transfer.frozen_depth";
+
+/// A checked file with what it refers to.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The checked file; its data set is `NAME@V`.
+    pub spec: ExperimentSpec,
+    /// The file as it is kept.
+    pub source: String,
+    /// The data set.
+    pub dataset: Dataset,
+    /// The backbone.
+    pub backbone: Backbone,
+}
+
+/// Parses and resolves a submission.
+pub async fn experiment(store: &Store, body: &SubmitExperiment) -> Result<Resolved, Refusal> {
+    let mut spec = spec::parse::parse(&body.file, &body.set).map_err(Refusal::many)?;
+    let source = spec::parse::source(&body.file, &body.set).map_err(Refusal::many)?;
+    let dataset = dataset(store, &spec.dataset).await?;
+    let backbone = backbone(store, &spec.backbone).await?;
+    let mut faults = Vec::new();
+    if let Ok(backbone) = &backbone {
+        faults.extend(depths(&spec).into_iter().filter_map(|(path, depth)| {
+            frozen_blocks(backbone, &depth)
+                .err()
+                .map(|fault| at(&path, fault))
+        }));
+    }
+    match (dataset, backbone) {
+        (Ok(dataset), Ok(backbone)) if faults.is_empty() => {
+            spec.dataset = format!("{}@{}", dataset.name, dataset.number);
+            Ok(Resolved {
+                spec,
+                source,
+                dataset,
+                backbone,
+            })
+        }
+        (dataset, backbone) => {
+            let missing = [backbone.err(), dataset.err()];
+            faults.splice(0..0, missing.into_iter().flatten());
+            Err(Refusal::many(faults))
+        }
+    }
+}
+
+fn at(path: &str, mut fault: Fault) -> Fault {
+    fault.message = format!("{path}: {}", fault.message);
+    fault
+}
+
+async fn dataset(store: &Store, text: &str) -> Result<Result<Dataset, Fault>, Refusal> {
+    let (name, number) = name::dataset_reference("dataset", text)?;
+    if let Some(row) = store.dataset_get(&name, number).await? {
+        return Ok(Ok(row));
+    }
+    let page = store.dataset_list(&PageRequest::first(MAX_LISTED)).await?;
+    let names = page
+        .items
+        .iter()
+        .map(|row| format!("{}@{}", row.name, row.number));
+    Ok(Err(missing(
+        "dataset",
+        "data set",
+        text,
+        &names.collect::<Vec<_>>(),
+    )))
+}
+
+async fn backbone(store: &Store, name: &str) -> Result<Result<Backbone, Fault>, Refusal> {
+    if let Some(row) = store.backbone_get(name).await? {
+        return Ok(Ok(row));
+    }
+    let page = store.backbone_list(&PageRequest::first(MAX_LISTED)).await?;
+    let names = page.items.into_iter().map(|row| row.name);
+    Ok(Err(missing(
+        "backbone",
+        "backbone",
+        name,
+        &names.collect::<Vec<_>>(),
+    )))
+}
+
+fn missing(path: &str, what: &str, name: &str, there: &[String]) -> Fault {
+    let hint = if there.is_empty() {
+        format!("there is none yet; add one with `pomona {path} add`")
+    } else {
+        format!("there is `{}`", there.join("`, `"))
+    };
+    Fault::new(
+        Code::NotFound,
+        format!("{path}: there is no {what} `{name}`"),
+    )
+    .hint(hint)
+}
+
+/// Every frozen depth that trials may have, with the place that says so.
+fn depths(spec: &ExperimentSpec) -> Vec<(String, FrozenDepth)> {
+    let place = format!("search.space.{FROZEN_DEPTH}");
+    match spec
+        .search
+        .space
+        .get(FROZEN_DEPTH)
+        .map(|set| (set, set.points()))
+    {
+        None => vec![(FROZEN_DEPTH.to_owned(), spec.transfer.frozen_depth.clone())],
+        // A continuous set of depths is refused when the file is parsed.
+        Some((_, None)) => Vec::new(),
+        Some((_, Some(values))) => values
+            .into_iter()
+            .filter_map(|value| serde_json::from_value(value).ok())
+            .map(|depth| (place.clone(), depth))
+            .collect(),
+    }
+}
+
+/// How many blocks a depth freezes; `E0509` when the backbone has no such block.
+pub fn frozen_blocks(backbone: &Backbone, depth: &FrozenDepth) -> Result<u32, Fault> {
+    let count = u32::try_from(backbone.blocks.len()).unwrap_or(u32::MAX);
+    match depth {
+        FrozenDepth::Blocks(blocks) if *blocks <= count => Ok(*blocks),
+        FrozenDepth::Blocks(blocks) => Err(Fault::new(
+            Code::UnknownBlock,
+            format!(
+                "backbone `{}` has {count} blocks, not {blocks}",
+                backbone.name
+            ),
+        )
+        .hint("`all` freezes all of them")),
+        FrozenDepth::Named(name) if name == "all" => Ok(count),
+        FrozenDepth::Named(name) => {
+            let last = backbone.blocks.iter().rposition(|block| is_in(block, name));
+            let last = last.and_then(|index| u32::try_from(index + 1).ok());
+            last.ok_or_else(|| unknown_block(backbone, name))
+        }
+    }
+}
+
+/// Whether a block is the one that is named, or of the stage that is named.
+fn is_in(block: &Block, name: &str) -> bool {
+    block.name == name
+        || block
+            .name
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('.'))
+}
+
+fn unknown_block(backbone: &Backbone, name: &str) -> Fault {
+    let fault = Fault::new(
+        Code::UnknownBlock,
+        format!("backbone `{}` has no block `{name}`", backbone.name),
+    );
+    let near = backbone
+        .blocks
+        .iter()
+        .map(|block| (strsim::damerau_levenshtein(name, &block.name), &block.name))
+        .min()
+        .filter(|(distance, _)| *distance <= 3);
+    match near {
+        Some((_, block)) => fault.hint(format!("did you mean `{block}`?")),
+        None => fault.hint(format!(
+            "`pomona backbone show {}` lists its blocks",
+            backbone.name
+        )),
+    }
+}
+
+/// What a resolved file would do.
+pub fn preview(resolved: &Resolved) -> Result<ExperimentPreview, Fault> {
+    let spec = &resolved.spec;
+    let drawn = points_of(spec)?;
+    let images = |part: usize| -> u64 {
+        let counts = resolved.dataset.summary.classes.values();
+        counts.map(|split| u64::from(split[part])).sum()
+    };
+    let train = images(0);
+    let mut samples = 0;
+    let mut cuts: BTreeMap<u32, PreviewCut> = BTreeMap::new();
+    for point in &drawn.points {
+        let trial = spec.trial_spec(&point.hparams, point.replicate)?;
+        samples += u64::from(trial.train.epochs) * train;
+        let held_out = images(1) + images(2);
+        let shown = cut(resolved, &trial, (train, held_out))?;
+        let entry = cuts.entry(shown.frozen_blocks).or_insert(PreviewCut {
+            trials: 0,
+            feature_bytes: 0,
+            ..shown.clone()
+        });
+        entry.trials += 1;
+        entry.feature_bytes = entry.feature_bytes.max(shown.feature_bytes);
+    }
+    let points = drawn.points.into_iter().take(MAX_PREVIEW_POINTS);
+    Ok(ExperimentPreview {
+        name: spec.name.clone(),
+        backbone: spec.backbone.clone(),
+        dataset: spec.dataset.clone(),
+        trials: drawn.trials,
+        max_concurrent: drawn.max_concurrent,
+        slots_per_trial: drawn.slots_per_trial,
+        epochs: drawn.epochs,
+        samples,
+        points: points
+            .map(|point| PreviewPoint {
+                hparams: point.hparams,
+                replicate: point.replicate,
+            })
+            .collect(),
+        cuts: cuts.into_values().collect(),
+    })
+}
+
+/// What a trial's frozen depth means for a number of training and held-out images.
+fn cut(
+    resolved: &Resolved,
+    trial: &TrialSpec,
+    (train, held_out): (u64, u64),
+) -> Result<PreviewCut, Fault> {
+    let depth = &trial.transfer.frozen_depth;
+    let frozen = frozen_blocks(&resolved.backbone, depth)?;
+    let blocks = &resolved.backbone.blocks;
+    let split = frozen as usize;
+    let last = split.checked_sub(1).and_then(|index| blocks.get(index));
+    let views = u64::from(trial.train.augment.views.max(1));
+    let feature_bytes = last.map_or(0, |block| {
+        scaled(block, resolved).saturating_mul(train * views + held_out)
+    });
+    Ok(PreviewCut {
+        frozen_depth: match depth {
+            FrozenDepth::Blocks(blocks) => blocks.to_string(),
+            FrozenDepth::Named(name) => name.clone(),
+        },
+        frozen_blocks: frozen,
+        trials: 1,
+        trained_parameters: blocks
+            .iter()
+            .skip(split)
+            .map(|block| block.parameters)
+            .sum(),
+        feature_bytes,
+    })
+}
+
+/// Bytes of one image's features at the data set's size; blocks were measured at the backbone's.
+fn scaled(block: &Block, resolved: &Resolved) -> u64 {
+    let spatial = block.output_shape.iter().skip(1).any(|side| *side > 1);
+    if !spatial {
+        return block.cut_bytes;
+    }
+    let here = u64::from(resolved.dataset.options.image_size);
+    let measured = u64::from(resolved.backbone.image_size.max(1));
+    block.cut_bytes.saturating_mul(here * here) / (measured * measured)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! `pomona-coordinator serve`: opens the store, takes leadership, serves, and stops gracefully.
+
+use actix_web::dev::{Server, Service as _};
+use actix_web::web::{self, Data};
+use actix_web::{HttpServer, http::header};
+use pomona_domain::{Code, Fault};
+use pomona_store::{Retention, Store, StoreConfig};
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::desired::Inputs;
+use crate::engine;
+use crate::http::{App, key::InFlight, refusal, routes};
+use crate::longpoll::Told;
+use crate::metrics::Metrics;
+
+/// Retention is looked after this often.
+const RETAIN_EVERY: Duration = Duration::from_hours(1);
+/// A silent connection is kept for longer than our client keeps it (90 s): it is never the server
+/// that closes a connection on which a request is under way.
+const KEEP_ALIVE: Duration = Duration::from_mins(2);
+/// A stop ends even when something hangs.
+const STOP_LIMIT: Duration = Duration::from_millis(4500);
+
+/// Serves until SIGTERM or SIGINT.
+pub async fn serve(config: Config) -> Result<(), Fault> {
+    let address = config.address()?;
+    let _lock = lock(&config.data_dir())?;
+    let listener = TcpListener::bind(address).map_err(|error| {
+        Fault::new(
+            Code::BadListen,
+            format!("cannot listen on `{address}`: {error}"),
+        )
+        .hint("another program may listen there; `--listen 127.0.0.1:0` takes a free port")
+    })?;
+    let store = open(&config).await?;
+    store.migrate().await?;
+    let (stop, stopping) = watch::channel(false);
+    let (end, ended) = watch::channel(false);
+    let (app, mut engine) = assemble(config, store.clone(), stopping, ended).await?;
+    let keeper = tokio::spawn(housekeeping(app.clone()));
+    let server = server(&app, listener)?;
+    let control = server.handle();
+    let serving = tokio::spawn(server);
+    let broken = tokio::select! {
+        signal = signaled() => {
+            signal?;
+            None
+        }
+        broken = &mut engine => Some(broken),
+    };
+    tracing::info!("stopping");
+    stop.send_replace(true);
+    let ending = async {
+        control.stop(true).await;
+        // The server's own end says nothing new.
+        let _ = serving.await;
+        end.send_replace(true);
+        let engine = match broken {
+            Some(broken) => broken,
+            None => engine.await,
+        };
+        keeper.abort();
+        let _ = keeper.await;
+        store.close().await?;
+        let broke = |error| Fault::new(Code::Internal, format!("the engine broke: {error}"));
+        engine.map_err(broke)?
+    };
+    if let Ok(ended) = tokio::time::timeout(STOP_LIMIT, ending).await {
+        return ended;
+    }
+    tracing::warn!("something did not end in time; what was acknowledged is on disk");
+    Ok(())
+}
+
+/// Everything that handlers work with, and the engine, which runs until `ended`.
+async fn assemble(
+    config: Config,
+    store: Store,
+    stop: watch::Receiver<bool>,
+    ended: watch::Receiver<bool>,
+) -> Result<(Data<App>, engine::Running), Fault> {
+    let clock = Arc::new(Clock::start());
+    let metrics = Metrics::new(config.metrics.max_experiments)
+        .map_err(|error| Fault::new(Code::Internal, format!("metrics cannot be made: {error}")))?;
+    let metrics = Arc::new(metrics);
+    let bus = Arc::new(Bus::new(config.events.kept, config.events.kept_bytes));
+    let parts = engine::Parts {
+        store: store.clone(),
+        config: config.scheduler(),
+        tick: Duration::from_millis(config.scheduler.tick_ms),
+        clock: Arc::clone(&clock),
+        bus: Arc::clone(&bus),
+        metrics: Arc::clone(&metrics),
+        stop: ended,
+    };
+    let (handle, engine) = engine::start(parts).await?;
+    let app = App {
+        store,
+        engine: handle,
+        bus,
+        metrics,
+        clock,
+        inputs: Inputs::default(),
+        told: Told::default(),
+        keys: InFlight::default(),
+        stop,
+        config,
+    };
+    Ok((Data::new(app), engine))
+}
+
+/// The store of a configuration.
+pub async fn open(config: &Config) -> Result<Store, Fault> {
+    let opened = Store::open(StoreConfig {
+        url: config.store_url(),
+        blobs: config.blobs_dir(),
+    });
+    Ok(opened.await?)
+}
+
+/// Makes the data folder and takes its lock: one coordinator at a time.
+fn lock(folder: &Path) -> Result<File, Fault> {
+    let bad = |why: String| {
+        Fault::new(
+            Code::BadDataDir,
+            format!("the data folder `{}` {why}", folder.display()),
+        )
+    };
+    std::fs::create_dir_all(folder).map_err(|error| bad(format!("cannot be made: {error}")))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("coordinator.lock"))
+        .map_err(|error| bad(format!("cannot be written: {error}")))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(bad("is in use by another coordinator".to_owned())
+            .hint("stop the other one, or give this one another `--data-dir`")),
+        Err(TryLockError::Error(error)) => Err(bad(format!("cannot be locked: {error}"))),
+    }
+}
+
+fn server(app: &Data<App>, listener: TcpListener) -> Result<Server, Fault> {
+    let address = listener.local_addr();
+    let state = app.clone();
+    let http = app.config.http.clone();
+    let broken = |error: std::io::Error| {
+        Fault::new(Code::BadListen, format!("the server cannot start: {error}"))
+    };
+    let server = HttpServer::new(move || {
+        let json = web::JsonConfig::default()
+            .limit(state.config.http.max_body_bytes)
+            .content_type_required(false)
+            .error_handler(refusal::of_json);
+        actix_web::App::new()
+            .app_data(state.clone())
+            .app_data(json)
+            .app_data(web::QueryConfig::default().error_handler(refusal::of_query))
+            .app_data(web::PathConfig::default().error_handler(refusal::of_path))
+            .wrap_fn(|request, service| {
+                let started = Instant::now();
+                let method = method(request.method());
+                let answered = service.call(request);
+                async move {
+                    let mut response = answered.await?;
+                    observe(&response, method, started);
+                    let nosniff = header::HeaderValue::from_static("nosniff");
+                    let headers = response.headers_mut();
+                    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+                    Ok(response)
+                }
+            })
+            .configure(routes::configure)
+            .default_service(web::to(refusal::unknown))
+    })
+    .workers(http.threads)
+    .max_connections(http.max_connections)
+    .client_request_timeout(Duration::from_secs(30))
+    .keep_alive(KEEP_ALIVE)
+    .shutdown_timeout(http.stop_grace_ms.div_ceil(1000))
+    .disable_signals()
+    .listen(listener)
+    .map_err(broken)?;
+    announce(&address.map_err(broken)?.to_string());
+    Ok(server.run())
+}
+
+/// The method as a label: those we serve, and `other`.
+fn method(method: &actix_web::http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        _ => "other",
+    }
+}
+
+fn observe(response: &actix_web::dev::ServiceResponse, method: &str, started: Instant) {
+    let request = response.request();
+    let Some(app) = request.app_data::<Data<App>>() else {
+        return;
+    };
+    let route = request.match_pattern();
+    let route = route.as_deref().unwrap_or("unknown");
+    let status = response.status();
+    app.metrics
+        .http
+        .with_label_values(&[route, method, status.as_str()])
+        .observe(started.elapsed().as_secs_f64());
+}
+
+/// The one line on stdout: whoever started us learns the port from it.
+fn announce(address: &str) {
+    let line = serde_json::json!({ "listening": address });
+    let mut out = std::io::stdout().lock();
+    // Nobody has to read it.
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+    tracing::info!(address, "listening");
+}
+
+/// Collects blobs and forgets what is over its time.
+async fn housekeeping(app: Data<App>) {
+    let mut collect = tokio::time::interval(Duration::from_secs(app.config.blobs.collect_every_s));
+    let mut retain = tokio::time::interval(RETAIN_EVERY);
+    loop {
+        tokio::select! {
+            _ = collect.tick() => match app.store.blob_gc(app.now()).await {
+                Ok(report) => {
+                    app.metrics.blobs_collected.inc_by(report.removed);
+                    tracing::debug!(?report, "collected blobs");
+                }
+                Err(error) => tracing::warn!("cannot collect blobs: {}", Fault::from(error)),
+            },
+            _ = retain.tick() => {
+                let kept = app.store.retain(app.now(), &Retention::default()).await;
+                if let Err(error) = kept {
+                    tracing::warn!("cannot forget old rows: {}", Fault::from(error));
+                }
+            }
+        }
+    }
+}
+
+async fn signaled() -> Result<(), Fault> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            Fault::new(
+                Code::Internal,
+                format!("cannot listen for signals: {error}"),
+            )
+        })
+    };
+    let mut term = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! Requests that are not as they should be, or too much: each is refused with a code.
+
+use pomona_api::v1::workers::LogLine;
+use pomona_api::v1::{MAX_PAGE_SIZE, PageQuery};
+use pomona_domain::Code;
+use pomona_store::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::harness::House;
+use crate::worker::{AT, Machine, introduction, trial_of};
+use crate::{GRID, experiment, file, furnished, submit};
+
+#[tokio::test]
+async fn a_path_that_nothing_serves_is_not_found() {
+    let house = House::open().await;
+    for path in [
+        "/",
+        "/api/v1",
+        "/api/v1/weather",
+        "/api/v1/trials/",
+        "/api/v2/trials/x",
+    ] {
+        assert_eq!(house.get(path).await.refused(), "E0102 404", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_api_describes_itself() {
+    let house = House::open().await;
+    let document = house.get("/openapi.json").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths = document["paths"].as_object().unwrap();
+    for path in paths.keys().filter(|path| !path.contains('{')) {
+        // Whatever is described is served: it may refuse, but it is there.
+        let served = house.raw(Method::OPTIONS, path, &[], "").await;
+        assert_eq!(served.status, 405, "{path}");
+    }
+    assert!(paths.len() > 30);
+}
+
+#[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_refused_with_those_it_has() {
+    let house = House::open().await;
+    for (method, path, allowed) in [
+        (Method::DELETE, "/api/v1/workers", "POST, GET"),
+        (Method::POST, "/healthz", "GET"),
+        (Method::GET, "/api/v1/trials/tri_1/stop", "POST"),
+        (Method::POST, "/api/v1/blobs/x", "PUT, HEAD, GET"),
+    ] {
+        let refused = house.raw(method, path, &[], "").await;
+        assert_eq!(refused.refused(), "E0101 405", "{path}");
+        assert_eq!(refused.headers["allow"], allowed, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_and_queries_that_cannot_be_read_are_refused() {
+    let house = House::open().await;
+    let broken = house
+        .raw(Method::POST, "/api/v1/experiments", &[], "{\"file\":")
+        .await;
+    assert_eq!(broken.refused(), "E0101 400");
+    let unknown = house
+        .post("/api/v1/experiments", &json!({"file": "", "sett": []}))
+        .await;
+    assert_eq!(unknown.refused(), "E0101 400");
+    assert!(unknown.text.contains("sett"), "{}", unknown.text);
+    let query = house.get("/api/v1/workers?page_sise=3").await;
+    assert_eq!(query.refused(), "E0101 400");
+    let digest = house.get("/api/v1/blobs/md5:0").await;
+    assert_eq!(digest.refused(), "E0101 400");
+    let token = house.get("/api/v1/experiments?page_token=next").await;
+    assert_eq!(token.refused(), "E0101 400");
+    let id = house.get("/api/v1/explain/flowers").await;
+    assert_eq!(id.refused(), "E0101 400");
+    let poll = house
+        .post(
+            "/api/v1/workers/me/poll",
+            &json!({"incarnation": 1, "running": [], "reports": [], "wait_ms": 0}),
+        )
+        .await;
+    assert_eq!(poll.refused(), "E0101 400");
+}
+
+#[tokio::test]
+async fn what_is_over_its_limit_is_refused() {
+    let house = House::with(&[("http.max_body_bytes", "2000")]).await;
+    let large = house
+        .post("/api/v1/experiments", &json!({"file": "x".repeat(3000)}))
+        .await;
+    assert_eq!(large.refused(), "E0105 413");
+    for size in [0, MAX_PAGE_SIZE + 1] {
+        let page = house
+            .get(&format!("/api/v1/workers?page_size={size}"))
+            .await;
+        assert_eq!(page.refused(), "E0105 413", "{size}");
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_without_a_gap() {
+    let house = House::open().await;
+    for number in 1..=5 {
+        Machine::join(&house.client, number, 1).await;
+    }
+    let mut seen = Vec::new();
+    let mut query = PageQuery {
+        page_size: Some(2),
+        page_token: None,
+    };
+    loop {
+        let page = house.client.worker_list(&query).await.unwrap();
+        assert!(page.items.len() <= 2);
+        seen.extend(page.items.into_iter().map(|worker| worker.name));
+        query.page_token = page.next_page_token;
+        if query.page_token.is_none() {
+            break;
+        }
+    }
+    assert_eq!(
+        seen,
+        [
+            "machine-1",
+            "machine-2",
+            "machine-3",
+            "machine-4",
+            "machine-5"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn every_fault_of_a_file_is_told_at_once() {
+    let (house, _machine) = furnished(1).await;
+    let text = GRID
+        .replace("backbone: lite", "backbone: heavy")
+        .replace("flowers\ntrain", "roses\ntrain");
+    let refused = house
+        .post("/api/v1/experiments", &json!({"file": text}))
+        .await;
+    assert_eq!(refused.refused(), "E0102 404");
+    let body = refused.json();
+    let faults = body["error"]["details"]["faults"].as_array().unwrap();
+    assert_eq!(faults.len(), 2, "{body}");
+    assert!(
+        body["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("`heavy`"),
+        "{body}"
+    );
+    let hint = faults[1]["hint"].as_str().unwrap();
+    assert!(hint.contains("`flowers@1`"), "{body}");
+    let depth = format!("{GRID}transfer: {{frozen_depth: _blocks.7}}\n");
+    let fault = house
+        .client
+        .experiment_submit(&file(&depth), "depth")
+        .await
+        .unwrap_err();
+    assert_eq!(fault.code, Code::UnknownBlock, "{fault}");
+}
+
+#[tokio::test]
+async fn a_request_with_a_key_is_done_once() {
+    let (house, _machine) = furnished(1).await;
+    let body = json!({"file": GRID, "set": []}).to_string();
+    let headers = [("Idempotency-Key", "mine")];
+    let first = house
+        .raw(Method::POST, "/api/v1/experiments", &headers, &body)
+        .await;
+    let again = house
+        .raw(Method::POST, "/api/v1/experiments", &headers, &body)
+        .await;
+    assert_eq!((first.status, again.status), (201, 201));
+    assert_eq!(first.text, again.text, "a repeat answers the first answer");
+    let listed = house
+        .client
+        .experiment_list(&PageQuery::default())
+        .await
+        .unwrap();
+    assert_eq!(listed.items.len(), 1);
+    let other = json!({"file": GRID.replace("flowers", "roses"), "set": []}).to_string();
+    let reused = house
+        .raw(Method::POST, "/api/v1/experiments", &headers, &other)
+        .await;
+    assert_eq!(reused.refused(), "E0106 409");
+    let long = "k".repeat(129);
+    let headers = [("Idempotency-Key", long.as_str())];
+    let refused = house
+        .raw(Method::POST, "/api/v1/experiments", &headers, &body)
+        .await;
+    assert_eq!(refused.refused(), "E0101 400");
+    // Without a key each request is a new one.
+    house
+        .post("/api/v1/experiments", &json!({"file": GRID}))
+        .await;
+    let listed = house
+        .client
+        .experiment_list(&PageQuery::default())
+        .await
+        .unwrap();
+    assert_eq!(listed.items.len(), 2);
+}
+
+#[tokio::test]
+async fn a_refused_request_with_a_key_may_be_tried_again() {
+    let (house, mut machine) = furnished(1).await;
+    let text = GRID.replace("dataset: flowers", "dataset: roses");
+    let refused = house
+        .client
+        .experiment_submit(&file(&text), "mine")
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code, Code::NotFound);
+    machine.add_dataset("roses", "roses").await;
+    let row = submit(&house, &text, "mine").await;
+    assert_eq!(experiment(&house, &row).await.spec.dataset, "roses@1");
+}
+
+#[tokio::test]
+async fn a_worker_of_another_protocol_is_refused_politely() {
+    let house = House::open().await;
+    let mut body = introduction(1, 1);
+    body.protocol += 1;
+    let fault = house.client.worker_register(&body).await.unwrap_err();
+    assert_eq!(fault.code, Code::VersionMismatch);
+    assert_eq!(fault.code.http_status(), 426);
+    assert!(fault.message.contains("machine-1"), "{fault}");
+    assert!(fault.hint.is_some());
+    let workers = house
+        .client
+        .worker_list(&PageQuery::default())
+        .await
+        .unwrap();
+    assert!(workers.items.is_empty());
+}
+
+#[tokio::test]
+async fn a_poll_of_a_worker_that_is_not_known_says_so() {
+    let house = House::open().await;
+    let mut machine = Machine::join(&house.client, 1, 1).await;
+    let mut body = machine.body(0);
+    body.incarnation = 2;
+    let fault = machine.send(&body).await.unwrap_err();
+    assert_eq!(fault.code, Code::UnknownWorker);
+    let fault = house
+        .client
+        .worker_poll(pomona_domain::WorkerId(77), &body)
+        .await
+        .unwrap_err();
+    assert_eq!(fault.code, Code::UnknownWorker);
+}
+
+#[tokio::test]
+async fn log_lines_are_kept_in_order_and_within_their_bounds() {
+    let (house, mut machine) = furnished(1).await;
+    submit(&house, GRID, "grid").await;
+    let lease = machine.has(1).await.remove(0);
+    let trial = trial_of(&lease).to_string();
+    let line = |owner: &str, line: String| LogLine {
+        owner: owner.to_owned(),
+        rank: 0,
+        at: AT,
+        line,
+    };
+    let total = LOG_LINES_PER_OWNER + 500;
+    let mut written = 0;
+    while written < total {
+        let batch = (written..total.min(written + 2000)).map(|n| line(&trial, format!("line {n}")));
+        machine.logs = batch.collect();
+        written += machine.logs.len() as u64;
+        machine.poll(0).await;
+    }
+    machine.logs = vec![
+        line(&trial, "ä".repeat(LOG_LINE_BYTES)),
+        line("somebody", "nobody's".to_owned()),
+    ];
+    machine.poll(0).await;
+    let mut lines = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = house
+            .client
+            .trial_logs(&trial, after, Some(1000))
+            .await
+            .unwrap();
+        let Some(last) = page.items.last() else { break };
+        after = last.seq;
+        lines.extend(page.items.into_iter().map(|entry| entry.line));
+    }
+    assert_eq!(lines.len() as u64, LOG_LINES_PER_OWNER);
+    assert_eq!(lines[0], "line 501", "the oldest went first");
+    assert_eq!(lines.last().unwrap().len(), LOG_LINE_BYTES);
+    assert!(lines.iter().all(|line| !line.contains("nobody")));
+}

@@ -1,0 +1,123 @@
+//! Bodies for experiments, trials and their logs.
+
+use pomona_domain::{Hparams, Timestamp};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Body of `POST /api/v1/experiments` and of `…/preview`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitExperiment {
+    /// The experiment file, YAML text.
+    pub file: String,
+    /// Overrides, each `path=value` with a YAML value.
+    #[serde(default)]
+    pub set: Vec<String>,
+}
+
+/// Answer of `POST /api/v1/experiments/preview`: what a file would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExperimentPreview {
+    /// Name of the experiment.
+    pub name: String,
+    /// Backbone.
+    pub backbone: String,
+    /// Data set, `NAME@V`.
+    pub dataset: String,
+    /// Trials it makes.
+    pub trials: u32,
+    /// Trials that may run at once.
+    pub max_concurrent: u32,
+    /// Slots of each.
+    pub slots_per_trial: u32,
+    /// Epochs over all trials.
+    pub epochs: u64,
+    /// Training images seen over all trials.
+    pub samples: u64,
+    /// The first trials, at most [`MAX_PREVIEW_POINTS`].
+    pub points: Vec<PreviewPoint>,
+    /// Frozen depths in the space, and what features at their cuts would take.
+    pub cuts: Vec<PreviewCut>,
+}
+
+/// Most points of a preview.
+pub const MAX_PREVIEW_POINTS: usize = 1000;
+
+/// One trial that would be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PreviewPoint {
+    /// Its point.
+    #[schema(value_type = Object)]
+    pub hparams: Hparams,
+    /// Its replicate, from 0.
+    pub replicate: u32,
+}
+
+/// A frozen depth of the space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PreviewCut {
+    /// As the file says it.
+    pub frozen_depth: String,
+    /// Blocks that get no gradient.
+    pub frozen_blocks: u32,
+    /// Trials at this depth.
+    pub trials: u32,
+    /// Parameters of the blocks that train (the head comes on top).
+    pub trained_parameters: u64,
+    /// Bytes of features (bf16, all images, all views) that one pass over the frozen part makes; 0
+    /// when nothing is frozen.
+    pub feature_bytes: u64,
+}
+
+/// How trials are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrialOrder {
+    /// By number.
+    #[default]
+    Number,
+    /// The best first: by the objective, ties by `val/loss`, then by number; trials without a
+    /// measurement last.
+    Leaderboard,
+}
+
+/// Query of `GET /api/v1/experiments/{id}/trials`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrialsQuery {
+    /// The order.
+    #[serde(default)]
+    pub order_by: TrialOrder,
+    /// Items on a page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<u32>,
+    /// Where to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_token: Option<String>,
+}
+
+/// Query of `GET /api/v1/trials/{id}/logs` and of `/api/v1/tasks/{id}/logs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogsQuery {
+    /// Lines after this sequence number.
+    #[serde(default)]
+    pub after: u64,
+    /// At most this many, itself at most [`super::MAX_PAGE_SIZE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// A line of a rank's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogEntry {
+    /// Grows; hand the last one back as `after`.
+    pub seq: u64,
+    /// Rank.
+    pub rank: u32,
+    /// When.
+    #[schema(value_type = String)]
+    pub at: Timestamp,
+    /// The line.
+    pub line: String,
+}

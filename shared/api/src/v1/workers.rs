@@ -1,0 +1,238 @@
+//! The worker's side of the API: `POST /api/v1/workers` registers, `POST /api/v1/workers/{id}/poll`
+//! is the heartbeat. A poll says what runs and what was produced; the answer says what should run.
+//! It is a long poll: it answers at once when that differs, else after `wait_ms`.
+
+use pomona_domain::dataset::ImportOptions;
+use pomona_domain::lease::StopKind;
+use pomona_domain::model::Lineage;
+pub use pomona_domain::report::{Outcome, Report, ReportBody};
+use pomona_domain::spec::TrialSpec;
+use pomona_domain::worker::{Slot, Worker};
+use pomona_domain::{Digest, Generation, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Body of `POST /api/v1/workers`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Register {
+    /// [`crate::PROTOCOL`]; another one is answered `E0003`.
+    pub protocol: u32,
+    /// Program version, for people.
+    pub version: String,
+    /// The id from the worker's data folder, made once.
+    #[schema(value_type = String)]
+    pub id: WorkerId,
+    /// Its name.
+    pub name: String,
+    /// Drawn at each start.
+    pub incarnation: u64,
+    /// Its slots.
+    #[schema(value_type = Vec<Object>)]
+    pub slots: Vec<Slot>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Address of the worker's own `/metrics`, for service discovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_address: Option<String>,
+}
+
+/// Answer to [`Register`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Registered {
+    /// The row.
+    #[schema(value_type = Object)]
+    pub worker: Worker,
+    /// A lease without a poll for this long is over.
+    pub lease_term_ms: u64,
+    /// How long a poll may wait.
+    pub poll_wait_ms: u64,
+}
+
+/// Body of a poll.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Poll {
+    /// As registered; another one is answered `E0303`: register again.
+    pub incarnation: u64,
+    /// Leases whose processes live here, or whose exit is among `reports`.
+    pub running: Vec<Running>,
+    /// What was produced since the acknowledged number, oldest first, at most
+    /// [`MAX_REPORTS_PER_POLL`].
+    #[schema(value_type = Vec<Object>)]
+    pub reports: Vec<Report>,
+    /// Log lines (best effort, bounded; not part of the sequence).
+    #[serde(default)]
+    pub logs: Vec<LogLine>,
+    /// Wait at most this long for a difference.
+    pub wait_ms: u64,
+}
+
+/// Most reports in one poll.
+pub const MAX_REPORTS_PER_POLL: usize = 500;
+
+/// A lease that runs on a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct Running {
+    /// The lease.
+    #[schema(value_type = String)]
+    pub lease: LeaseId,
+    /// Its generation.
+    #[schema(value_type = u64)]
+    pub generation: Generation,
+}
+
+/// A line of a rank's stderr.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// `tri_…` or `tsk_…`.
+    pub owner: String,
+    /// Rank.
+    pub rank: u32,
+    /// When.
+    #[schema(value_type = String)]
+    pub at: Timestamp,
+    /// The line, at most 4096 bytes.
+    pub line: String,
+}
+
+/// Answer to a poll.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Desired {
+    /// Every report up to this number is in the store: the spool may forget it.
+    pub acked_seq: u64,
+    /// Leases that should run here. What runs and is not among them is killed.
+    pub leases: Vec<DesiredLease>,
+}
+
+/// A lease that should run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DesiredLease {
+    /// The lease.
+    #[schema(value_type = String)]
+    pub lease: LeaseId,
+    /// Its generation.
+    #[schema(value_type = u64)]
+    pub generation: Generation,
+    /// Slot index of each rank on this worker, rank 0 first.
+    pub slots: Vec<u32>,
+    /// Asked to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub stop: Option<StopKind>,
+    /// End it with `E0305` after this much time on slots, earlier leases counted in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_left_ms: Option<u64>,
+    /// What to run. Blobs are fetched from `GET /api/v1/blobs/{digest}` into the worker's cache.
+    pub work: DesiredWork,
+}
+
+/// What to run, with blobs where a trainer gets paths.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DesiredWork {
+    /// Train a trial.
+    Train {
+        /// The trial.
+        #[schema(value_type = String)]
+        trial: TrialId,
+        /// What it trains.
+        #[schema(value_type = Object)]
+        spec: TrialSpec,
+        /// Its data.
+        data: DataBlobs,
+        /// Its backbone.
+        backbone: BackboneBlobs,
+        /// Its newest checkpoint.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>)]
+        resume: Option<Digest>,
+        /// Its best checkpoint.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<String>)]
+        resume_best: Option<Digest>,
+    },
+    /// Import a data set.
+    ImportDataset {
+        /// The task.
+        #[schema(value_type = String)]
+        task: TaskId,
+        /// The tar.
+        #[schema(value_type = String)]
+        archive: Digest,
+        /// How.
+        #[schema(value_type = Object)]
+        options: ImportOptions,
+    },
+    /// Import a backbone.
+    ImportBackbone {
+        /// The task.
+        #[schema(value_type = String)]
+        task: TaskId,
+        /// Architecture.
+        arch: String,
+        /// The file as the user has it.
+        #[schema(value_type = String)]
+        weights: Digest,
+    },
+    /// Export a checkpoint and evaluate it.
+    Publish {
+        /// The task.
+        #[schema(value_type = String)]
+        task: TaskId,
+        /// What the trial trained.
+        #[schema(value_type = Object)]
+        spec: TrialSpec,
+        /// Its data.
+        data: DataBlobs,
+        /// Its backbone.
+        backbone: BackboneBlobs,
+        /// The best checkpoint.
+        #[schema(value_type = String)]
+        checkpoint: Digest,
+        /// Lineage.
+        #[schema(value_type = Object)]
+        lineage: Lineage,
+        /// Name of the model.
+        model: String,
+        /// Validation metrics at the checkpoint.
+        validation: BTreeMap<String, f64>,
+    },
+    /// Predict pictures.
+    Predict {
+        /// The task.
+        #[schema(value_type = String)]
+        task: TaskId,
+        /// Path in the published folder → blob.
+        #[schema(value_type = BTreeMap<String, String>)]
+        files: BTreeMap<String, Digest>,
+        /// Tar of pictures.
+        #[schema(value_type = String)]
+        pictures: Digest,
+        /// Classes to answer.
+        top: u32,
+    },
+}
+
+/// A data set as blobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DataBlobs {
+    /// The manifest.
+    #[schema(value_type = String)]
+    pub manifest: Digest,
+    /// The tar.
+    #[schema(value_type = String)]
+    pub archive: Digest,
+}
+
+/// A backbone as a blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackboneBlobs {
+    /// Its name.
+    pub name: String,
+    /// Its architecture.
+    pub arch: String,
+    /// Canonical safetensors.
+    #[schema(value_type = String)]
+    pub weights: Digest,
+}
