@@ -1,0 +1,207 @@
+//! The life of one lease on this machine: fetch what it reads, supervise it, report its exit, clear
+//! its folder away.
+//!
+//! It must never start what is not asked for any more, and never end without an exit in the spool,
+//! unless nobody wants one.
+
+use pomona_api::client::Client;
+use pomona_api::v1::workers::{DesiredLease, DesiredWork};
+use pomona_domain::report::{Outcome, ReportBody};
+use pomona_domain::worker::Slot;
+use pomona_domain::{Code, Digest, Fault};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+
+use super::is_passing;
+use crate::cache::{Cache, Pin};
+use crate::config::Config;
+use crate::lease::{Order, Tools, Wish, supervise};
+use crate::work::{Places, cannot, inputs, owner, trainer_work};
+
+/// Wait after the first fetch that failed; it doubles.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest wait between two attempts at anything.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// What starting a lease needs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Yard {
+    pub(super) tools: Tools,
+    pub(super) cache: Cache,
+    pub(super) client: Client,
+    pub(super) config: Arc<Config>,
+    /// One folder for each lease lies in it.
+    pub(super) work: Arc<PathBuf>,
+    /// Told when a lease is over.
+    pub(super) over: Arc<Notify>,
+}
+
+/// A lease to live.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) desired: DesiredLease,
+    pub(super) since: Instant,
+    pub(super) wish: watch::Receiver<Wish>,
+    /// Set when the coordinator does not know the lease any more.
+    pub(super) unwanted: Arc<AtomicBool>,
+}
+
+impl Yard {
+    /// From the first byte fetched to the exit in the spool.
+    pub(super) async fn live(self, mut life: Life) {
+        let (lease, generation) = (life.desired.lease, life.desired.generation);
+        let folder = self.work.join(lease.to_string());
+        let outcome = match self.run(&mut life, &folder).await {
+            Ok(outcome) => outcome,
+            Err(fault) => Outcome::NotStarted { fault },
+        };
+        tell(&life.desired, &outcome);
+        self.exit(&life, ReportBody::Exited { outcome }).await;
+        if let Err(error) = tokio::fs::remove_dir_all(&folder).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(lease.id = %lease, generation = generation.0, %error, "its folder stays");
+        }
+        self.over.notify_one();
+    }
+
+    async fn run(&self, life: &mut Life, folder: &Path) -> Result<Outcome, Fault> {
+        let mut wish = life.wish.clone();
+        let pins = tokio::select! {
+            biased;
+            ended = wish.wait_for(|wish| *wish > Wish::Run) => {
+                return Ok(match ended.map(|wish| *wish) {
+                    Ok(Wish::Run | Wish::Stop) => Outcome::Stopped,
+                    Ok(Wish::Kill) | Err(_) => Outcome::Killed,
+                });
+            }
+            pins = self.fetch_all(&life.desired.work) => pins?,
+        };
+        let order = self.order(life, folder, &pins)?;
+        let outcome = supervise(&self.tools, &order, life.wish.clone()).await;
+        drop(pins);
+        Ok(outcome)
+    }
+
+    async fn fetch_all(&self, work: &DesiredWork) -> Result<BTreeMap<Digest, Pin>, Fault> {
+        let mut pins = BTreeMap::new();
+        for digest in inputs(work) {
+            pins.insert(digest, self.fetch(digest).await?);
+        }
+        Ok(pins)
+    }
+
+    /// Fetches a blob; a coordinator that is away is waited for.
+    async fn fetch(&self, digest: Digest) -> Result<Pin, Fault> {
+        let mut pause = PAUSE;
+        loop {
+            let got = self
+                .cache
+                .fetch(digest, async |path: &Path| {
+                    self.client.blob_get(digest, path).await
+                })
+                .await;
+            match got {
+                Err(fault) if is_passing(fault.code) => {
+                    tracing::debug!(%digest, "a blob will be fetched again: {fault}");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                got => return got,
+            }
+        }
+    }
+
+    fn order(
+        &self,
+        life: &Life,
+        folder: &Path,
+        pins: &BTreeMap<Digest, Pin>,
+    ) -> Result<Order, Fault> {
+        let desired = &life.desired;
+        let broken = |error: std::io::Error| cannot("make", folder, &error);
+        if folder.exists() {
+            std::fs::remove_dir_all(folder).map_err(broken)?;
+        }
+        std::fs::create_dir_all(folder).map_err(broken)?;
+        let places = Places {
+            blobs: pins
+                .iter()
+                .map(|(digest, pin)| (*digest, pin.path()))
+                .collect(),
+            folder: folder.to_owned(),
+        };
+        let limits = match &desired.work {
+            DesiredWork::Train { .. } => self.config.trial_limits(),
+            DesiredWork::ImportDataset { .. }
+            | DesiredWork::ImportBackbone { .. }
+            | DesiredWork::Publish { .. }
+            | DesiredWork::Predict { .. } => self.config.task_limits(),
+        };
+        let left = desired.time_left_ms.map(Duration::from_millis);
+        Ok(Order {
+            lease: desired.lease,
+            generation: desired.generation,
+            owner: owner(&desired.work),
+            slots: self.slots(&desired.slots)?,
+            time_left: left.map(|left| left.saturating_sub(life.since.elapsed())),
+            limits,
+            work: trainer_work(&desired.work, &places)?,
+            folder: folder.to_owned(),
+            output: places.output(),
+        })
+    }
+
+    fn slots(&self, indexes: &[u32]) -> Result<Vec<Slot>, Fault> {
+        let slot = |index: &u32| {
+            self.tools.slots.get(*index).cloned().ok_or_else(|| {
+                Fault::new(Code::Internal, format!("this worker has no slot {index}"))
+            })
+        };
+        let slots: Vec<Slot> = indexes.iter().map(slot).collect::<Result<_, _>>()?;
+        if slots.is_empty() {
+            return Err(Fault::new(Code::Internal, "the lease has no slot"));
+        }
+        Ok(slots)
+    }
+
+    /// Puts the exit into the spool, however long the disk is full.
+    async fn exit(&self, life: &Life, body: ReportBody) {
+        let (lease, generation) = (life.desired.lease, life.desired.generation);
+        loop {
+            let done = if life.unwanted.load(Ordering::Relaxed) {
+                self.tools.spool.forget(Some(lease))
+            } else {
+                self.tools
+                    .spool
+                    .put(lease, generation, body.clone(), Vec::new())
+            };
+            let Err(error) = done else { return };
+            tracing::error!(lease.id = %lease, "an exit cannot be kept: {}", error.fault());
+            tokio::time::sleep(LONGEST_PAUSE).await;
+        }
+    }
+}
+
+/// One line of our own log about an end.
+fn tell(desired: &DesiredLease, outcome: &Outcome) {
+    let (lease, owner) = (desired.lease, owner(&desired.work));
+    match outcome {
+        Outcome::Finished => tracing::info!(lease.id = %lease, owner, "finished"),
+        Outcome::Stopped => tracing::info!(lease.id = %lease, owner, "stopped"),
+        Outcome::Killed => tracing::info!(lease.id = %lease, owner, "killed"),
+        Outcome::Failed { fault, .. } => {
+            tracing::warn!(lease.id = %lease, owner, code = %fault.code, "failed: {fault}");
+        }
+        Outcome::Crashed { fault } => {
+            tracing::warn!(lease.id = %lease, owner, code = %fault.code, "crashed: {fault}");
+        }
+        Outcome::NotStarted { fault } => {
+            tracing::warn!(lease.id = %lease, owner, code = %fault.code, "not started: {fault}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Every key, said once.
+
+use toml::Value;
+
+use super::ENV_PREFIX;
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// Dotted path.
+    pub path: &'static str,
+    /// Its default, as TOML.
+    pub default: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+}
+
+impl Key {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.path.to_uppercase().replace('.', "_"))
+    }
+
+    /// Its default as a value.
+    pub fn default(&self) -> Value {
+        let line = format!("x = {}", self.default);
+        line.parse::<toml::Table>()
+            .ok()
+            .and_then(|mut table| table.remove("x"))
+            .unwrap_or_else(|| Value::String(String::new()))
+    }
+}
+
+const fn key(path: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { path, default, doc }
+}
+
+/// Every key; sections stand together.
+pub const KEYS: &[Key] = &[
+    key(
+        "server",
+        "\"http://127.0.0.1:7878\"",
+        "Address of the coordinator.",
+    ),
+    key(
+        "name",
+        "\"\"",
+        "Name of this worker; empty means the host's.",
+    ),
+    key(
+        "data_dir",
+        "\"~/.local/share/pomona/worker\"",
+        "Folder of the spool, the cache and what trainers write; one worker at a time may use it.",
+    ),
+    key(
+        "listen",
+        "\"127.0.0.1:7879\"",
+        "Address of this worker's own `/metrics`; port 0 takes a free one, empty serves none.",
+    ),
+    key(
+        "advertise",
+        "\"\"",
+        "Address of `/metrics` as Prometheus reaches it; empty means `listen`.",
+    ),
+    key(
+        "labels",
+        "\"\"",
+        "Labels that the coordinator keeps with this worker, like `zone=a,disk=nvme`.",
+    ),
+    key(
+        "slots.count",
+        "0",
+        "Slots to offer; 0 means every GPU, or every core when there is no GPU.",
+    ),
+    key(
+        "slots.cpu_only",
+        "false",
+        "Offer CPU slots even when there are GPUs.",
+    ),
+    key(
+        "trainer.program",
+        "\"\"",
+        "The trainer; empty means `pomona-trainer` beside this program or on PATH.",
+    ),
+    key(
+        "trainer.stop_grace_ms",
+        "20000",
+        "How long a trainer that was asked to stop may take before it is killed.",
+    ),
+    key(
+        "stall.floor_ms",
+        "300000",
+        "A trainer counts as stalled no sooner than this long after its last step.",
+    ),
+    key(
+        "stall.factor",
+        "50",
+        "Nor sooner than after this many of its median steps.",
+    ),
+    key(
+        "stall.start_ms",
+        "900000",
+        "Before its first step, a trainer that says nothing for this long is stalled.",
+    ),
+    key(
+        "stall.task_ms",
+        "7200000",
+        "A task that says nothing for this long is stalled.",
+    ),
+    key(
+        "spool.max_bytes",
+        "67108864",
+        "Reports kept on disk while the coordinator is away; when there are more, trainers wait.",
+    ),
+    key(
+        "cache.max_bytes",
+        "21474836480",
+        "Data sets, backbones and checkpoints kept on disk; those in use are kept in any case.",
+    ),
+    key(
+        "log.filter",
+        "\"info\"",
+        "Which log lines are written, in the syntax of `tracing`'s filter.",
+    ),
+    key("log.format", "\"text\"", "`text` or `json`."),
+    key(
+        "log.trainer_lines_per_s",
+        "200",
+        "Lines of a trainer's stderr that are forwarded in a second; the rest is counted and dropped.",
+    ),
+];
+
+/// `config/worker.toml`: every key with its default, variable and sentence.
+#[cfg(test)]
+pub fn file() -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from(
+        "# The worker's configuration: every key with its default.\n\
+         # Flags go before variables, variables before this file. Unknown keys are refused.\n",
+    );
+    let mut section = "";
+    for key in KEYS {
+        let (here, name) = key.path.split_once('.').unwrap_or(("", key.path));
+        if here != section {
+            section = here;
+            let _ = write!(text, "\n[{section}]");
+        }
+        let _ = write!(
+            text,
+            "\n# {}\n# {}\n{name} = {}\n",
+            key.doc,
+            key.variable(),
+            key.default
+        );
+    }
+    text
+}

@@ -1,0 +1,499 @@
+//! The supervisor of one lease: starts its processes, turns what they say into reports, and ends
+//! them when they are asked to end, lose one of them, stall or run out of time.
+//!
+//! It must never let a rank outlive its lease, and never report what a rank did not say.
+
+mod crew;
+mod end;
+
+use pomona_api::PROTOCOL;
+use pomona_api::trainer::{Event, TrainerWork};
+use pomona_domain::report::{Outcome, ReportBody};
+use pomona_domain::task::TaskResult;
+use pomona_domain::worker::Slot;
+use pomona_domain::{Code, Digest, Fault, Generation, LeaseId};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+use crate::logs::Logs;
+use crate::metrics::{Metrics, Progress};
+use crate::process;
+use crate::ship::Outbox;
+use crate::slots::Slots;
+use crate::spool::{Spool, Upload};
+use crate::watch::{Limits, Watch};
+use crate::work::answer_files;
+use crew::{Crew, Said};
+use end::{Cause, End, Status, Word};
+
+/// When a rank blames its peers, how long they may take to say why.
+const PEERS_GRACE: Duration = Duration::from_secs(1);
+/// A group that did not end at a kill is killed again after this long.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
+
+/// What every lease of a worker needs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    /// Where reports go.
+    pub spool: Spool,
+    /// Where log lines go.
+    pub logs: Arc<Logs>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The machine.
+    pub slots: Arc<Slots>,
+    /// Files on their way to the store.
+    pub outbox: Outbox,
+    /// The program that ranks are.
+    pub trainer: Arc<PathBuf>,
+    /// The program that ties them to this process: [`process::LAUNCHER`].
+    pub launcher: Arc<PathBuf>,
+    /// From asking to killing.
+    pub stop_grace: Duration,
+    /// Lines of a rank's stderr that are forwarded in a second.
+    pub lines_per_s: u32,
+}
+
+/// One lease to run.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Whom its log lines belong to.
+    pub owner: String,
+    /// One slot for each rank.
+    pub slots: Vec<Slot>,
+    /// Time it may still take.
+    pub time_left: Option<Duration>,
+    /// When it counts as stalled.
+    pub limits: Limits,
+    /// What its ranks are told.
+    pub work: TrainerWork,
+    /// The folder it runs in.
+    pub folder: PathBuf,
+    /// The folder in it that it writes to.
+    pub output: PathBuf,
+}
+
+/// What is wanted of a lease; it only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Wish {
+    /// Run.
+    #[default]
+    Run,
+    /// Write a checkpoint and end.
+    Stop,
+    /// End now; what is said from now on does not count.
+    Kill,
+}
+
+/// Runs the lease to its end: all processes are gone when this returns.
+pub async fn supervise(tools: &Tools, order: &Order, mut wish: watch::Receiver<Wish>) -> Outcome {
+    let starved = process::oom_kills();
+    let killed = async |wish: &mut watch::Receiver<Wish>| {
+        if wish.wait_for(|wish| *wish == Wish::Kill).await.is_err() {
+            // Nobody is left to wish for anything.
+            std::future::pending::<()>().await;
+        }
+    };
+    let started = tokio::select! {
+        started = Crew::start(tools, order) => started,
+        () = killed(&mut wish) => return Outcome::Killed,
+    };
+    let crew = match started {
+        Ok(crew) => crew,
+        Err(fault) => return Outcome::NotStarted { fault },
+    };
+    let mut supervisor = Supervisor::new(tools, order, crew);
+    supervisor.run(&mut wish).await;
+    supervisor.outcome(process::oom_kills() > starved)
+}
+
+/// What is known of one rank.
+#[derive(Debug, Default)]
+struct Rank {
+    progress: Option<Progress>,
+    started: bool,
+    word: Option<Word>,
+    end: Option<End>,
+}
+
+struct Supervisor<'a> {
+    tools: &'a Tools,
+    order: &'a Order,
+    crew: Crew,
+    watch: Watch,
+    /// A rank waits for room in the spool: that is our doing.
+    held: bool,
+    ranks: Vec<Rank>,
+    environment: BTreeMap<String, String>,
+    wish: Wish,
+    cause: Option<Cause>,
+    time_over: Option<Instant>,
+    grace_over: Option<Instant>,
+    peers_over: Option<Instant>,
+    kill_again: Option<Instant>,
+}
+
+impl<'a> Supervisor<'a> {
+    fn new(tools: &'a Tools, order: &'a Order, crew: Crew) -> Self {
+        let now = Instant::now();
+        Self {
+            tools,
+            order,
+            crew,
+            watch: Watch::new(order.limits, now),
+            held: false,
+            ranks: order.slots.iter().map(|_| Rank::default()).collect(),
+            environment: BTreeMap::new(),
+            wish: Wish::Run,
+            cause: None,
+            time_over: order.time_left.map(|left| now + left),
+            grace_over: None,
+            peers_over: None,
+            kill_again: None,
+        }
+    }
+
+    async fn run(&mut self, wish: &mut watch::Receiver<Wish>) {
+        let mut may_wish = true;
+        let first = *wish.borrow_and_update();
+        self.wanted(first).await;
+        while self.crew.is_alive() {
+            let alarm = self.alarm();
+            tokio::select! {
+                said = self.crew.said.recv() => match said {
+                    Some(said) => self.hear(said),
+                    None => return,
+                },
+                changed = wish.changed(), if may_wish => match changed {
+                    Ok(()) => {
+                        let now = *wish.borrow_and_update();
+                        self.wanted(now).await;
+                    }
+                    Err(_) => may_wish = false,
+                },
+                () = sleep_until(alarm) => self.overdue(Instant::now()),
+            }
+        }
+    }
+
+    async fn wanted(&mut self, wish: Wish) {
+        if wish <= self.wish {
+            return;
+        }
+        self.wish = wish;
+        match wish {
+            Wish::Run => {}
+            Wish::Stop => {
+                self.grace_over = Some(Instant::now() + self.tools.stop_grace);
+                self.crew.stop().await;
+            }
+            Wish::Kill => {
+                self.crew.abandon();
+                self.end_for(Cause::Asked);
+            }
+        }
+    }
+
+    /// When something is overdue.
+    fn alarm(&self) -> Option<Instant> {
+        if self.cause.is_some() {
+            return self.kill_again;
+        }
+        let stalled = (!self.held).then(|| self.watch.deadline());
+        let all = [stalled, self.time_over, self.grace_over, self.peers_over];
+        all.into_iter().flatten().min()
+    }
+
+    fn overdue(&mut self, now: Instant) {
+        if self.cause.is_some() {
+            let lease = self.order.lease;
+            tracing::warn!(lease.id = %lease, "ranks do not end; they are killed again");
+            self.crew.kill();
+            self.kill_again = Some(now + KILL_AGAIN);
+            return;
+        }
+        let is_over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let over = |code, text: String| Cause::Limit(Fault::new(code, text));
+        let cause = if is_over(self.peers_over) {
+            Cause::RankLost
+        } else if is_over(self.grace_over) {
+            Cause::GraceOver
+        } else if is_over(self.time_over) {
+            let text = format!("its time limit is over at step {}", self.watch.step());
+            over(Code::TimeLimit, text)
+        } else if !self.held && self.watch.deadline() <= now {
+            let seconds = self.watch.allowance().as_secs_f64();
+            let step = self.watch.step();
+            let text = format!("it made no step for {seconds:.1} s after step {step}");
+            over(Code::Stalled, text)
+        } else {
+            return;
+        };
+        self.end_for(cause);
+    }
+
+    /// Kills the group for a reason; the first reason counts.
+    fn end_for(&mut self, cause: Cause) {
+        if self.cause.is_none() {
+            let lease = self.order.lease;
+            tracing::debug!(lease.id = %lease, ?cause, "the lease's processes are ended");
+            self.cause = Some(cause);
+        }
+        self.crew.kill();
+        self.kill_again = Some(Instant::now() + KILL_AGAIN);
+    }
+
+    fn hear(&mut self, said: Said) {
+        match said {
+            Said::Event { rank, event } => {
+                self.held = false;
+                if self.wish != Wish::Kill {
+                    self.event(rank, *event);
+                }
+            }
+            Said::Held => {
+                self.held = true;
+                let lease = self.order.lease;
+                tracing::warn!(lease.id = %lease, "the spool is full: the trainer waits");
+            }
+            Said::Overlong { rank } => {
+                let text = format!("a line of rank {rank} is too long to be an answer");
+                let fault = Fault::new(Code::TooLarge, text);
+                let retry = false;
+                self.end_for(Cause::Broken(Outcome::Failed { fault, retry }));
+            }
+            Said::Gone { rank, status, tail } => {
+                let killed = self.cause.is_some();
+                let Some(state) = self.ranks.get_mut(rank as usize) else {
+                    return;
+                };
+                let end = End {
+                    word: state.word.clone(),
+                    status: status.map_or(Status::Unknown, Status::from),
+                    started: state.started,
+                    killed,
+                    tail,
+                };
+                let (good, blames_peers) = (end.is_good(), end.blames_peers());
+                state.end = Some(end);
+                let last = self.crew.gone();
+                if good || last || killed {
+                    return;
+                }
+                if blames_peers {
+                    let over = Instant::now() + PEERS_GRACE;
+                    self.peers_over = Some(self.peers_over.unwrap_or(over));
+                } else {
+                    self.end_for(Cause::RankLost);
+                }
+            }
+            Said::StoreGone { tail } => {
+                let said = end::last_words(&tail);
+                let text = format!("the c10d store of the lease ended before its ranks{said}");
+                let fault = Fault::new(Code::RankLost, text);
+                self.end_for(Cause::Broken(Outcome::Crashed { fault }));
+            }
+        }
+    }
+
+    fn event(&mut self, rank: u32, event: Event) {
+        let now = Instant::now();
+        if !matches!(event, Event::Progress { .. }) {
+            self.watch.touch(now);
+        }
+        let Some(state) = self.ranks.get_mut(rank as usize) else {
+            return;
+        };
+        match event {
+            Event::Started {
+                protocol,
+                environment,
+                ..
+            } => {
+                state.started = true;
+                self.started(rank, protocol, environment);
+            }
+            Event::Progress {
+                step,
+                samples,
+                data_wait_seconds,
+                step_seconds,
+                ..
+            } => {
+                self.watch.progress(now, step);
+                let said = Progress {
+                    step,
+                    samples,
+                    data_wait_seconds,
+                    step_seconds,
+                };
+                let before = state.progress.unwrap_or(Progress {
+                    // A process that resumes begins at a step that others did.
+                    step: step.saturating_sub(u64::from(samples > 0)),
+                    ..Progress::default()
+                });
+                state.progress = Some(said);
+                if self.order.is_trial() {
+                    self.tools.metrics.progressed(rank, before, said);
+                }
+            }
+            Event::Finished {} => state.word = Some(Word::Finished),
+            Event::Stopped {} => state.word = Some(Word::Stopped),
+            Event::Failed { fault, retry } => state.word = Some(Word::Failed { fault, retry }),
+            event @ (Event::Observed { .. } | Event::Checkpoint { .. } | Event::Result { .. }) => {
+                if rank == 0 {
+                    self.report(event);
+                }
+            }
+        }
+    }
+
+    fn started(&mut self, rank: u32, protocol: u32, environment: BTreeMap<String, String>) {
+        if protocol != PROTOCOL {
+            let text = format!("the trainer speaks protocol {protocol}, this worker {PROTOCOL}");
+            let fault = Fault::new(Code::VersionMismatch, text)
+                .hint("install worker and trainer of one version");
+            return self.end_for(Cause::Broken(Outcome::NotStarted { fault }));
+        }
+        if rank == 0 {
+            self.environment = environment;
+        }
+        if self.ranks.iter().all(|rank| rank.started) {
+            let environment = std::mem::take(&mut self.environment);
+            self.put(ReportBody::Started { environment }, Vec::new());
+        }
+    }
+
+    /// Turns an event of rank 0 into a report.
+    fn report(&mut self, event: Event) {
+        let made = match event {
+            Event::Observed {
+                trial,
+                step,
+                epoch,
+                metrics,
+                confusion,
+            } => Ok(Some((
+                ReportBody::Observed {
+                    trial,
+                    step,
+                    epoch,
+                    metrics,
+                    confusion,
+                },
+                Vec::new(),
+            ))),
+            Event::Checkpoint {
+                trial,
+                checkpoint,
+                step,
+                epoch,
+                path,
+                digest,
+                size,
+                seconds,
+            } => {
+                self.tools.metrics.checkpointed(size, seconds);
+                let body = ReportBody::Checkpoint {
+                    trial,
+                    checkpoint,
+                    step,
+                    epoch,
+                    digest,
+                    size,
+                };
+                let file = self.checkpoint(&path, digest);
+                file.map(|file| file.map(|file| (body, vec![file])))
+            }
+            Event::Result { task, result } => self.answer(&result).map(|files| {
+                let result = Box::new(result);
+                Some((ReportBody::Result { task, result }, files))
+            }),
+            Event::Started { .. }
+            | Event::Progress { .. }
+            | Event::Finished {}
+            | Event::Stopped {}
+            | Event::Failed { .. } => Ok(None),
+        };
+        match made {
+            Ok(Some((body, files))) => self.put(body, files),
+            Ok(None) => {}
+            Err(fault) => self.end_for(Cause::Broken(Outcome::Crashed { fault })),
+        }
+    }
+
+    /// The checkpoint's file, kept. `None` when the trainer has replaced it meanwhile.
+    fn checkpoint(&self, path: &Path, digest: Digest) -> Result<Option<Upload>, Fault> {
+        let leads_out = path.components().any(|part| part == Component::ParentDir);
+        if leads_out || !path.starts_with(&self.order.output) {
+            let text = format!(
+                "the checkpoint `{}` is outside the lease's folder",
+                path.display()
+            );
+            return Err(Fault::new(Code::Internal, text));
+        }
+        let kept = self.tools.outbox.keep(path)?;
+        Ok(kept.map(|path| Upload { digest, path }))
+    }
+
+    /// The files of an answer, kept.
+    fn answer(&self, result: &TaskResult) -> Result<Vec<Upload>, Fault> {
+        let mut files = Vec::new();
+        for (digest, path) in answer_files(result, &self.order.output)? {
+            let kept = self.tools.outbox.keep(&path)?.ok_or_else(|| {
+                let text = format!("the trainer did not write `{}`", path.display());
+                Fault::new(Code::LocalFile, text)
+            })?;
+            files.push(Upload { digest, path: kept });
+        }
+        Ok(files)
+    }
+
+    /// What cannot be written down ends the lease, through no fault of the trial.
+    fn put(&mut self, body: ReportBody, files: Vec<Upload>) {
+        let (lease, generation) = (self.order.lease, self.order.generation);
+        if let Err(error) = self.tools.spool.put(lease, generation, body, files) {
+            let fault = error.fault();
+            tracing::error!(lease.id = %lease, "a report cannot be kept: {fault}");
+            self.end_for(Cause::Broken(Outcome::NotStarted { fault }));
+        }
+    }
+
+    fn outcome(self, starved: bool) -> Outcome {
+        let ends: Vec<End> = self
+            .ranks
+            .into_iter()
+            .map(|rank| {
+                rank.end.unwrap_or(End {
+                    word: rank.word,
+                    status: Status::Unknown,
+                    started: rank.started,
+                    killed: self.cause.is_some(),
+                    tail: Vec::new(),
+                })
+            })
+            .collect();
+        end::outcome(self.cause.as_ref(), &ends, starved)
+    }
+}
+
+impl Order {
+    fn is_trial(&self) -> bool {
+        matches!(self.work, TrainerWork::Train(_))
+    }
+}
+
+/// Resolves at a moment, or never.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,481 @@
+//! The processes of a lease: its c10d store when there are several ranks, and the ranks, all in one
+//! group. What they say comes through one bounded channel; when nobody listens, they wait.
+//!
+//! It must never drop a line that could count, and never outlive itself: dropping it kills the group.
+
+use nix::sys::signal::Signal as Kill;
+use pomona_api::PROTOCOL;
+use pomona_api::trainer::{Command, Event, Rendezvous, Signal};
+use pomona_api::v1::workers::LogLine;
+use pomona_domain::worker::{Slot, SlotKind};
+use pomona_domain::{Code, Fault};
+use serde::Deserialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin};
+use tokio::sync::{mpsc, watch};
+
+use super::{Order, Tools};
+use crate::line::next_line;
+use crate::logs::{MAX_LINE_BYTES, Rate, Verdict};
+use crate::process;
+
+/// The longest line of stdout: an answer about some hundred thousand pictures.
+const MAX_EVENT_BYTES: usize = 8 << 20;
+/// Lines that may wait for the supervisor.
+const CHANNEL: usize = 64;
+/// Last lines of stderr that are kept for a crash.
+const TAIL: usize = 20;
+/// How long streams that a process left open (in a child of its own) are listened to.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long the store may take to say its port.
+const STORE_START: Duration = Duration::from_mins(1);
+/// Where ranks of one machine find each other.
+const HOST: &str = "127.0.0.1";
+
+/// What comes from a lease's processes.
+#[derive(Debug)]
+pub enum Said {
+    /// A line of stdout.
+    Event {
+        /// Whose.
+        rank: u32,
+        /// What.
+        event: Box<Event>,
+    },
+    /// A rank waits for us: the spool is full.
+    Held,
+    /// A line longer than any answer may be.
+    Overlong {
+        /// Whose.
+        rank: u32,
+    },
+    /// A process is gone, and all that it said was heard.
+    Gone {
+        /// Whose.
+        rank: u32,
+        /// How, when that is known.
+        status: Option<ExitStatus>,
+        /// Its last lines of stderr.
+        tail: Vec<String>,
+    },
+    /// The c10d store is gone.
+    StoreGone {
+        /// Its last lines of stderr.
+        tail: Vec<String>,
+    },
+}
+
+/// The processes.
+#[derive(Debug)]
+pub struct Crew {
+    group: i32,
+    stdins: Vec<Option<ChildStdin>>,
+    /// Open as long as the store should live.
+    store: Option<ChildStdin>,
+    /// What they say.
+    pub said: mpsc::Receiver<Said>,
+    abandon: watch::Sender<bool>,
+    alive: usize,
+}
+
+impl Crew {
+    /// Starts everything and tells the ranks what to do.
+    pub async fn start(tools: &Tools, order: &Order) -> Result<Self, Fault> {
+        let (say, said) = mpsc::channel(CHANNEL);
+        let mut crew = Self {
+            group: 0,
+            stdins: Vec::new(),
+            store: None,
+            said,
+            abandon: watch::Sender::new(false),
+            alive: 0,
+        };
+        let rendezvous = match order.slots.len() {
+            0 | 1 => None,
+            _ => Some(crew.start_store(tools, order, &say).await?),
+        };
+        // From here to the last spawn nothing is awaited: a rank that ends at once is still there
+        // for the others to join its group.
+        for rank in 0..order.slots.len() {
+            crew.start_rank(tools, order, rank, rendezvous.as_ref(), &say)?;
+        }
+        for (rank, slot) in order.slots.iter().enumerate() {
+            let command = command(tools, order, rank as u32, slot, rendezvous.as_ref());
+            crew.write(rank, &command).await;
+        }
+        Ok(crew)
+    }
+
+    async fn start_store(
+        &mut self,
+        tools: &Tools,
+        order: &Order,
+        say: &mpsc::Sender<Said>,
+    ) -> Result<Rendezvous, Fault> {
+        let environment = tools.slots.cuda_environment();
+        let arguments = ["store", "--host", HOST];
+        let mut child = self.spawn(tools, order, &arguments, &environment)?;
+        self.store = child.stdin.take();
+        let stdout = child.stdout.take();
+        let (ended, _) = watch::channel(false);
+        let tail = Tail::start(tools, order, 0, child.stderr.take(), &ended);
+        let port = tokio::time::timeout(STORE_START, port_of(stdout)).await;
+        let Ok(Some(port)) = port else {
+            process::signal_group(self.group, Kill::SIGKILL);
+            let _ = child.wait().await;
+            ended.send_replace(true);
+            let said = super::end::last_words(&tail.end().await);
+            let message = format!("the c10d store of the lease did not start{said}");
+            return Err(Fault::new(Code::MissingProgram, message));
+        };
+        let say = say.clone();
+        tokio::spawn(async move {
+            let _ = child.wait().await;
+            ended.send_replace(true);
+            let tail = tail.end().await;
+            let _ = say.send(Said::StoreGone { tail }).await;
+        });
+        Ok(Rendezvous {
+            host: HOST.to_owned(),
+            port,
+        })
+    }
+
+    fn start_rank(
+        &mut self,
+        tools: &Tools,
+        order: &Order,
+        rank: usize,
+        rendezvous: Option<&Rendezvous>,
+        say: &mpsc::Sender<Said>,
+    ) -> Result<(), Fault> {
+        let environment = environment(tools, order, rank, rendezvous);
+        let mut child = self.spawn(tools, order, &[], &environment)?;
+        self.stdins.push(child.stdin.take());
+        self.alive += 1;
+        let rank = rank as u32;
+        let (ended, ending) = watch::channel(false);
+        let tail = Tail::start(tools, order, rank, child.stderr.take(), &ended);
+        let stdout = child.stdout.take();
+        let ear = Ear {
+            rank,
+            tools: tools.clone(),
+            owner: order.owner.clone(),
+            say: say.clone(),
+            ended: ending,
+            abandoned: self.abandon.subscribe(),
+        };
+        let say = say.clone();
+        tokio::spawn(async move {
+            let heard = tokio::spawn(ear.listen(stdout));
+            let status = child.wait().await.ok();
+            ended.send_replace(true);
+            let _ = heard.await;
+            let tail = tail.end().await;
+            let _ = say.send(Said::Gone { rank, status, tail }).await;
+        });
+        Ok(())
+    }
+
+    fn spawn(
+        &mut self,
+        tools: &Tools,
+        order: &Order,
+        arguments: &[&str],
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Child, Fault> {
+        let group = Some(self.group).filter(|group| *group != 0);
+        let (launcher, trainer) = (&tools.launcher, &tools.trainer);
+        let child = process::spawn(
+            launcher,
+            trainer,
+            arguments,
+            environment,
+            group,
+            &order.folder,
+        )
+        .map_err(|error| {
+            let message = format!("`{}` cannot be started: {error}", trainer.display());
+            Fault::new(Code::MissingProgram, message)
+        })?;
+        if self.group == 0 {
+            let id = child.id().and_then(|id| i32::try_from(id).ok());
+            self.group = id.unwrap_or(0);
+        }
+        Ok(child)
+    }
+
+    /// Asks every rank to write a checkpoint and end.
+    pub async fn stop(&mut self) {
+        for rank in 0..self.stdins.len() {
+            self.write(rank, &Signal::Stop).await;
+        }
+    }
+
+    /// Writes a line to a rank. One that is gone does not read it; that is told elsewhere.
+    async fn write(&mut self, rank: usize, line: &impl serde::Serialize) {
+        let Ok(mut text) = serde_json::to_vec(line) else {
+            return;
+        };
+        text.push(b'\n');
+        let Some(Some(stdin)) = self.stdins.get_mut(rank) else {
+            return;
+        };
+        let written = async {
+            stdin.write_all(&text).await?;
+            stdin.flush().await
+        };
+        // A pipe takes a command as a whole; one that is full of signals belongs to a rank that
+        // does not read, and the grace ends it.
+        if let Ok(Err(error)) = tokio::time::timeout(DRAIN, written).await {
+            tracing::debug!(rank, %error, "a rank does not read");
+        }
+    }
+
+    /// Ends every process at once. What was said already is still heard.
+    pub fn kill(&self) {
+        if self.group != 0 {
+            process::signal_group(self.group, Kill::SIGKILL);
+        }
+    }
+
+    /// What is said from now on does not count.
+    pub fn abandon(&self) {
+        self.abandon.send_replace(true);
+    }
+
+    /// A rank is gone. Says whether it was the last one.
+    pub fn gone(&mut self) -> bool {
+        self.alive = self.alive.saturating_sub(1);
+        self.alive == 0
+    }
+
+    /// Whether ranks are left.
+    pub fn is_alive(&self) -> bool {
+        self.alive > 0
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // The store, and whatever ranks left behind.
+        self.kill();
+    }
+}
+
+fn command(
+    tools: &Tools,
+    order: &Order,
+    rank: u32,
+    slot: &Slot,
+    rendezvous: Option<&Rendezvous>,
+) -> Command {
+    Command {
+        protocol: PROTOCOL,
+        lease: order.lease,
+        generation: order.generation,
+        rank,
+        world_size: order.slots.len() as u32,
+        local_rank: rank,
+        device: slot.kind,
+        slot: slot.index,
+        threads: tools.slots.threads,
+        rendezvous: rendezvous.cloned(),
+        work: order.work.clone(),
+    }
+}
+
+/// torch.distributed's variables, and those that say how many threads and which devices.
+fn environment(
+    tools: &Tools,
+    order: &Order,
+    rank: usize,
+    rendezvous: Option<&Rendezvous>,
+) -> BTreeMap<String, String> {
+    let mut all = tools.slots.cuda_environment();
+    let mut set = |name: &str, value: String| all.insert(name.to_owned(), value);
+    set("RANK", rank.to_string());
+    set("LOCAL_RANK", rank.to_string());
+    set("WORLD_SIZE", order.slots.len().to_string());
+    if let Some(at) = rendezvous {
+        set("MASTER_ADDR", at.host.clone());
+        set("MASTER_PORT", at.port.to_string());
+    }
+    if order
+        .slots
+        .get(rank)
+        .is_some_and(|slot| slot.kind == SlotKind::Cuda)
+    {
+        set("NCCL_ASYNC_ERROR_HANDLING", "1".to_owned());
+    }
+    for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"] {
+        set(name, tools.slots.threads.to_string());
+    }
+    all
+}
+
+#[derive(Deserialize)]
+struct Port {
+    port: u16,
+}
+
+/// The port in the first line that the store says.
+async fn port_of(stdout: Option<impl AsyncRead + Unpin>) -> Option<u16> {
+    let mut reader = BufReader::new(stdout?);
+    let mut line = Vec::new();
+    next_line(&mut reader, MAX_LINE_BYTES, &mut line)
+        .await
+        .ok()??;
+    let said: Port = serde_json::from_slice(&line).ok()?;
+    Some(said.port)
+}
+
+/// Resolves when a process is gone and its streams had time to end.
+async fn drained(ended: &mut watch::Receiver<bool>) {
+    if ended.wait_for(|ended| *ended).await.is_ok() {
+        tokio::time::sleep(DRAIN).await;
+    }
+}
+
+/// Listens to a rank's stdout.
+struct Ear {
+    rank: u32,
+    tools: Tools,
+    owner: String,
+    say: mpsc::Sender<Said>,
+    ended: watch::Receiver<bool>,
+    abandoned: watch::Receiver<bool>,
+}
+
+impl Ear {
+    async fn listen(mut self, stdout: Option<impl AsyncRead + Unpin>) {
+        let Some(stdout) = stdout else { return };
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        loop {
+            let read = tokio::select! {
+                biased;
+                read = next_line(&mut reader, MAX_EVENT_BYTES, &mut line) => read,
+                () = drained(&mut self.ended) => return,
+            };
+            let heard = match read {
+                Ok(Some(false)) => self.heard(&line).await,
+                Ok(Some(true)) => self.send(Said::Overlong { rank: self.rank }).await,
+                Ok(None) | Err(_) => return,
+            };
+            if !heard {
+                return;
+            }
+        }
+    }
+
+    /// Passes a line on. Says whether to go on.
+    async fn heard(&mut self, line: &[u8]) -> bool {
+        let Ok(event) = serde_json::from_slice::<Event>(line) else {
+            // A library that prints: a line of the log like any other.
+            self.tools.log(&self.owner, self.rank, line);
+            return true;
+        };
+        if counts(&event) && self.tools.spool.is_full() {
+            if !self.send(Said::Held).await {
+                return false;
+            }
+            tokio::select! {
+                () = self.tools.spool.room() => {}
+                _ = self.abandoned.wait_for(|abandoned| *abandoned) => return false,
+            }
+        }
+        let event = Box::new(event);
+        let rank = self.rank;
+        self.send(Said::Event { rank, event }).await
+    }
+
+    async fn send(&self, said: Said) -> bool {
+        self.say.send(said).await.is_ok()
+    }
+}
+
+/// Whether an event becomes a report.
+fn counts(event: &Event) -> bool {
+    match event {
+        Event::Observed { .. } | Event::Checkpoint { .. } | Event::Result { .. } => true,
+        Event::Started { .. }
+        | Event::Progress { .. }
+        | Event::Finished {}
+        | Event::Stopped {}
+        | Event::Failed { .. } => false,
+    }
+}
+
+/// A process's stderr: forwarded within its rate, its last lines kept.
+struct Tail(tokio::task::JoinHandle<Vec<String>>);
+
+impl Tail {
+    fn start(
+        tools: &Tools,
+        order: &Order,
+        rank: u32,
+        stderr: Option<impl AsyncRead + Unpin + Send + 'static>,
+        ended: &watch::Sender<bool>,
+    ) -> Self {
+        let (tools, owner) = (tools.clone(), order.owner.clone());
+        let mut ended = ended.subscribe();
+        Self(tokio::spawn(async move {
+            let mut tail = VecDeque::new();
+            let Some(stderr) = stderr else {
+                return Vec::new();
+            };
+            let mut reader = BufReader::new(stderr);
+            let mut rate = Rate::new(tools.lines_per_s, Instant::now());
+            let mut line = Vec::new();
+            loop {
+                let read = tokio::select! {
+                    biased;
+                    read = next_line(&mut reader, MAX_LINE_BYTES, &mut line) => read,
+                    () = drained(&mut ended) => break,
+                };
+                let Ok(Some(_)) = read else { break };
+                if tail.len() == TAIL {
+                    tail.pop_front();
+                }
+                tail.push_back(String::from_utf8_lossy(&line).into_owned());
+                match rate.line(Instant::now()) {
+                    Verdict::Keep { dropped } => {
+                        if dropped > 0 {
+                            let text = format!("({dropped} lines were dropped: too many a second)");
+                            tools.log(&owner, rank, text.as_bytes());
+                        }
+                        tools.log(&owner, rank, &line);
+                    }
+                    Verdict::Drop => {}
+                }
+            }
+            tail.into()
+        }))
+    }
+
+    async fn end(self) -> Vec<String> {
+        self.0.await.unwrap_or_default()
+    }
+}
+
+impl Tools {
+    /// A line of a rank's log. It is cut to what a log line may hold.
+    fn log(&self, owner: &str, rank: u32, line: &[u8]) {
+        let line = &line[..line.len().min(MAX_LINE_BYTES)];
+        let mut line = String::from_utf8_lossy(line).into_owned();
+        // A replacement character takes more bytes than what it replaces.
+        while line.len() > MAX_LINE_BYTES {
+            line.pop();
+        }
+        self.logs.push(LogLine {
+            owner: owner.to_owned(),
+            rank,
+            at: crate::now(),
+            line,
+        });
+    }
+}

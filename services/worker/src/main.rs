@@ -1,0 +1,117 @@
+//! `pomona-worker`: the agent of Pomona on one machine.
+
+use clap::{Parser, Subcommand};
+use pomona_domain::error::Blame;
+use pomona_domain::{Code, Fault};
+use pomona_worker::config::{Config, Flags};
+use pomona_worker::process::EXIT_NO_PROGRAM;
+use pomona_worker::{agent, process};
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// The worker of Pomona: runs trainers on this machine's slots as the coordinator says.
+#[derive(Debug, Parser)]
+#[command(name = "pomona-worker", version, max_term_width = 100)]
+struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Work until SIGTERM or SIGINT: trainers write a checkpoint first; a second signal kills them.
+    Run(Flags),
+    /// Print the effective configuration.
+    CheckConfig(Flags),
+    /// Become a trainer that dies with this worker (the worker starts its trainers through this).
+    #[command(hide = true)]
+    Rank {
+        /// Process id of the worker.
+        #[arg(long)]
+        parent: u32,
+        /// The program and its arguments.
+        #[arg(required = true, last = true)]
+        program: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Rank { parent, program } => return rank(parent, &program),
+        Command::Run(flags) => run(&flags),
+        Command::CheckConfig(flags) => {
+            Config::load(&flags).and_then(|config| say(&config.render()))
+        }
+    };
+    let Err(fault) = done else {
+        return ExitCode::SUCCESS;
+    };
+    complain(&fault);
+    match fault.code.blame() {
+        Blame::Caller => ExitCode::from(1),
+        Blame::Ours => ExitCode::from(2),
+    }
+}
+
+fn rank(parent: u32, program: &[OsString]) -> ExitCode {
+    let error = process::become_rank(parent, program);
+    let name = program.first().map(|name| name.to_string_lossy());
+    // The worker reads it as the rank's last words.
+    let _ = writeln!(std::io::stderr(), "`{}`: {error}", name.unwrap_or_default());
+    ExitCode::from(u8::try_from(EXIT_NO_PROGRAM).unwrap_or(1))
+}
+
+/// One thread, the main one: ranks die with the thread that started them.
+fn run(flags: &Flags) -> Result<(), Fault> {
+    let config = Config::load(flags)?;
+    start_log(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::new(Code::Internal, format!("no runtime: {error}")))?;
+    let done = runtime.block_on(agent::run(config));
+    // A disk that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    done
+}
+
+fn start_log(config: &Config) -> Result<(), Fault> {
+    let filter = EnvFilter::try_new(&config.log.filter).map_err(|error| {
+        Fault::new(
+            Code::BadConfig,
+            format!("`log.filter` cannot be read: {error}"),
+        )
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
+    if config.log.format == "json" {
+        log.json().init();
+    } else {
+        log.with_ansi(false).init();
+    }
+    Ok(())
+}
+
+/// Data goes to stdout.
+fn say(text: &str) -> Result<(), Fault> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| Fault::new(Code::LocalFile, format!("cannot write to stdout: {error}")))
+}
+
+/// Talk goes to stderr.
+fn complain(fault: &Fault) {
+    let mut err = std::io::stderr().lock();
+    // Nothing is left to do when even that fails.
+    let _ = writeln!(err, "error[{}]: {fault}", fault.code);
+    if let Some(hint) = &fault.hint {
+        let _ = writeln!(err, "hint: {hint}");
+    }
+}
