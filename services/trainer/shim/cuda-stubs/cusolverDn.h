@@ -1,0 +1,3 @@
+// Own declaration stub.
+#pragma once
+#include "cusolver_common.h"

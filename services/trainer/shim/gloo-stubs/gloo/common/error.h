@@ -1,0 +1,2 @@
+// Own declaration stub: torch's ProcessGroupGloo.hpp includes this and names nothing of it.
+#pragma once

@@ -1,0 +1,69 @@
+// What Rust sees of libtorch's c10d and of its fused optimisers. Tensors are borrowed `at::Tensor*`
+// as tch holds them. Every function may throw; cxx turns that into a Rust error.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include "rust/cxx.h"
+
+namespace at {
+class Tensor;
+}
+
+namespace pomona {
+
+using Tensor = at::Tensor;
+
+class Store {
+ public:
+  struct Impl;
+  std::unique_ptr<Impl> impl;
+  explicit Store(std::unique_ptr<Impl> i);
+  ~Store();
+  uint16_t port() const;
+};
+
+class Group {
+ public:
+  struct Impl;
+  std::unique_ptr<Impl> impl;
+  explicit Group(std::unique_ptr<Impl> i);
+  ~Group();
+  void sum(Tensor* tensor) const;
+  void gather(Tensor* out, Tensor* in) const;
+  void broadcast(rust::Slice<Tensor* const> tensors, int32_t root) const;
+  void barrier() const;
+};
+
+class Reducer {
+ public:
+  struct Impl;
+  std::unique_ptr<Impl> impl;
+  explicit Reducer(std::unique_ptr<Impl> i);
+  ~Reducer();
+  void before_forward() const;
+  void before_backward() const;
+  size_t buckets() const;
+};
+
+std::unique_ptr<Store> store_serve(rust::Str host, uint64_t timeout_ms);
+std::unique_ptr<Store> store_connect(rust::Str host, uint16_t port, uint64_t timeout_ms);
+std::unique_ptr<Group> group_new(const Store& store, rust::Str prefix, int32_t rank, int32_t size,
+                                 bool nccl, rust::Str host, uint64_t timeout_ms);
+std::unique_ptr<Reducer> reducer_new(const Group& group, rust::Slice<Tensor* const> parameters,
+                                     int64_t first_bucket_bytes, int64_t bucket_bytes);
+
+void gradients_forget(rust::Slice<Tensor* const> parameters);
+void sgd_step(rust::Slice<Tensor* const> parameters, rust::Slice<Tensor* const> momenta, double lr,
+              double momentum, double weight_decay);
+void adamw_step(rust::Slice<Tensor* const> parameters, rust::Slice<Tensor* const> first,
+                rust::Slice<Tensor* const> second, Tensor* step, double lr, double beta1,
+                double beta2, double eps, double weight_decay);
+// Freed memory stays with the process: a step frees and takes the same megabytes again, and every
+// page given back costs a fault when it returns.
+void keep_freed_memory();
+// Ends the process without running libtorch's destructors, which crash under a thread at work.
+void exit_at_once(int32_t status);
+rust::String cpu_capability();
+rust::String torch_version();
+
+}  // namespace pomona

@@ -1,0 +1,52 @@
+//! `pomona-trainer`: one rank of a lease, told what to do on stdin; or, as `store`, the place where
+//! the ranks of a lease find each other.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use pomona_trainer::protocol::{self, Line};
+use std::io::{BufReader, Read, Write};
+use std::process::ExitCode;
+
+/// One rank of a lease. Without a subcommand it reads a command from stdin; workers start it.
+#[derive(Debug, Parser)]
+#[command(name = "pomona-trainer", version)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Serves a c10d TCPStore until stdin closes, and prints `{"port":N}` when it is ready.
+    Store {
+        /// Address of this machine that the ranks reach.
+        #[arg(long, default_value = "127.0.0.1")]
+        host: String,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().role {
+        Some(Role::Store { host }) => serve(&host),
+        None => {
+            let line: &'static Line = Box::leak(Box::default());
+            protocol::leave(pomona_trainer::work::run(
+                line,
+                BufReader::new(std::io::stdin()),
+            ))
+        }
+    }
+}
+
+fn serve(host: &str) -> anyhow::Result<ExitCode> {
+    let store = pomona_trainer::dist::StoreServer::bind(host)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{{\"port\":{}}}", store.port())
+        .and_then(|()| out.flush())
+        .context("stdout is closed")?;
+    drop(out);
+    let mut sink = Vec::new();
+    let _end = std::io::stdin().read_to_end(&mut sink);
+    protocol::log("the store's worker is gone");
+    Ok(ExitCode::SUCCESS)
+}

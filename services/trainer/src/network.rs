@@ -1,0 +1,346 @@
+//! Networks: blocks from the input under their published names, a pooling, and a head.
+//!
+//! A *block* is the smallest unit with a published name and the unit of freezing. Frozen blocks
+//! run without gradient and in eval mode, whatever the pass says (T5).
+
+pub mod arch;
+mod builder;
+mod head;
+pub mod import;
+mod inception;
+pub mod layer;
+mod lite0;
+mod load;
+mod resnet;
+mod vgg;
+
+pub use arch::{Arch, Preprocess};
+pub use builder::{Entry, Init, Role};
+pub use head::HeadPlan;
+pub use layer::{Masks, Pass};
+pub use load::{copy as copy_tensor, host_tensor};
+
+use crate::random::Key;
+use builder::Builder;
+use layer::Layer;
+use pomona_domain::backbone;
+use pomona_domain::spec::FrozenDepth;
+use pomona_domain::{Code, Digest, Fault};
+use tch::{Device, Kind, Tensor};
+
+/// A block: its published name and its layers.
+pub struct Block {
+    /// Its name (`_blocks.14`).
+    pub name: String,
+    /// What it does.
+    pub layer: Layer,
+}
+
+/// What an architecture's `build` gives.
+#[derive(Default)]
+pub(crate) struct Parts {
+    blocks: Vec<Block>,
+    /// From the last block to the features.
+    pool: Vec<Layer>,
+    /// Width of the features.
+    features: i64,
+}
+
+impl Parts {
+    fn block(
+        &mut self,
+        b: &mut Builder,
+        name: &str,
+        make: impl FnOnce(&mut Builder) -> Vec<Layer>,
+    ) {
+        b.block = Some(self.blocks.len());
+        let layer = Layer::Seq(make(b));
+        self.blocks.push(Block {
+            name: name.to_owned(),
+            layer,
+        });
+        b.block = None;
+    }
+}
+
+/// The module being trained.
+pub struct Network {
+    arch: Arch,
+    blocks: Vec<Block>,
+    pool: Layer,
+    head: Layer,
+    features: i64,
+    entries: Vec<Entry>,
+    depth: usize,
+    kind: Kind,
+    device: Device,
+}
+
+impl Network {
+    /// A network whose tensors hold zeros and ones until something is loaded or drawn.
+    pub fn new(arch: Arch, head: &HeadPlan, kind: Kind, device: Device) -> Self {
+        let mut builder = arch.builder(kind, device);
+        let parts = arch.build(&mut builder);
+        let head = head.build(&mut builder, arch.head_name(), parts.features);
+        let mut network = Self {
+            arch,
+            blocks: parts.blocks,
+            pool: Layer::Seq(parts.pool),
+            head,
+            features: parts.features,
+            entries: builder.entries,
+            depth: 0,
+            kind,
+            device,
+        };
+        network.freeze(0);
+        network
+    }
+
+    /// Its architecture.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
+    /// Its blocks from the input.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// Its tensors in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Width of the pooled features.
+    pub fn features(&self) -> i64 {
+        self.features
+    }
+
+    /// Where its tensors are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What its tensors hold.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Blocks that are frozen.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Freezes the first `depth` blocks and lets everything else learn.
+    pub fn freeze(&mut self, depth: usize) {
+        self.depth = depth.min(self.blocks.len());
+        for entry in &self.entries {
+            let learns = entry.role == Role::Parameter && self.is_live(entry);
+            let _same = entry.tensor.set_requires_grad(learns);
+        }
+    }
+
+    /// Whether the tensor may change in training: parameters and statistics above the cut.
+    pub fn is_live(&self, entry: &Entry) -> bool {
+        entry.block.is_none_or(|block| block >= self.depth)
+    }
+
+    /// What may change in training, in order.
+    pub fn live(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| self.is_live(entry))
+    }
+
+    /// Parameters that learn, in order, with shared storage.
+    pub fn trainable(&self) -> Vec<(String, Tensor)> {
+        self.live()
+            .filter(|entry| entry.role == Role::Parameter)
+            .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
+            .collect()
+    }
+
+    /// Resolves a frozen depth to a number of blocks.
+    pub fn resolve(&self, depth: &FrozenDepth) -> Result<usize, Fault> {
+        let names: Vec<&str> = self
+            .blocks
+            .iter()
+            .map(|block| block.name.as_str())
+            .collect();
+        resolve(self.arch, &names, depth)
+    }
+
+    /// [N, C, H, W] → [N, classes].
+    pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        let x = self.features_of(x, pass);
+        self.head.forward(x, pass)
+    }
+
+    /// [N, C, H, W] → [N, features].
+    ///
+    /// What runs without gradient runs over a few images at a time, so that activations stay in the
+    /// processor's caches: an image's features do not depend on its neighbours there.
+    pub fn features_of(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        let still = match pass {
+            Pass::Eval => self.blocks.len(),
+            Pass::Train(_) => self.depth,
+        };
+        let mut x = x.shallow_clone();
+        if still > 0 {
+            x = tch::no_grad(|| {
+                let parts = x.split(images_at_once(&x), 0).into_iter();
+                let parts: Vec<Tensor> = parts.map(|part| self.still(part, still)).collect();
+                Tensor::cat(&parts, 0)
+            });
+        }
+        if still == self.blocks.len() {
+            return x;
+        }
+        let live = self.blocks[still..].iter();
+        self.pool
+            .forward(live.fold(x, |x, block| block.layer.forward(x, pass)), pass)
+    }
+
+    /// The first `count` blocks as they are, pooled after the last.
+    fn still(&self, x: Tensor, count: usize) -> Tensor {
+        let blocks = self.blocks[..count].iter();
+        let x = blocks.fold(x, |x, block| block.layer.forward(x, Pass::Eval));
+        if count == self.blocks.len() {
+            self.pool.forward(x, Pass::Eval)
+        } else {
+            x
+        }
+    }
+
+    /// Features as at serving; `see` gets each block's index and output.
+    pub fn forward_with(&self, x: &Tensor, mut see: impl FnMut(usize, &Tensor)) -> Tensor {
+        let mut x = x.shallow_clone();
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.layer.forward(x, Pass::Eval);
+            see(index, &x);
+        }
+        self.pool.forward(x, Pass::Eval)
+    }
+
+    /// Draws every tensor by its name: the head of a new task, or a whole network in tests.
+    pub fn draw(&self, seed: u64, replicate: u32, what: impl Fn(&Entry) -> bool) {
+        let key = Key {
+            seed,
+            replicate,
+            purpose: "init",
+            epoch: 0,
+        };
+        for entry in self.entries.iter().filter(|entry| what(entry)) {
+            let stream = key.named(&entry.name);
+            let count = entry.tensor.numel() as u64;
+            let values: Vec<f32> = match entry.init {
+                Init::Normal(deviation) => (0..count)
+                    .map(|i| (stream.normal(i) * deviation) as f32)
+                    .collect(),
+                Init::Uniform(bound) => (0..count)
+                    .map(|i| ((2.0 * stream.uniform(i) - 1.0) * bound) as f32)
+                    .collect(),
+                Init::Constant(value) => vec![value as f32; count as usize],
+            };
+            let drawn = Tensor::from_slice(&values).reshape(entry.tensor.size());
+            tch::no_grad(|| entry.tensor.shallow_clone().copy_(&drawn));
+        }
+    }
+
+    /// Draws the head.
+    pub fn draw_head(&self, seed: u64, replicate: u32) {
+        self.draw(seed, replicate, |entry| entry.block.is_none());
+    }
+
+    /// Blocks for the catalogue, measured at the architecture's own image size.
+    pub fn catalogue(&self) -> Vec<backbone::Block> {
+        let side = i64::from(self.arch.image_size());
+        let mut shape = vec![3, side, side];
+        let mut blocks = Vec::new();
+        for (index, block) in self.blocks.iter().enumerate() {
+            let measure = block.layer.measure(&shape);
+            let elements: i64 = measure.shape.iter().product();
+            blocks.push(backbone::Block {
+                name: block.name.clone(),
+                parameters: self.count(Some(index)),
+                macs: measure.macs,
+                cut_bytes: 2 * elements as u64,
+                output_shape: measure.shape.iter().map(|&side| side as u64).collect(),
+            });
+            shape = measure.shape;
+        }
+        blocks
+    }
+
+    /// Parameters of a block, or of the head.
+    pub fn count(&self, block: Option<usize>) -> u64 {
+        self.entries
+            .iter()
+            .filter(|entry| entry.block == block && entry.role == Role::Parameter)
+            .map(|entry| entry.tensor.numel() as u64)
+            .sum()
+    }
+
+    /// Digest of names, shapes, trainable set and bytes of the tensors that `what` picks.
+    pub fn digest(&self, what: impl Fn(&Entry) -> bool) -> Digest {
+        let mut all = Vec::new();
+        for entry in self.entries.iter().filter(|entry| what(entry)) {
+            let bytes = host_tensor(&entry.tensor).bytes;
+            let line = format!(
+                "{} {:?} {} {}\n",
+                entry.name,
+                entry.tensor.size(),
+                entry.tensor.requires_grad(),
+                Digest::of(&bytes)
+            );
+            all.extend_from_slice(line.as_bytes());
+        }
+        Digest::of(&all)
+    }
+}
+
+/// How many images run together without gradient.
+fn images_at_once(x: &Tensor) -> i64 {
+    const PIXELS: i64 = 1 << 18;
+    let size = x.size();
+    (PIXELS / (size[2] * size[3])).max(1)
+}
+
+/// Resolves a frozen depth against block names from the input.
+pub fn resolve(arch: Arch, names: &[&str], depth: &FrozenDepth) -> Result<usize, Fault> {
+    match depth {
+        FrozenDepth::Blocks(count) if *count as usize <= names.len() => Ok(*count as usize),
+        FrozenDepth::Blocks(count) => Err(Fault::new(
+            Code::UnknownBlock,
+            format!(
+                "`frozen_depth` is {count}, but `{}` has {} blocks",
+                arch.name(),
+                names.len()
+            ),
+        )
+        .hint(format!("use a number up to {}, or `all`", names.len()))),
+        FrozenDepth::Named(name) if name == "all" => Ok(names.len()),
+        FrozenDepth::Named(name) => {
+            let stage = format!("{name}.");
+            names
+                .iter()
+                .rposition(|block| block == name || block.starts_with(&stage))
+                .map(|index| index + 1)
+                .ok_or_else(|| unknown_block(arch, names, name))
+        }
+    }
+}
+
+fn unknown_block(arch: Arch, names: &[&str], name: &str) -> Fault {
+    let nearest = names
+        .iter()
+        .map(|block| (strsim::osa_distance(block, name), block))
+        .min();
+    let fault = Fault::new(
+        Code::UnknownBlock,
+        format!("`{}` has no block or stage `{name}`", arch.name()),
+    );
+    match nearest {
+        Some((distance, block)) if distance <= 3 => fault.hint(format!("did you mean `{block}`?")),
+        _ => fault.hint(format!("its blocks are {}", names.join(", "))),
+    }
+}

@@ -1,0 +1,123 @@
+//! The model card: what the model is, what it was measured on, and what it must not be used for.
+
+use super::folder::Config;
+use crate::data::Dataset;
+use crate::metrics::Classification;
+use pomona_api::trainer::PublishWork;
+use pomona_domain::dataset::Split;
+use pomona_domain::spec::Head;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// The card as Markdown.
+pub fn render(
+    work: &PublishWork,
+    config: &Config,
+    dataset: &Dataset,
+    metrics: &BTreeMap<String, f64>,
+    report: &Classification,
+) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = header(&mut text, work, config)
+        .and_then(|()| figures(&mut text, work, dataset, metrics))
+        .and_then(|()| classes(&mut text, dataset, report))
+        .and_then(|()| origin(&mut text, work));
+    text
+}
+
+fn header(text: &mut String, work: &PublishWork, config: &Config) -> std::fmt::Result {
+    let head = match &config.head {
+        Head::Linear => "a linear head".to_owned(),
+        Head::Mlp { hidden, .. } => format!("a head with one hidden layer of {hidden} units"),
+    };
+    let frozen = config.frozen_through.as_ref().map_or_else(
+        || "every block was trained".to_owned(),
+        |name| format!("blocks from the input through `{name}` were frozen"),
+    );
+    writeln!(
+        text,
+        "---\nlibrary_name: pomona\npipeline_tag: image-classification\nbase_model: {}\n---\n\n\
+         # {}\n\n\
+         An image classifier: `{}` with {head}, fine-tuned by Pomona; {frozen}. It tells {} classes \
+         apart.\n",
+        config.backbone.name, work.model, config.architecture, config.num_labels
+    )
+}
+
+fn figures(
+    text: &mut String,
+    work: &PublishWork,
+    dataset: &Dataset,
+    metrics: &BTreeMap<String, f64>,
+) -> std::fmt::Result {
+    let samples = dataset.len(Split::Test);
+    writeln!(text, "## Figures\n")?;
+    if let (Some(at), Some(low), Some(high)) = (
+        metrics.get("test/accuracy"),
+        metrics.get("test/accuracy_low"),
+        metrics.get("test/accuracy_high"),
+    ) {
+        writeln!(
+            text,
+            "Test accuracy {:.1} % (95 % interval {:.1} to {:.1} %, Wilson) on {samples} images that \
+             neither training nor search has seen. Measured on the files of this folder, from pixels.\n",
+            100.0 * at,
+            100.0 * low,
+            100.0 * high
+        )?;
+    }
+    writeln!(text, "| metric | value |\n| --- | --- |")?;
+    for (name, value) in metrics.iter().chain(&work.validation) {
+        writeln!(text, "| {name} | {value:.4} |")?;
+    }
+    writeln!(
+        text,
+        "\nThe validation figures chose this checkpoint among others and are therefore too kind.\n"
+    )
+}
+
+fn classes(text: &mut String, dataset: &Dataset, report: &Classification) -> std::fmt::Result {
+    writeln!(
+        text,
+        "## Classes\n\n| class | training images | test images | test recall |\n| --- | --- | --- | --- |"
+    )?;
+    let count = |split, class: usize| {
+        dataset
+            .labels(split)
+            .iter()
+            .filter(|&&label| label as usize == class)
+            .count()
+    };
+    for (class, name) in dataset.classes().iter().enumerate() {
+        let (train, test) = (count(Split::Train, class), count(Split::Test, class));
+        let recall = report.recall.get(class).copied().unwrap_or_default();
+        writeln!(text, "| {name} | {train} | {test} | {recall:.3} |")?;
+    }
+    writeln!(text)
+}
+
+fn origin(text: &mut String, work: &PublishWork) -> std::fmt::Result {
+    let from = &work.lineage;
+    writeln!(
+        text,
+        "## Use\n\n\
+         For pictures like those it was trained on. It always answers one of its classes, also for \
+         a picture that shows none of them.\n\n\
+         ## Origin\n\n\
+         | what | which |\n| --- | --- |\n\
+         | experiment | `{}` |\n| trial | `{}`, step {} |\n| seed | {} |\n| data set | `{}` |\n\
+         | backbone | `{}`, `{}` |\n| checkpoint | `{}` |\n| code | Pomona {} |\n\n\
+         The weights come from the backbone's and are under its licence. `lineage.json` has the same \
+         as an in-toto statement.",
+        from.experiment,
+        from.trial,
+        from.step,
+        from.seed,
+        from.dataset,
+        work.backbone.name,
+        from.backbone,
+        from.checkpoint,
+        from.code
+    )
+}

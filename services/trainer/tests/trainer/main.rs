@@ -1,0 +1,16 @@
+//! The trainer's tests: real networks, real rank processes, real files.
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test ends at the first surprise"
+)]
+
+mod catalogue;
+mod learner;
+mod lite0;
+mod optimizer;
+mod protocol;
+mod publish;
+mod ranks;
+mod resume;
+mod support;
