@@ -1,0 +1,226 @@
+//! `model`: the registry.
+
+use pomona_api::v1::Page;
+use pomona_api::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
+use pomona_domain::model::{Alias, AliasMove};
+use pomona_domain::task::TaskResult;
+use pomona_domain::{Code, Fault, Timestamp, name};
+
+use super::session::{Session, all, key};
+use super::{Done, ask, pull, task};
+use crate::args::GlobalArgs;
+use crate::args::model::ModelCommand;
+use crate::human::{now, parse_moment};
+use crate::printer::Printer;
+use crate::views;
+
+/// `pomona model`.
+pub fn run(command: ModelCommand, global: &GlobalArgs, printer: &Printer) -> Result<Done, Fault> {
+    match command {
+        ModelCommand::List => ask(global, printer, list),
+        ModelCommand::Show { name } => ask(global, printer, |s| show(name, s)),
+        ModelCommand::Register { name, trial, alias } => {
+            ask(global, printer, |s| register(name, trial, alias, s))
+        }
+        ModelCommand::Promote {
+            name,
+            version,
+            alias,
+            reason,
+        } => {
+            let wanted = SetAlias {
+                version,
+                expected_revision: None,
+                reason,
+            };
+            ask(global, printer, |s| promote(name, alias, wanted, s))
+        }
+        ModelCommand::Rollback {
+            name,
+            alias,
+            reason,
+        } => ask(global, printer, |s| rollback(name, alias, reason, s)),
+        ModelCommand::History { name, alias, as_of } => {
+            let as_of = as_of.as_deref().map(moment).transpose()?;
+            ask(global, printer, |s| history(name, alias, as_of, s))
+        }
+        ModelCommand::Pull { model, dir } => ask(global, printer, |s| pull::pull(model, dir, s)),
+        ModelCommand::Verify { dir, model, digest } => match digest {
+            Some(digest) => pull::verify_digest(&dir, &digest, printer),
+            None => ask(global, printer, |s| pull::verify(dir, model, s)),
+        },
+    }
+}
+
+fn moment(text: &str) -> Result<Timestamp, Fault> {
+    parse_moment(text).ok_or_else(|| {
+        Fault::new(
+            Code::BadRequest,
+            format!("`--as-of {text}` is not a moment"),
+        )
+        .hint("write RFC 3339 like `2026-05-03T12:00:00Z`, or a date, which means its end in UTC")
+    })
+}
+
+async fn list(session: Session) -> Result<Done, Fault> {
+    let session = &session;
+    let page = all(|query| async move { session.client.model_list(&query).await }).await?;
+    session.printer.data(&page, |style| {
+        if page.items.is_empty() {
+            return "no model yet: an experiment with `promote` publishes one".to_owned();
+        }
+        views::model::list(style, now(), &page.items)
+    });
+    Ok(Done::Well)
+}
+
+async fn show(text: String, session: Session) -> Result<Done, Fault> {
+    if let Some((model, which)) = text.split_once('@') {
+        let row = session.client.version_get(model, which).await?;
+        session
+            .printer
+            .data(&row, |style| views::model::version(style, &row));
+    } else {
+        let row = session.client.model_get(&text).await?;
+        session
+            .printer
+            .data(&row, |style| views::model::show(style, now(), &row));
+    }
+    Ok(Done::Well)
+}
+
+async fn register(
+    model: String,
+    trial: String,
+    alias: Option<String>,
+    session: Session,
+) -> Result<Done, Fault> {
+    name::check("model", &model)?;
+    if let Some(alias) = &alias {
+        name::check_alias("alias", alias)?;
+    }
+    let trial = session.client.trial_get(&trial).await?.id;
+    let body = PublishVersion {
+        trial,
+        alias: alias.clone(),
+    };
+    let task = session
+        .client
+        .version_publish(&model, &body, &key())
+        .await?;
+    let result = task::finish(&session, task, &format!("publishing to `{model}`")).await?;
+    let TaskResult::Published { .. } = result else {
+        return Err(Fault::new(
+            Code::Internal,
+            "the publication answered something else",
+        ));
+    };
+    let view = session.client.model_get(&model).await?;
+    let made = view.versions.iter().find(|version| version.trial == trial);
+    let number = made.map_or(0, |version| version.number);
+    let row = session
+        .client
+        .version_get(&model, &number.to_string())
+        .await?;
+    session
+        .printer
+        .data(&row, |style| views::model::version(style, &row));
+    match row.gates.iter().find(|gate| !gate.passed) {
+        Some(gate) if alias.is_some() => {
+            let message = format!(
+                "`{model}@{number}` is published, but `{}` failed",
+                gate.gate
+            );
+            Err(Fault::new(Code::GateFailed, message).hint("the alias stays where it is"))
+        }
+        Some(_) | None => Ok(Done::Well),
+    }
+}
+
+async fn promote(
+    model: String,
+    alias: String,
+    mut wanted: SetAlias,
+    session: Session,
+) -> Result<Done, Fault> {
+    name::check_alias("alias", &alias)?;
+    let view = session.client.model_get(&model).await?;
+    // What was seen is what is replaced: a move by somebody else in between is refused.
+    let seen = view.aliases.iter().find(|row| row.alias == alias);
+    wanted.expected_revision = Some(seen.map_or(0, |row| row.revision));
+    warn_of_gates(&view, wanted.version, &session);
+    let row = session
+        .client
+        .alias_set(&model, &alias, &wanted, &key())
+        .await?;
+    Ok(told(&row, &session))
+}
+
+fn warn_of_gates(view: &ModelView, number: u32, session: &Session) {
+    let version = view
+        .versions
+        .iter()
+        .find(|version| version.number == number);
+    if version.is_some_and(|version| !version.gates_passed) {
+        let text = format!(
+            "a gate of `{}@{number}` failed when it was published",
+            view.name
+        );
+        session.printer.warn(&text);
+    }
+}
+
+async fn rollback(
+    model: String,
+    alias: String,
+    reason: Option<String>,
+    session: Session,
+) -> Result<Done, Fault> {
+    let body = RollbackAlias { reason };
+    let row = session
+        .client
+        .alias_rollback(&model, &alias, &body, &key())
+        .await?;
+    Ok(told(&row, &session))
+}
+
+fn told(row: &Alias, session: &Session) -> Done {
+    session.printer.data(row, |style| {
+        let alias = style.bold(&format!("{}@{}", row.model, row.alias));
+        format!(
+            "{alias} points to version {} (revision {})",
+            row.number, row.revision
+        )
+    });
+    Done::Well
+}
+
+async fn history(
+    model: String,
+    alias: Option<String>,
+    as_of: Option<Timestamp>,
+    session: Session,
+) -> Result<Done, Fault> {
+    let aliases = if let Some(alias) = alias {
+        vec![alias]
+    } else {
+        let view = session.client.model_get(&model).await?;
+        view.aliases.into_iter().map(|row| row.alias).collect()
+    };
+    let mut items: Vec<AliasMove> = Vec::new();
+    for alias in &aliases {
+        items.extend(session.client.alias_history(&model, alias, as_of).await?);
+    }
+    items.sort_by(|a, b| (a.at, &a.alias, a.revision).cmp(&(b.at, &b.alias, b.revision)));
+    let page = Page {
+        items,
+        next_page_token: None,
+    };
+    session.printer.data(&page, |style| {
+        if page.items.is_empty() {
+            return format!("no alias of `{model}` had moved");
+        }
+        views::model::history(style, &page.items)
+    });
+    Ok(Done::Well)
+}

@@ -1,0 +1,13 @@
+//! Views: rows of the API in, text for people out. Nothing here prints, asks or reads a clock.
+
+pub mod catalogue;
+pub mod experiment;
+pub mod machine;
+pub mod model;
+pub mod preview;
+pub mod state;
+pub mod trial;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
