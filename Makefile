@@ -1,0 +1,74 @@
+# Everything a person or a CI types. `make help` lists it.
+# What is fetched is kept in POMONA_CACHE (default ~/.cache/pomona), outside target/.
+
+SHELL := /bin/bash -o pipefail
+PYTHON ?= python3
+SETUP := $(PYTHON) scripts/setup.py
+export POMONA_CACHE ?= $(shell $(SETUP) path)
+export LIBTORCH := $(shell $(SETUP) libtorch-path)
+export PATH := $(POMONA_CACHE)/tools/bin:$(PATH)
+CARGO ?= cargo
+TRAINER := -p pomona-trainer
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Fetch libtorch, weights, photographs and tools into the cache (once)
+	@$(SETUP) libtorch lite0 tux tools
+
+.PHONY: build
+build: ## Release binaries of everything
+	@$(SETUP) libtorch
+	$(CARGO) build --release --workspace --bins
+
+.PHONY: demo
+demo: ## The main job on real data: a grid of fine-tuning, from one command to a pulled model
+	@$(SETUP) libtorch lite0 tux
+	@$(CARGO) build --release --workspace --bins
+	@$(PYTHON) scripts/demo.py
+
+.PHONY: demo-seeds
+demo-seeds: ## The demo's grid over split seeds 0 to 4 (adds "seeds" to target/demo/summary.json)
+	@$(SETUP) libtorch lite0 tux
+	@$(CARGO) build --release --workspace --bins
+	@$(PYTHON) scripts/demo.py --seeds
+
+.PHONY: test
+test: ## Set up and pass all tests
+	@$(SETUP) libtorch lite0 tux tools
+	@# Named binaries first: the end-to-end tests start them as a user would.
+	$(CARGO) build --workspace --bins
+	$(CARGO) nextest run --workspace
+
+.PHONY: check
+check: ## Format, lints, docs, dependencies
+	@$(SETUP) libtorch tools
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+	$(CARGO) deny --log-level error check bans licenses sources
+	$(CARGO) machete
+
+.PHONY: bench
+bench: ## Start-up, memory, input pipeline and training loop on this machine, as a table and target/bench/house.json
+	@$(SETUP) libtorch lite0 tux
+	@$(CARGO) build --release --workspace --bins
+	@$(CARGO) build --release $(TRAINER) --examples
+	@$(PYTHON) scripts/bench.py
+
+.PHONY: check-cuda
+check-cuda: ## Compile the NCCL half of the data-parallel shim (it is compiled here, not run: that needs GPUs)
+	@$(SETUP) libtorch cuda-headers
+	POMONA_CUDA_INCLUDE=$$($(SETUP) cuda-path) $(CARGO) check $(TRAINER) --features cuda
+	@echo "NCCL: compiled against its headers. NOT RUN: no collective has been run on a GPU."
+
+.PHONY: sim
+sim: ## Replay the scheduler's simulation: SEED=n for one seed, SEEDS=n for the first n
+	$(if $(SEED),POMONA_SIM_SEED=$(SEED)) $(if $(SEEDS),POMONA_SIM_SEEDS=$(SEEDS)) \
+	  $(CARGO) test -p pomona-scheduler --test simulation -- --nocapture
+
+.PHONY: clean
+clean: ## Remove what was built (the cache stays)
+	$(CARGO) clean

