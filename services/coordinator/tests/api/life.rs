@@ -123,15 +123,9 @@ async fn the_schema_is_brought_up_to_date_without_serving() {
 }
 
 #[tokio::test]
-async fn it_is_ready_soon_and_small_at_rest() {
-    let began = std::time::Instant::now();
+async fn it_is_small_at_rest() {
     let house = House::open().await;
-    // A wide margin: machines that test are slow and busy. The figures are in the closing note.
-    assert!(
-        began.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
-    );
+    // A debug build and a wide margin: `make bench` measures the real one.
     let status = std::fs::read_to_string(format!("/proc/{}/status", house.pid())).unwrap();
     let line = status
         .lines()

@@ -6,6 +6,7 @@
 )]
 
 mod catalogue;
+mod house;
 mod learner;
 mod lite0;
 mod optimizer;

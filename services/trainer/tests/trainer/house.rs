@@ -1,0 +1,226 @@
+//! The whole house with the real trainer: `pomona up`, published weights, a grid, two ranks, a pull.
+//!
+//! This crate knows no coordinator: the programs stand beside its own binary, and the test types.
+
+use crate::support::published_weights;
+use pomona_trainer::dist::ffi;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Cursor};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+const CLASSES: usize = 3;
+const EACH: usize = 12;
+
+const GRID: &str = "
+name: discs
+backbone: lite0
+dataset: discs
+train: {epochs: 6, batch_size: 8, optimizer: {kind: adamw}, learning_rate: 0.005}
+search:
+  metric: val/accuracy
+  space: {transfer.frozen_depth: {values: [all, _blocks.14]}}
+promote: {model: discs, alias: champion}
+";
+
+const TWO_RANKS: &str = "
+name: discs-two
+backbone: lite0
+dataset: discs
+train: {epochs: 1, batch_size: 8, optimizer: {kind: sgd}, learning_rate: 0.01}
+search: {metric: val/accuracy}
+resources: {slots_per_trial: 2}
+";
+
+/// A running `pomona up` in a temporary folder.
+struct House {
+    folder: tempfile::TempDir,
+    up: Child,
+    server: String,
+}
+
+impl House {
+    fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let words = std::fs::File::create(folder.path().join("up.log")).unwrap();
+        let mut up = Command::new(pomona())
+            .args(["--output", "json", "up", "--listen", "127.0.0.1:0"])
+            .args(["--slots", "2", "--data-dir"])
+            .arg(folder.path().join("data"))
+            .stdout(Stdio::piped())
+            .stderr(words)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(up.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let mut house = Self {
+            folder,
+            up,
+            server: String::new(),
+        };
+        let ready: Value =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("{}", house.log()));
+        ready["server"]
+            .as_str()
+            .unwrap()
+            .clone_into(&mut house.server);
+        house
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("up.log")).unwrap_or_default()
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Types a command that succeeds; gives its JSON answer.
+    fn json(&self, words: &[&str]) -> Value {
+        let output = Command::new(pomona())
+            .args(["--server", &self.server, "--output", "json"])
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {err}\n{}", self.log());
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// Submits a file, watches it to its end, and gives its trials.
+    fn train(&self, file: &str) -> Vec<Value> {
+        let path = self.file("experiment.yaml", file.as_bytes());
+        self.json(&["experiment", "submit", text(&path), "--watch"]);
+        let newest = self.json(&["experiment", "list"])["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|item| {
+                file.contains(&format!(
+                    "name: {}\n",
+                    item["spec"]["name"].as_str().unwrap()
+                ))
+            })
+            .unwrap()["id"]
+            .clone();
+        let trials = self.json(&["trial", "list", newest.as_str().unwrap()]);
+        trials["items"].as_array().unwrap().clone()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let _gone = self.up.kill();
+        let _reaped = self.up.wait();
+    }
+}
+
+fn pomona() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_pomona-trainer")).with_file_name("pomona");
+    assert!(
+        path.exists(),
+        "`pomona` is not built: `make test` builds it first"
+    );
+    path
+}
+
+/// A disc of the class's colour, a little larger with every number, as PNG.
+fn picture(class: usize, number: usize) -> Vec<u8> {
+    let radius = 12 + number as i64;
+    let image = image::RgbImage::from_fn(64, 64, |x, y| {
+        let (x, y) = (i64::from(x) - 32, i64::from(y) - 32);
+        let mut pixel = [230; 3];
+        if x * x + y * y < radius * radius {
+            pixel = [20; 3];
+            pixel[class] = 220;
+        }
+        image::Rgb(pixel)
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
+    let mut house = House::open();
+    for class in 0..CLASSES {
+        for number in 0..EACH {
+            let name = format!("pictures/class {class}/{number:02}.png");
+            house.file(&name, &picture(class, number));
+        }
+    }
+    let pictures = house.folder.path().join("pictures");
+    let weights = published_weights();
+    let arch = "efficientnet-lite0";
+    house.json(&[
+        "backbone",
+        "add",
+        "lite0",
+        "--arch",
+        arch,
+        "--weights",
+        text(&weights),
+    ]);
+    house.json(&[
+        "dataset",
+        "add",
+        "discs",
+        text(&pictures),
+        "--image-size",
+        "64",
+    ]);
+
+    let grid = house.train(GRID);
+    assert_eq!(grid.len(), 2);
+    for trial in &grid {
+        assert_eq!(trial["state"], "completed", "{trial}");
+        assert_eq!(trial["last_epoch"], 6, "{trial}");
+        assert_eq!(trial["environment"]["world_size"], "1", "{trial}");
+        assert_eq!(
+            trial["environment"]["libtorch"],
+            ffi::torch_version(),
+            "{trial}"
+        );
+    }
+    let two = house.train(TWO_RANKS);
+    assert_eq!(two.len(), 1);
+    assert_eq!(two[0]["state"], "completed", "{}", two[0]);
+    assert_eq!(two[0]["environment"]["world_size"], "2", "{}", two[0]);
+
+    let pulled = house.folder.path().join("pulled");
+    house.json(&["model", "pull", "discs@champion", text(&pulled)]);
+    assert!(pulled.join("model.safetensors").exists());
+    house.json(&["model", "verify", text(&pulled)]);
+    // Colours this plain are told apart by a network that has learnt at all.
+    for class in 0..CLASSES {
+        let path = pictures.join(format!("class {class}/00.png"));
+        let answer = house.json(&["predict", "discs@champion", text(&path)]);
+        let classes = answer["pictures"][0]["classes"].as_array().unwrap();
+        assert_eq!(classes[0]["label"], format!("class {class}"), "{answer}");
+        let sum: f64 = classes
+            .iter()
+            .map(|class| class["probability"].as_f64().unwrap())
+            .sum();
+        assert!((sum - 1.0).abs() < 1e-5, "{answer}");
+    }
+
+    let pid = house.up.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(house.up.wait().unwrap().code(), Some(0), "{}", house.log());
+}
