@@ -7,18 +7,14 @@ mod keys;
 
 pub use keys::KEYS;
 
+use pomona_daemon::{Table, Value, bad, check_log};
 use pomona_domain::{Code, Fault};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use toml::{Table, Value};
+use std::path::PathBuf;
 
 use crate::args::ServeArgs;
-use keys::Key;
-
-/// Every variable of ours begins with this.
-pub const ENV_PREFIX: &str = "POMONA_COORDINATOR_";
 
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,12 +87,8 @@ pub struct LogSection {
 impl Config {
     /// The effective configuration of this process.
     pub fn load(args: &ServeArgs) -> Result<Self, Fault> {
-        let file = match &args.common.config {
-            Some(path) => read(path)?,
-            None => Table::new(),
-        };
-        let environment = std::env::vars().filter(|(name, _)| name.starts_with(ENV_PREFIX));
-        Self::layered(&file, environment.collect(), args)
+        let file = pomona_daemon::read(args.common.config.as_deref())?;
+        Self::layered(&file, KEYS.environment()?, args)
     }
 
     /// Lays environment and flags over `file`.
@@ -105,28 +97,7 @@ impl Config {
         environment: BTreeMap<String, String>,
         args: &ServeArgs,
     ) -> Result<Self, Fault> {
-        let mut values = defaults();
-        for (path, value) in leaves(file, "") {
-            let key = find(&path)?;
-            put(&mut values, key.path, checked(key, value)?);
-        }
-        for (name, text) in environment {
-            let key = find_variable(&name)?;
-            put(&mut values, key.path, parsed(key, &name, &text)?);
-        }
-        if let Some(listen) = &args.listen {
-            put(&mut values, "listen", Value::String(listen.clone()));
-        }
-        if let Some(folder) = &args.common.data_dir {
-            let text = folder.to_string_lossy().into_owned();
-            put(&mut values, "data_dir", Value::String(text));
-        }
-        if args.insecure_behind_proxy {
-            put(&mut values, "insecure_behind_proxy", Value::Boolean(true));
-        }
-        let config: Self = Value::Table(values)
-            .try_into()
-            .map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        let config: Self = KEYS.layered(file, environment, from_flags(args))?;
         config.validate()?;
         Ok(config)
     }
@@ -148,35 +119,16 @@ impl Config {
         let term = self.scheduler.lease_term_ms;
         if i64::try_from(self.workers.poll_wait_ms).unwrap_or(i64::MAX) * 2 > term {
             return Err(bad(
-                "`workers.poll_wait_ms` must be at most half of `scheduler.lease_term_ms`".into(),
+                "`workers.poll_wait_ms` must be at most half of `scheduler.lease_term_ms`",
             )
             .hint("a worker that polls too rarely loses its leases"));
         }
-        if !matches!(self.log.format.as_str(), "text" | "json") {
-            return Err(bad(format!(
-                "`log.format` is `{}`, it may be `text` or `json`",
-                self.log.format
-            )));
-        }
-        Ok(())
+        check_log(&self.log.format)
     }
 
     /// The address to listen on; refused beyond loopback without the explicit flag.
     pub fn address(&self) -> Result<SocketAddr, Fault> {
-        let address: SocketAddr = self
-            .listen
-            .replace("localhost", "127.0.0.1")
-            .parse()
-            .map_err(|_| {
-                Fault::new(
-                    Code::BadListen,
-                    format!(
-                        "`{}` is not an address of the form `host:port`",
-                        self.listen
-                    ),
-                )
-                .hint("write it like `127.0.0.1:7878`")
-            })?;
+        let address = pomona_daemon::address(&self.listen, "127.0.0.1:7878")?;
         if address.ip().is_loopback() || self.insecure_behind_proxy {
             return Ok(address);
         }
@@ -189,16 +141,13 @@ impl Config {
 
     /// The data folder, `~` resolved.
     pub fn data_dir(&self) -> PathBuf {
-        match self.data_dir.strip_prefix("~/") {
-            Some(rest) => std::env::home_dir().unwrap_or_default().join(rest),
-            None => PathBuf::from(&self.data_dir),
-        }
+        pomona_daemon::folder(&self.data_dir)
     }
 
     /// The database's address.
     pub fn store_url(&self) -> String {
         if self.store.url.is_empty() {
-            format!("sqlite://{}", self.data_dir().join("pomona.db").display())
+            pomona_store::sqlite_url(&self.data_dir().join("pomona.db"))
         } else {
             self.store.url.clone()
         }
@@ -226,12 +175,7 @@ impl Config {
     pub fn render(&self) -> String {
         let mut shown = self.clone();
         shown.store.url = masked(&shown.store.url);
-        let values = Table::try_from(&shown).unwrap_or_default();
-        let leaves: BTreeMap<String, Value> = leaves(&values, "").into_iter().collect();
-        let value = |key: &Key| leaves.get(key.path).map(Value::to_string);
-        keys::written("# The effective configuration.\n", |key| {
-            value(key).unwrap_or_default()
-        })
+        KEYS.render(&shown)
     }
 }
 
@@ -248,127 +192,15 @@ fn masked(url: &str) -> String {
     }
 }
 
-fn read(path: &Path) -> Result<Table, Fault> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Fault::new(
-            Code::LocalFile,
-            format!("cannot read `{}`: {error}", path.display()),
-        )
-    })?;
-    text.parse().map_err(|error: toml::de::Error| {
-        bad(format!(
-            "`{}` is not TOML: {}",
-            path.display(),
-            error.message()
-        ))
-    })
-}
-
-/// All defaults as a table.
-pub fn defaults() -> Table {
-    let mut table = Table::new();
-    for key in KEYS {
-        put(&mut table, key.path, key.default());
-    }
-    table
-}
-
-/// Every value of a table with its dotted path.
-fn leaves(table: &Table, prefix: &str) -> Vec<(String, Value)> {
-    let mut found = Vec::new();
-    for (name, value) in table {
-        let path = if prefix.is_empty() {
-            name.clone()
-        } else {
-            format!("{prefix}.{name}")
-        };
-        match value.as_table() {
-            Some(inner) => found.extend(leaves(inner, &path)),
-            None => found.push((path, value.clone())),
-        }
-    }
-    found
-}
-
-fn put(table: &mut Table, path: &str, value: Value) {
-    match path.split_once('.') {
-        None => {
-            table.insert(path.to_owned(), value);
-        }
-        Some((section, rest)) => {
-            let inner = table
-                .entry(section)
-                .or_insert_with(|| Value::Table(Table::new()));
-            if let Some(inner) = inner.as_table_mut() {
-                put(inner, rest, value);
-            }
-        }
-    }
-}
-
-fn find(path: &str) -> Result<&'static Key, Fault> {
-    KEYS.iter().find(|key| key.path == path).ok_or_else(|| {
-        let fault = bad(format!("`{path}` is not a key of the configuration"));
-        suggest(fault, path, KEYS.iter().map(|key| key.path.to_owned()))
-    })
-}
-
-fn find_variable(name: &str) -> Result<&'static Key, Fault> {
-    KEYS.iter()
-        .find(|key| key.variable() == name)
-        .ok_or_else(|| {
-            let fault = bad(format!(
-                "the variable `{name}` names no key of the configuration"
-            ));
-            suggest(fault, name, KEYS.iter().map(Key::variable))
-        })
-}
-
-fn suggest(fault: Fault, wrong: &str, names: impl Iterator<Item = String>) -> Fault {
-    let near = names
-        .map(|name| (strsim::damerau_levenshtein(wrong, &name), name))
-        .min()
-        .filter(|(distance, _)| *distance <= wrong.len().div_ceil(3));
-    match near {
-        Some((_, name)) => fault.hint(format!("did you mean `{name}`?")),
-        None => fault.hint("`pomona-coordinator check-config` prints every key"),
-    }
-}
-
-/// A value of the file, if its type is the default's.
-fn checked(key: &Key, value: Value) -> Result<Value, Fault> {
-    let wanted = key.default();
-    if value.same_type(&wanted) {
-        return Ok(value);
-    }
-    Err(bad(format!(
-        "`{}` is of type {}, it must be of type {}",
-        key.path,
-        value.type_str(),
-        wanted.type_str()
-    )))
-}
-
-/// A variable's text as the type of the default.
-fn parsed(key: &Key, name: &str, text: &str) -> Result<Value, Fault> {
-    let wanted = key.default();
-    let value = if wanted.is_str() {
-        Some(Value::String(text.to_owned()))
-    } else if wanted.is_integer() {
-        text.parse().ok().map(Value::Integer)
-    } else {
-        text.parse().ok().map(Value::Boolean)
-    };
-    value.ok_or_else(|| {
-        bad(format!(
-            "`{name}` is `{text}`, it must be of type {}",
-            wanted.type_str()
-        ))
-    })
-}
-
-fn bad(message: String) -> Fault {
-    Fault::new(Code::BadConfig, message)
+/// What the flags say.
+fn from_flags(args: &ServeArgs) -> [(&'static str, Option<Value>); 3] {
+    let text = |path: &PathBuf| Value::String(path.to_string_lossy().into_owned());
+    let open = args.insecure_behind_proxy.then_some(Value::Boolean(true));
+    [
+        ("listen", args.listen.clone().map(Value::String)),
+        ("data_dir", args.common.data_dir.as_ref().map(text)),
+        ("insecure_behind_proxy", open),
+    ]
 }
 
 #[cfg(test)]

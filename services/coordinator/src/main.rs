@@ -16,11 +16,9 @@ mod resolve;
 mod serve;
 
 use clap::Parser as _;
-use pomona_domain::error::Blame;
+use pomona_daemon::{ended, say, start_log};
 use pomona_domain::{Code, Fault};
-use std::io::Write as _;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 use args::{BackupArgs, Cli, Command, CommonArgs, ServeArgs};
 use config::Config;
@@ -30,16 +28,7 @@ const THREADS: usize = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(fault) => {
-            complain(&fault);
-            match fault.code.blame() {
-                Blame::Caller => ExitCode::from(1),
-                Blame::Ours => ExitCode::from(2),
-            }
-        }
-    }
+    ended(run(cli.command))
 }
 
 fn run(command: Command) -> Result<(), Fault> {
@@ -51,7 +40,7 @@ fn run(command: Command) -> Result<(), Fault> {
     let done = match command {
         Command::Serve(args) => {
             let config = Config::load(&args)?;
-            start_log(&config)?;
+            start_log(&config.log.filter, &config.log.format)?;
             runtime.block_on(serve::serve(config))
         }
         Command::Migrate(args) => runtime.block_on(migrate(args)),
@@ -90,40 +79,4 @@ async fn backup(args: BackupArgs) -> Result<(), Fault> {
             "bytes": report.bytes,
         })
     ))
-}
-
-fn start_log(config: &Config) -> Result<(), Fault> {
-    let filter = EnvFilter::try_new(&config.log.filter).map_err(|error| {
-        Fault::new(
-            Code::BadConfig,
-            format!("`log.filter` cannot be read: {error}"),
-        )
-    })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    if config.log.format == "json" {
-        log.json().init();
-    } else {
-        log.with_ansi(false).init();
-    }
-    Ok(())
-}
-
-/// Data goes to stdout.
-fn say(text: &str) -> Result<(), Fault> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Fault::new(Code::LocalFile, format!("cannot write to stdout: {error}")))
-}
-
-/// Talk goes to stderr.
-fn complain(fault: &Fault) {
-    let mut err = std::io::stderr().lock();
-    // Nothing is left to do when even that fails.
-    let _ = writeln!(err, "error[{}]: {fault}", fault.code);
-    if let Some(hint) = &fault.hint {
-        let _ = writeln!(err, "hint: {hint}");
-    }
 }

@@ -3,6 +3,7 @@
 use actix_web::dev::{Server, Service as _};
 use actix_web::web::{self, Data};
 use actix_web::{HttpServer, http::header};
+use pomona_daemon::Signals;
 use pomona_domain::{Code, Fault};
 use pomona_store::{Retention, Store, StoreConfig};
 use std::fs::{File, TryLockError};
@@ -11,7 +12,6 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::bus::Bus;
@@ -44,6 +44,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     })?;
     let store = open(&config).await?;
     store.migrate().await?;
+    let mut signals = Signals::listen()?;
     let (stop, stopping) = watch::channel(false);
     let (end, ended) = watch::channel(false);
     let (app, mut engine) = assemble(config, store.clone(), stopping, ended).await?;
@@ -52,10 +53,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     let control = server.handle();
     let serving = tokio::spawn(server);
     let broken = tokio::select! {
-        signal = signaled() => {
-            signal?;
-            None
-        }
+        () = signals.next() => None,
         broken = &mut engine => Some(broken),
     };
     tracing::info!("stopping");
@@ -252,22 +250,4 @@ async fn housekeeping(app: Data<App>) {
             }
         }
     }
-}
-
-async fn signaled() -> Result<(), Fault> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            Fault::new(
-                Code::Internal,
-                format!("cannot listen for signals: {error}"),
-            )
-        })
-    };
-    let mut term = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }

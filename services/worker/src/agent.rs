@@ -10,6 +10,7 @@ mod talk;
 
 use pomona_api::client::Client;
 use pomona_api::v1::workers::{Desired, DesiredLease, Running};
+use pomona_daemon::Signals;
 use pomona_domain::lease::StopKind;
 use pomona_domain::report::{Outcome, ReportBody};
 use pomona_domain::{Code, Fault, Generation, LeaseId, WorkerId};
@@ -19,7 +20,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -107,23 +107,11 @@ pub async fn run(config: Config) -> Result<(), Fault> {
 
 /// Counts SIGTERM and SIGINT.
 fn signals() -> Result<watch::Receiver<u32>, Fault> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            Fault::new(
-                Code::Internal,
-                format!("cannot listen for signals: {error}"),
-            )
-        })
-    };
-    let mut term = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut signals = Signals::listen()?;
     let (asked, stop) = watch::channel(0);
     tokio::spawn(async move {
         loop {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            signals.next().await;
             asked.send_modify(|asked| *asked += 1);
         }
     });

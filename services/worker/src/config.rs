@@ -7,21 +7,19 @@ mod keys;
 #[cfg(test)]
 mod tests;
 
-pub use keys::{KEYS, Key};
+pub use keys::KEYS;
 
 use clap::Args;
+use pomona_daemon::{Table, Value, bad, check_log};
 use pomona_domain::{Code, Fault};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use toml::{Table, Value};
 
 use crate::watch::Limits;
 
-/// Every variable of ours begins with this.
-pub const ENV_PREFIX: &str = "POMONA_WORKER_";
 /// The trainer's program when none is named.
 pub const TRAINER: &str = "pomona-trainer";
 
@@ -132,12 +130,8 @@ pub struct LogSection {
 impl Config {
     /// The effective configuration of this process.
     pub fn load(flags: &Flags) -> Result<Self, Fault> {
-        let file = match &flags.config {
-            Some(path) => read(path)?,
-            None => Table::new(),
-        };
-        let environment = std::env::vars().filter(|(name, _)| name.starts_with(ENV_PREFIX));
-        Self::layered(&file, environment.collect(), flags)
+        let file = pomona_daemon::read(flags.config.as_deref())?;
+        Self::layered(&file, KEYS.environment()?, flags)
     }
 
     /// Lays environment and flags over `file`.
@@ -146,21 +140,7 @@ impl Config {
         environment: BTreeMap<String, String>,
         flags: &Flags,
     ) -> Result<Self, Fault> {
-        let mut values = defaults();
-        for (path, value) in leaves(file, "") {
-            let key = find(&path)?;
-            put(&mut values, key.path, checked(key, value)?);
-        }
-        for (name, text) in environment {
-            let key = find_variable(&name)?;
-            put(&mut values, key.path, parsed(key, &name, &text)?);
-        }
-        for (path, value) in from_flags(flags) {
-            put(&mut values, path, value);
-        }
-        let config: Self = Value::Table(values)
-            .try_into()
-            .map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        let config: Self = KEYS.layered(file, environment, from_flags(flags))?;
         config.validate()?;
         Ok(config)
     }
@@ -182,12 +162,7 @@ impl Config {
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(bad(format!("`{key}` must be above 0")));
         }
-        if !matches!(self.log.format.as_str(), "text" | "json") {
-            let format = &self.log.format;
-            return Err(bad(format!(
-                "`log.format` is `{format}`, it may be `text` or `json`"
-            )));
-        }
+        check_log(&self.log.format)?;
         self.labels().map(|_| ())
     }
 
@@ -196,22 +171,12 @@ impl Config {
         if self.listen.is_empty() {
             return Ok(None);
         }
-        let listen = self.listen.replace("localhost", "127.0.0.1");
-        listen.parse().map(Some).map_err(|_| {
-            let message = format!(
-                "`{}` is not an address of the form `host:port`",
-                self.listen
-            );
-            Fault::new(Code::BadListen, message).hint("write it like `127.0.0.1:7879`")
-        })
+        pomona_daemon::address(&self.listen, "127.0.0.1:7879").map(Some)
     }
 
     /// The data folder, `~` resolved.
     pub fn data_dir(&self) -> PathBuf {
-        match self.data_dir.strip_prefix("~/") {
-            Some(rest) => std::env::home_dir().unwrap_or_default().join(rest),
-            None => PathBuf::from(&self.data_dir),
-        }
+        pomona_daemon::folder(&self.data_dir)
     }
 
     /// The name, or the host's.
@@ -300,7 +265,7 @@ impl Config {
 
     /// The effective configuration as TOML.
     pub fn render(&self) -> String {
-        toml::to_string(self).unwrap_or_default()
+        KEYS.render(self)
     }
 }
 
@@ -310,129 +275,15 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-fn from_flags(flags: &Flags) -> Vec<(&'static str, Value)> {
+/// What the flags say.
+fn from_flags(flags: &Flags) -> [(&'static str, Option<Value>); 6] {
     let text = |path: &PathBuf| Value::String(path.to_string_lossy().into_owned());
-    let values = [
+    [
         ("server", flags.server.clone().map(Value::String)),
         ("name", flags.name.clone().map(Value::String)),
         ("slots.count", flags.slots.map(|n| Value::Integer(n.into()))),
         ("listen", flags.listen.clone().map(Value::String)),
         ("data_dir", flags.data_dir.as_ref().map(text)),
         ("trainer.program", flags.trainer.as_ref().map(text)),
-    ];
-    let given = values.into_iter();
-    given
-        .filter_map(|(path, value)| Some((path, value?)))
-        .collect()
-}
-
-fn read(path: &Path) -> Result<Table, Fault> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Fault::new(
-            Code::LocalFile,
-            format!("cannot read `{}`: {error}", path.display()),
-        )
-    })?;
-    text.parse().map_err(|error: toml::de::Error| {
-        bad(format!(
-            "`{}` is not TOML: {}",
-            path.display(),
-            error.message()
-        ))
-    })
-}
-
-/// All defaults as a table.
-pub fn defaults() -> Table {
-    let mut table = Table::new();
-    for key in KEYS {
-        put(&mut table, key.path, key.default());
-    }
-    table
-}
-
-/// Every value of a table with its dotted path.
-fn leaves(table: &Table, prefix: &str) -> Vec<(String, Value)> {
-    let mut found = Vec::new();
-    for (name, value) in table {
-        let path = if prefix.is_empty() {
-            name.clone()
-        } else {
-            format!("{prefix}.{name}")
-        };
-        match value.as_table() {
-            Some(inner) => found.extend(leaves(inner, &path)),
-            None => found.push((path, value.clone())),
-        }
-    }
-    found
-}
-
-fn put(table: &mut Table, path: &str, value: Value) {
-    match path.split_once('.') {
-        None => {
-            table.insert(path.to_owned(), value);
-        }
-        Some((section, rest)) => {
-            let inner = table
-                .entry(section)
-                .or_insert_with(|| Value::Table(Table::new()));
-            if let Some(inner) = inner.as_table_mut() {
-                put(inner, rest, value);
-            }
-        }
-    }
-}
-
-fn find(path: &str) -> Result<&'static Key, Fault> {
-    KEYS.iter().find(|key| key.path == path).ok_or_else(|| {
-        bad(format!("`{path}` is not a key of the configuration"))
-            .hint("`pomona-worker check-config` prints every key")
-    })
-}
-
-fn find_variable(name: &str) -> Result<&'static Key, Fault> {
-    KEYS.iter()
-        .find(|key| key.variable() == name)
-        .ok_or_else(|| {
-            bad(format!(
-                "the variable `{name}` names no key of the configuration"
-            ))
-            .hint("`pomona-worker check-config` prints every key")
-        })
-}
-
-/// A value of the file, if its type is the default's.
-fn checked(key: &Key, value: Value) -> Result<Value, Fault> {
-    let wanted = key.default();
-    if value.same_type(&wanted) {
-        return Ok(value);
-    }
-    let (is, must) = (value.type_str(), wanted.type_str());
-    Err(bad(format!(
-        "`{}` is of type {is}, it must be of type {must}",
-        key.path
-    )))
-}
-
-/// A variable's text as the type of the default.
-fn parsed(key: &Key, name: &str, text: &str) -> Result<Value, Fault> {
-    let wanted = key.default();
-    let value = if wanted.is_str() {
-        Some(Value::String(text.to_owned()))
-    } else if wanted.is_integer() {
-        text.parse().ok().map(Value::Integer)
-    } else {
-        text.parse().ok().map(Value::Boolean)
-    };
-    value.ok_or_else(|| {
-        bad(format!(
-            "`{name}` is `{text}`, it must be of type {}",
-            wanted.type_str()
-        ))
-    })
-}
-
-fn bad(message: String) -> Fault {
-    Fault::new(Code::BadConfig, message)
+    ]
 }

@@ -1,7 +1,7 @@
 //! `pomona-worker`: the agent of Pomona on one machine.
 
 use clap::{Parser, Subcommand};
-use pomona_domain::error::Blame;
+use pomona_daemon::{ended, say, start_log};
 use pomona_domain::{Code, Fault};
 use pomona_worker::config::{Config, Flags};
 use pomona_worker::process::EXIT_NO_PROGRAM;
@@ -10,7 +10,6 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
 
 /// The worker of Pomona: runs trainers on this machine's slots as the coordinator says.
 #[derive(Debug, Parser)]
@@ -48,14 +47,7 @@ fn main() -> ExitCode {
             Config::load(&flags).and_then(|config| say(&config.render()))
         }
     };
-    let Err(fault) = done else {
-        return ExitCode::SUCCESS;
-    };
-    complain(&fault);
-    match fault.code.blame() {
-        Blame::Caller => ExitCode::from(1),
-        Blame::Ours => ExitCode::from(2),
-    }
+    ended(done)
 }
 
 fn rank(parent: u32, program: &[OsString]) -> ExitCode {
@@ -69,7 +61,7 @@ fn rank(parent: u32, program: &[OsString]) -> ExitCode {
 /// One thread, the main one: ranks die with the thread that started them.
 fn run(flags: &Flags) -> Result<(), Fault> {
     let config = Config::load(flags)?;
-    start_log(&config)?;
+    start_log(&config.log.filter, &config.log.format)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -78,40 +70,4 @@ fn run(flags: &Flags) -> Result<(), Fault> {
     // A disk that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     done
-}
-
-fn start_log(config: &Config) -> Result<(), Fault> {
-    let filter = EnvFilter::try_new(&config.log.filter).map_err(|error| {
-        Fault::new(
-            Code::BadConfig,
-            format!("`log.filter` cannot be read: {error}"),
-        )
-    })?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false);
-    if config.log.format == "json" {
-        log.json().init();
-    } else {
-        log.with_ansi(false).init();
-    }
-    Ok(())
-}
-
-/// Data goes to stdout.
-fn say(text: &str) -> Result<(), Fault> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|error| Fault::new(Code::LocalFile, format!("cannot write to stdout: {error}")))
-}
-
-/// Talk goes to stderr.
-fn complain(fault: &Fault) {
-    let mut err = std::io::stderr().lock();
-    // Nothing is left to do when even that fails.
-    let _ = writeln!(err, "error[{}]: {fault}", fault.code);
-    if let Some(hint) = &fault.hint {
-        let _ = writeln!(err, "hint: {hint}");
-    }
 }

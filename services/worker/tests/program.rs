@@ -4,8 +4,10 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -97,9 +99,18 @@ fn check_config_prints_every_key_and_refuses_unknown_ones() {
         text.contains("count = 3") && text.contains("trainer_lines_per_s = 200"),
         "{text}"
     );
+    let annotated = "\n# POMONA_WORKER_SLOTS_COUNT\ncount = 3\n";
+    assert!(text.contains(annotated), "{text}");
     let mut command = worker(&["check-config"]);
     let output = command.env("POMONA_WORKER_SLOT", "1").output().unwrap();
     assert!(refusal(&output).1.starts_with("error[E0901]"));
+    // Only a variable of ours has to be text.
+    let odd = OsStr::from_bytes(b"\xff");
+    let mut command = worker(&["check-config"]);
+    let output = command.env("POMONA_WORKER_NAME", odd).output().unwrap();
+    assert!(refusal(&output).1.starts_with("error[E0901]"));
+    let mut command = worker(&["check-config"]);
+    assert!(command.env("OTHER", odd).output().unwrap().status.success());
 }
 
 /// Ends with the test.

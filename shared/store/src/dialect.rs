@@ -2,6 +2,7 @@
 //!
 //! Everything else is built by sea-query and means the same on SQLite and PostgreSQL.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,6 +30,21 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 const READERS: u32 = 4;
 /// Statements that stay prepared on a connection.
 const STATEMENTS: usize = 256;
+
+/// The address of a database that is a file: what would end or change its path is encoded.
+pub fn sqlite_url(file: &Path) -> String {
+    // A name that begins with `file:` would be an address to SQLite itself.
+    let file = Path::new(".").join(file);
+    let mut url = String::from("sqlite://");
+    for byte in file.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(byte) {
+            url.push(char::from(*byte));
+        } else {
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    url
+}
 
 /// A connection for the writer, and some that cannot write.
 pub async fn connect(url: &str) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {

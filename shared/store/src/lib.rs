@@ -48,6 +48,7 @@ pub use blobs::{
     MAX_TEXT_BLOB,
 };
 pub use commit::Batch;
+pub use dialect::sqlite_url;
 pub use error::StoreError;
 pub use idempotency::Answer;
 pub use logs::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER, LogRow, NewLogRow};

@@ -60,6 +60,14 @@ impl PageRequest {
             .transpose()
     }
 
+    /// The token as a step: 0 or more, and no more than a column holds.
+    pub(crate) fn token_step(&self) -> Result<Option<i64>, StoreError> {
+        match self.token::<i64>()? {
+            Some(step) if step < 0 => Err(bad_token(&step.to_string())),
+            step => Ok(step),
+        }
+    }
+
     /// The token as a number and a text (`17.name`).
     pub(crate) fn token_pair(&self) -> Result<Option<(i64, String)>, StoreError> {
         self.token

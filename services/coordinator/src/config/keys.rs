@@ -1,42 +1,15 @@
 //! Every key, said once.
 
-use toml::Value;
+use pomona_daemon::{Key, Keys, key};
 
-use super::ENV_PREFIX;
+/// Every key of the coordinator.
+pub const KEYS: Keys = Keys {
+    prefix: "POMONA_COORDINATOR_",
+    program: "pomona-coordinator",
+    all: ALL,
+};
 
-/// One key of the configuration.
-#[derive(Debug)]
-pub struct Key {
-    /// Dotted path.
-    pub path: &'static str,
-    /// Its default, as TOML.
-    pub default: &'static str,
-    /// One sentence.
-    pub doc: &'static str,
-}
-
-impl Key {
-    /// The environment variable that sets it.
-    pub fn variable(&self) -> String {
-        format!("{ENV_PREFIX}{}", self.path.to_uppercase().replace('.', "_"))
-    }
-
-    /// Its default as a value.
-    pub fn default(&self) -> Value {
-        let line = format!("x = {}", self.default);
-        line.parse::<toml::Table>()
-            .ok()
-            .and_then(|mut table| table.remove("x"))
-            .unwrap_or_else(|| Value::String(String::new()))
-    }
-}
-
-const fn key(path: &'static str, default: &'static str, doc: &'static str) -> Key {
-    Key { path, default, doc }
-}
-
-/// Every key; sections stand together.
-pub const KEYS: &[Key] = &[
+const ALL: &[Key] = &[
     key(
         "listen",
         "\"127.0.0.1:7878\"",
@@ -145,28 +118,3 @@ pub const KEYS: &[Key] = &[
     ),
     key("log.format", "\"text\"", "`text` or `json`."),
 ];
-
-/// Every key with its variable, its sentence and a value, as TOML.
-pub fn written(head: &str, value: impl Fn(&Key) -> String) -> String {
-    use std::fmt::Write as _;
-    let mut text = head.to_owned();
-    let mut section = "";
-    for key in KEYS {
-        let (here, name) = key.path.split_once('.').unwrap_or(("", key.path));
-        if here != section {
-            section = here;
-            let _ = write!(text, "\n[{section}]");
-        }
-        let (doc, variable) = (key.doc, key.variable());
-        let _ = write!(text, "\n# {doc}\n# {variable}\n{name} = {}\n", value(key));
-    }
-    text
-}
-
-/// `config/coordinator.toml`: every key with its default, variable and sentence.
-#[cfg(test)]
-pub fn file() -> String {
-    let head = "# The coordinator's configuration: every key with its default.\n\
-                # Flags go before variables, variables before this file. Unknown keys are refused.\n";
-    written(head, |key| key.default.to_owned())
-}

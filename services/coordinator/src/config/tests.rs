@@ -1,5 +1,7 @@
 //! Layers, refusals and the file in `config/`.
 
+use std::path::Path;
+
 use super::*;
 
 fn load(file: &str, environment: &[(&str, &str)], args: &ServeArgs) -> Result<Config, Fault> {
@@ -14,9 +16,9 @@ fn load(file: &str, environment: &[(&str, &str)], args: &ServeArgs) -> Result<Co
 fn the_file_in_config_says_every_key_with_its_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/coordinator.toml");
     let text = std::fs::read_to_string(path).unwrap();
-    assert_eq!(text, keys::file());
+    assert_eq!(text, KEYS.file());
     let table: Table = text.parse().unwrap();
-    assert_eq!(table, defaults());
+    assert_eq!(table, KEYS.defaults());
 }
 
 #[test]
@@ -24,6 +26,8 @@ fn the_defaults_are_a_valid_configuration() {
     let config = load("", &[], &ServeArgs::default()).unwrap();
     assert_eq!(config.scheduler(), pomona_scheduler::Config::default());
     assert_eq!(config.address().unwrap().port(), 7878);
+    let again = load(&config.render(), &[], &ServeArgs::default()).unwrap();
+    assert_eq!(again, config, "what is printed can be read");
 }
 
 #[test]

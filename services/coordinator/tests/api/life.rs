@@ -122,6 +122,17 @@ async fn the_schema_is_brought_up_to_date_without_serving() {
     }
 }
 
+#[test]
+fn a_data_folder_may_have_any_name() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("a b%20c?d#e");
+    let migrated = run(&["migrate", "--data-dir", data.to_str().unwrap()]);
+    assert!(migrated.status.success(), "{}", told(&migrated));
+    assert!(data.join("pomona.db").is_file());
+    let names = std::fs::read_dir(home.path()).unwrap().count();
+    assert_eq!(names, 1, "nothing was made beside it");
+}
+
 #[tokio::test]
 async fn it_is_small_at_rest() {
     let house = House::open().await;

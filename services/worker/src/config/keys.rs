@@ -1,42 +1,15 @@
 //! Every key, said once.
 
-use toml::Value;
+use pomona_daemon::{Key, Keys, key};
 
-use super::ENV_PREFIX;
+/// Every key of the worker.
+pub const KEYS: Keys = Keys {
+    prefix: "POMONA_WORKER_",
+    program: "pomona-worker",
+    all: ALL,
+};
 
-/// One key of the configuration.
-#[derive(Debug)]
-pub struct Key {
-    /// Dotted path.
-    pub path: &'static str,
-    /// Its default, as TOML.
-    pub default: &'static str,
-    /// One sentence.
-    pub doc: &'static str,
-}
-
-impl Key {
-    /// The environment variable that sets it.
-    pub fn variable(&self) -> String {
-        format!("{ENV_PREFIX}{}", self.path.to_uppercase().replace('.', "_"))
-    }
-
-    /// Its default as a value.
-    pub fn default(&self) -> Value {
-        let line = format!("x = {}", self.default);
-        line.parse::<toml::Table>()
-            .ok()
-            .and_then(|mut table| table.remove("x"))
-            .unwrap_or_else(|| Value::String(String::new()))
-    }
-}
-
-const fn key(path: &'static str, default: &'static str, doc: &'static str) -> Key {
-    Key { path, default, doc }
-}
-
-/// Every key; sections stand together.
-pub const KEYS: &[Key] = &[
+const ALL: &[Key] = &[
     key(
         "server",
         "\"http://127.0.0.1:7878\"",
@@ -129,29 +102,3 @@ pub const KEYS: &[Key] = &[
         "Lines of a trainer's stderr that are forwarded in a second; the rest is counted and dropped.",
     ),
 ];
-
-/// `config/worker.toml`: every key with its default, variable and sentence.
-#[cfg(test)]
-pub fn file() -> String {
-    use std::fmt::Write as _;
-    let mut text = String::from(
-        "# The worker's configuration: every key with its default.\n\
-         # Flags go before variables, variables before this file. Unknown keys are refused.\n",
-    );
-    let mut section = "";
-    for key in KEYS {
-        let (here, name) = key.path.split_once('.').unwrap_or(("", key.path));
-        if here != section {
-            section = here;
-            let _ = write!(text, "\n[{section}]");
-        }
-        let _ = write!(
-            text,
-            "\n# {}\n# {}\n{name} = {}\n",
-            key.doc,
-            key.variable(),
-            key.default
-        );
-    }
-    text
-}

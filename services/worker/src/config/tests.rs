@@ -14,9 +14,9 @@ fn load(file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Confi
 fn the_file_in_config_says_every_key_with_its_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/worker.toml");
     let text = std::fs::read_to_string(path).unwrap();
-    assert_eq!(text, keys::file());
+    assert_eq!(text, KEYS.file());
     let table: Table = text.parse().unwrap();
-    assert_eq!(table, defaults());
+    assert_eq!(table, KEYS.defaults());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How the connections are set up: what is acknowledged must be on disk.
 
-use super::{BUSY_TIMEOUT, connect, is_disk_full};
+use super::{BUSY_TIMEOUT, connect, is_disk_full, sqlite_url};
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement, TransactionTrait as _};
 
 async fn pragma(conn: &impl sea_orm::ConnectionTrait, name: &str) -> String {
@@ -13,9 +13,39 @@ async fn pragma(conn: &impl sea_orm::ConnectionTrait, name: &str) -> String {
 
 async fn connections(folder: &tempfile::TempDir) -> (DatabaseConnection, DatabaseConnection) {
     let path = folder.path().join("pomona.db");
-    connect(&format!("sqlite://{}", path.display()))
-        .await
-        .unwrap()
+    connect(&sqlite_url(&path)).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_database_lies_where_its_path_says_whatever_its_letters() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let home = tempfile::tempdir().unwrap();
+    for name in [
+        "plain",
+        "a b%20c?d#e",
+        "blüte 花",
+        "%",
+        "?mode=memory",
+        ":memory:",
+    ] {
+        let folder = home.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let file = folder.join("pomona.db");
+        let (writer, readers) = connect(&sqlite_url(&file)).await.unwrap();
+        writer
+            .execute_unprepared("CREATE TABLE t (a)")
+            .await
+            .unwrap();
+        readers.execute_unprepared("SELECT a FROM t").await.unwrap();
+        assert!(file.is_file(), "{name}");
+    }
+    let names = std::fs::read_dir(home.path()).unwrap().count();
+    assert_eq!(names, 6, "nothing was made beside them");
+    let relative = sqlite_url(std::path::Path::new("file:a/b.db"));
+    assert_eq!(relative, "sqlite://./file%3Aa/b.db");
+    // Text is all that SQLite takes: another file must not stand in for it.
+    let odd = home.path().join(std::ffi::OsStr::from_bytes(b"\xff.db"));
+    assert!(connect(&sqlite_url(&odd)).await.is_err());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
 
 use crate::commit::subject;
-use crate::rows::{decode, docs, signed, unsigned};
+use crate::rows::{decode, docs, unsigned};
 use crate::{Page, PageRequest, Store, StoreError};
 
 impl Store {
@@ -34,8 +34,8 @@ impl Store {
             .and_where(Expr::col(Observations::TrialId).eq(trial.to_string()))
             .order_by(Observations::Step, Order::Asc)
             .limit(limit + 1);
-        if let Some(step) = page.token::<u64>()? {
-            query.and_where(Expr::col(Observations::Step).gt(signed(step)));
+        if let Some(step) = page.token_step()? {
+            query.and_where(Expr::col(Observations::Step).gt(step));
         }
         let mut observations = Vec::new();
         for row in self.readers.query_all(&query).await? {
