@@ -214,10 +214,15 @@ def farewell(summary: dict, trials: list, keep: Path) -> None:
     print(f"  a test photograph    {summary['prediction']['file']} → {summary['prediction']['label']} ({summary['prediction']['probability']:.0%})")
     print(f"\n  summary: {(OUT / 'summary.json').relative_to(ROOT)}")
     title("What to try next")
-    print(f"  {POMONA.relative_to(ROOT) if POMONA.is_relative_to(ROOT) else POMONA} up                    a coordinator and a worker of your own, then in another terminal:")
-    print("  pomona dataset add mine ~/pictures      a folder with one sub-folder per class")
-    print("  pomona experiment preview config/examples/first-experiment.yaml")
-    print("  pomona explain model tux@champion       why this version is the champion")
+    program = POMONA.relative_to(ROOT) if POMONA.is_relative_to(ROOT) else POMONA
+    print(f"  {program.parent} holds the programs: put it on your PATH, then")
+    for command, why in [
+        ("pomona up", "a coordinator and a worker of your own; then, in another terminal:"),
+        ("pomona dataset add mine ~/pictures", "a folder with one sub-folder per class"),
+        ("pomona experiment preview config/examples/first-experiment.yaml", "what a grid would cost"),
+    ]:
+        print(f"    {command:<66} {DIM}{why}{END}")
+    print(f"    pomona model verify {keep.relative_to(ROOT)} --digest {model['digest']}")
 
 
 def baseline(session: Session, trials: list) -> dict:
