@@ -1,8 +1,8 @@
 //! The only place that prints. Data goes to stdout, talk and errors to stderr; colour only where a
-//! person looks; a reader that goes away ends the program quietly.
+//! person looks; a reader that goes away ends the program quietly, unless it has more to do.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pomona_domain::Fault;
+use pomona_domain::{Code, Fault};
 use serde::Serialize;
 use serde_json::json;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -70,6 +70,8 @@ pub struct Printer {
     err: Style,
     err_is_terminal: bool,
     out_is_terminal: bool,
+    /// A reader that goes away does not end the program.
+    undaunted: bool,
 }
 
 impl Printer {
@@ -95,6 +97,15 @@ impl Printer {
             err: style(err_is_terminal),
             err_is_terminal,
             out_is_terminal,
+            undaunted: false,
+        }
+    }
+
+    /// For a program that is needed when nobody reads any more.
+    pub fn undaunted(self) -> Self {
+        Self {
+            undaunted: true,
+            ..self
         }
     }
 
@@ -135,14 +146,13 @@ impl Printer {
     }
 
     /// Data that has only one form, with a line's end.
-    #[expect(clippy::unused_self, reason = "who prints has a printer")]
     pub fn text(&self, text: &str) {
         let end = if text.is_empty() || text.ends_with('\n') {
             ""
         } else {
             "\n"
         };
-        emit(&mut std::io::stdout().lock(), &format!("{text}{end}"));
+        self.emit(&mut std::io::stdout().lock(), &format!("{text}{end}"));
     }
 
     /// One line of JSON now, for a reader that waits for it.
@@ -163,14 +173,21 @@ impl Printer {
     /// Talk.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            emit(&mut std::io::stderr().lock(), &format!("{text}\n"));
+            self.emit(&mut std::io::stderr().lock(), &format!("{text}\n"));
         }
     }
 
     /// A warning: talk that is said even when it is to be quiet.
     pub fn warn(&self, text: &str) {
         let label = self.err.yellow("warning");
-        emit(&mut std::io::stderr().lock(), &format!("{label}: {text}\n"));
+        self.emit(&mut std::io::stderr().lock(), &format!("{label}: {text}\n"));
+    }
+
+    /// What stands in the way of what was asked for, with what the reader can do.
+    pub fn warning(&self, fault: &Fault) {
+        let label = self.err.yellow(&format!("warning[{}]", fault.code));
+        let text = labelled(&label, fault, self.err);
+        self.emit(&mut std::io::stderr().lock(), &text);
     }
 
     /// An error, with what the reader can do.
@@ -181,7 +198,18 @@ impl Printer {
             }
             Format::Table => fault_text(fault, self.err),
         };
-        emit(&mut std::io::stderr().lock(), &text);
+        // The exit status tells of it even when nobody reads.
+        let _ = write(&mut std::io::stderr().lock(), &text);
+    }
+
+    /// A reader that went away is no error; any other failure to write ends the program as ours.
+    fn emit(&self, stream: &mut impl Write, text: &str) {
+        match write(stream, text).map_err(|error| error.kind()) {
+            Ok(()) => {}
+            Err(ErrorKind::BrokenPipe) if self.undaunted => {}
+            Err(ErrorKind::BrokenPipe) => std::process::exit(0),
+            Err(_) => std::process::exit(2),
+        }
     }
 
     /// A bar over bytes. It shows nothing when nobody looks.
@@ -228,16 +256,18 @@ impl Printer {
 
 /// ``error[E0203]: …`` and ``hint: …``.
 fn fault_text(fault: &Fault, style: Style) -> String {
-    let label = style.red(&format!("error[{}]", fault.code));
-    let mut text = format!("{label}: {}\n", fault.message);
-    if let Some(hint) = &fault.hint {
-        let label = style.green("hint");
-        text += &label;
-        text += ": ";
-        text += hint;
-        text.push('\n');
-    }
-    text
+    labelled(&style.red(&format!("error[{}]", fault.code)), fault, style)
+}
+
+fn labelled(label: &str, fault: &Fault, style: Style) -> String {
+    let hint = fault.hint.clone().unwrap_or_else(|| more(fault.code));
+    let message = &fault.message;
+    format!("{label}: {message}\n{}: {hint}\n", style.green("hint"))
+}
+
+/// What to do about a fault that has no hint of its own.
+fn more(code: Code) -> String {
+    format!("`pomona explain {code}` has the long story")
 }
 
 fn template(text: &str) -> ProgressStyle {
@@ -254,18 +284,9 @@ fn console_width(is_terminal: bool) -> u16 {
         .map_or(PLAIN_WIDTH, |(width, _)| width.0.clamp(40, MAX_WIDTH))
 }
 
-/// A reader that went away is no error; any other failure to write ends the program as ours.
-fn emit(stream: &mut impl Write, text: &str) {
-    let written = stream
-        .write_all(text.as_bytes())
-        .and_then(|()| stream.flush());
-    if let Err(error) = written {
-        std::process::exit(if error.kind() == ErrorKind::BrokenPipe {
-            0
-        } else {
-            2
-        });
-    }
+fn write(stream: &mut impl Write, text: &str) -> std::io::Result<()> {
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Tables and cards: rows in, text out. Two spaces between columns, no lines.
 
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Row, Table};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Row, Table, Width,
+};
 
 use crate::printer::Style;
 
@@ -190,16 +192,38 @@ fn blank(style: Style) -> Table {
     table
 }
 
-/// Columns stand two apart, lines do not end in blanks.
+/// Columns stand two apart, words (and ids) are whole, lines do not end in blanks.
 fn tidy(table: &mut Table) -> String {
-    for (index, column) in table.column_iter_mut().enumerate() {
+    let widths: Vec<ColumnConstraint> = (0..table.column_count())
+        .map(|index| narrowest(table, index))
+        .collect();
+    for (index, (column, width)) in table.column_iter_mut().zip(widths).enumerate() {
         column.set_padding((if index == 0 { 0 } else { GAP as u16 }, 0));
+        column.set_constraint(width);
     }
     let lines: Vec<String> = table
         .lines()
         .map(|line| line.trim_end().to_owned())
         .collect();
     lines.join("\n") + "\n"
+}
+
+/// A column is as wide as its longest word at least, even where the terminal is too narrow for it:
+/// an id that is broken cannot be handed back.
+fn narrowest(table: &Table, index: usize) -> ColumnConstraint {
+    let header = table.header().and_then(|row| row.cell_iter().nth(index));
+    let rows = table
+        .row_iter()
+        .filter_map(|row| row.cell_iter().nth(index));
+    let texts: Vec<String> = header.into_iter().chain(rows).map(Cell::content).collect();
+    if texts.iter().all(|text| !text.contains(' ')) {
+        return ColumnConstraint::ContentWidth;
+    }
+    let words = texts.iter().flat_map(|text| text.split_whitespace());
+    let longest = words.map(|word| word.chars().count()).max().unwrap_or(0);
+    let gap = if index == 0 { 0 } else { GAP };
+    let width = u16::try_from(longest + gap).unwrap_or(u16::MAX);
+    ColumnConstraint::LowerBoundary(Width::Fixed(width))
 }
 
 fn draw(text: &Text) -> Cell {

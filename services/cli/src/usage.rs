@@ -1,7 +1,7 @@
 //! What is said when the command line itself does not parse: help, the version, or a coded error.
 
 use clap::CommandFactory as _;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use pomona_domain::{Code, Fault};
 use std::process::ExitCode;
 
@@ -80,6 +80,12 @@ fn fault(error: &clap::Error, command: &str) -> Fault {
         .filter_map(|line| line.trim().strip_prefix("tip: "))
         .map(|tip| tip.replace('\'', "`"))
         .collect();
+    let argument = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    if kind == ErrorKind::ValueValidation
+        && argument.is_some_and(|argument| argument.starts_with("--split "))
+    {
+        return Fault::new(Code::BadSplit, message).hint("for example `--split 60/20/20`");
+    }
     let fault = Fault::new(Code::BadRequest, message);
     if tips.is_empty() {
         fault.hint(format!("`{command} --help` has examples"))

@@ -7,6 +7,8 @@ mod harness;
 mod processes;
 #[path = "house/refusals.rs"]
 mod refusals;
+#[path = "house/shown.rs"]
+mod shown;
 #[path = "house/up.rs"]
 mod up;
 #[path = "house/verbs.rs"]

@@ -16,6 +16,11 @@ use std::path::PathBuf;
 
 use crate::args::ServeArgs;
 
+/// The database in the data folder.
+pub const DATABASE: &str = "pomona.db";
+/// The folder of blobs in the data folder.
+pub const BLOBS: &str = "blobs";
+
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -146,16 +151,21 @@ impl Config {
 
     /// The database's address.
     pub fn store_url(&self) -> String {
-        if self.store.url.is_empty() {
-            pomona_store::sqlite_url(&self.data_dir().join("pomona.db"))
-        } else {
+        if self.has_url() {
             self.store.url.clone()
+        } else {
+            pomona_store::sqlite_url(&self.data_dir().join(DATABASE))
         }
+    }
+
+    /// Whether the database is another one than the file in the data folder.
+    pub fn has_url(&self) -> bool {
+        !self.store.url.is_empty()
     }
 
     /// The folder of blobs.
     pub fn blobs_dir(&self) -> PathBuf {
-        self.data_dir().join("blobs")
+        self.data_dir().join(BLOBS)
     }
 
     /// Terms and limits of the scheduler.

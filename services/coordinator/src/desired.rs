@@ -140,7 +140,6 @@ impl Writer<'_> {
         let trial = trial.ok_or_else(|| gone("trial", &id.to_string()))?;
         let experiment = self.cluster.experiment(trial.experiment);
         let experiment = experiment.ok_or_else(|| gone("experiment of", &id.to_string()))?;
-        let newest = |kind| self.cluster.checkpoint(id, kind).map(|row| row.digest);
         Ok(DesiredWork::Train {
             trial: id,
             spec: experiment
@@ -148,8 +147,10 @@ impl Writer<'_> {
                 .trial_spec(&trial.hparams, trial.replicate)?,
             data: self.data(experiment).await?,
             backbone: self.backbone(experiment)?,
-            resume: newest(CheckpointKind::Last),
-            resume_best: newest(CheckpointKind::Best),
+            resume: self
+                .cluster
+                .checkpoint(id, CheckpointKind::Last)
+                .map(|row| row.digest),
         })
     }
 

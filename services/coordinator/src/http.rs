@@ -90,13 +90,19 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
 /// The store's page for a query.
 pub fn page_request(query: &PageQuery) -> Result<PageRequest, Fault> {
     let limit = query.page_size.unwrap_or(DEFAULT_PAGE_SIZE);
-    if limit == 0 || limit > MAX_PAGE_SIZE {
+    if limit == 0 {
+        let fault = Fault::new(Code::BadRequest, "`page_size` is 0");
+        return Err(fault.hint(format!("it may be 1 to {MAX_PAGE_SIZE}")));
+    }
+    if limit > MAX_PAGE_SIZE {
         return Err(Fault::new(
             Code::TooLarge,
             format!("`page_size` is {limit}, it may be 1 to {MAX_PAGE_SIZE}"),
         ));
     }
-    Ok(PageRequest::first(limit).after(query.page_token.clone()))
+    // A form that is left empty asks for the first page.
+    let token = query.page_token.clone().filter(|token| !token.is_empty());
+    Ok(PageRequest::first(limit).after(token))
 }
 
 /// The store's page on the wire.

@@ -15,8 +15,7 @@ mod openapi;
 mod resolve;
 mod serve;
 
-use clap::Parser as _;
-use pomona_daemon::{ended, say, start_log};
+use pomona_daemon::{arguments, ended, say, start_log};
 use pomona_domain::{Code, Fault};
 use std::process::ExitCode;
 
@@ -27,8 +26,10 @@ use config::Config;
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    ended(run(cli.command))
+    match arguments::<Cli>() {
+        Ok(cli) => ended(run(cli.command)),
+        Err(status) => status,
+    }
 }
 
 fn run(command: Command) -> Result<(), Fault> {
@@ -68,7 +69,9 @@ async fn migrate(args: CommonArgs) -> Result<(), Fault> {
 }
 
 async fn backup(args: BackupArgs) -> Result<(), Fault> {
-    let store = serve::open(&config_of(args.common)?).await?;
+    let config = config_of(args.common)?;
+    serve::check_there(&config)?;
+    let store = serve::open(&config).await?;
     let report = store.backup(&args.target).await?;
     store.close().await?;
     say(&format!(

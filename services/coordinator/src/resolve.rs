@@ -1,10 +1,11 @@
-//! What a submitted file means here: its data set and backbone are looked up, and every frozen
-//! depth it names is checked against the backbone's blocks. All faults are told at once.
+//! What a submitted file means here: its data set and backbone are looked up, every frozen depth it
+//! names is checked against the backbone's blocks, and the data set's images against what its
+//! architecture needs. All faults are told at once.
 
 use pomona_api::v1::experiments::{
     ExperimentPreview, MAX_PREVIEW_POINTS, PreviewCut, PreviewPoint, SubmitExperiment,
 };
-use pomona_domain::backbone::{Backbone, Block};
+use pomona_domain::backbone::{Backbone, Block, check_image};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::spec::{ExperimentSpec, FrozenDepth, TrialSpec};
 use pomona_domain::{Code, Fault, name, spec};
@@ -45,6 +46,10 @@ pub async fn experiment(store: &Store, body: &SubmitExperiment) -> Result<Resolv
                 .err()
                 .map(|fault| at(&path, fault))
         }));
+    }
+    if let (Ok(dataset), Ok(backbone)) = (&dataset, &backbone) {
+        let side = dataset.options.image_size;
+        faults.extend(check_image(&backbone.arch, side).err());
     }
     match (dataset, backbone) {
         (Ok(dataset), Ok(backbone)) if faults.is_empty() => {
@@ -226,6 +231,7 @@ pub fn preview(resolved: &Resolved) -> Result<ExperimentPreview, Fault> {
             })
             .collect(),
         cuts: cuts.into_values().collect(),
+        warnings: Vec::new(),
     })
 }
 

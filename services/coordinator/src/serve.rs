@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{BLOBS, Config, DATABASE};
 use crate::desired::Inputs;
 use crate::engine;
 use crate::http::{App, key::InFlight, refusal, routes};
@@ -124,6 +124,23 @@ pub async fn open(config: &Config) -> Result<Store, Fault> {
         blobs: config.blobs_dir(),
     });
     Ok(opened.await?)
+}
+
+/// Refuses a data folder in which no coordinator ever was: opening it would make it.
+pub fn check_there(config: &Config) -> Result<(), Fault> {
+    let folder = config.data_dir();
+    // Blobs lie there whatever the database is.
+    let database = folder.join(DATABASE);
+    let is_there = folder.join(BLOBS).is_dir() && (config.has_url() || database.is_file());
+    if is_there {
+        return Ok(());
+    }
+    let text = format!(
+        "the data folder `{}` holds no database and no blobs of a coordinator",
+        folder.display()
+    );
+    let hint = "give the folder that `serve` has, with `--data-dir` or `data_dir`";
+    Err(Fault::new(Code::BadDataDir, text).hint(hint))
 }
 
 /// Makes the data folder and takes its lock: one coordinator at a time.

@@ -15,7 +15,7 @@ pub use log::{check_log, start_log};
 pub use place::{address, folder};
 pub use signals::Signals;
 pub use toml::{Table, Value};
-pub use words::{ended, say};
+pub use words::{arguments, ended, say};
 
 use pomona_domain::{Code, Fault};
 

@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         group_pattern: None,
     };
     let digest = Digest::of(&std::fs::read(&archive)?);
-    let imported = import(&archive, digest, &options, work.path())?;
+    let imported = import(&archive, digest, &options, work.path(), 1, || ())?;
     let open = || Dataset::open(&imported.manifest, &archive);
 
     // Once before the clock runs, so that the tar lies in memory.

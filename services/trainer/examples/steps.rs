@@ -9,6 +9,7 @@
 use anyhow::Context;
 use pomona_api::PROTOCOL;
 use pomona_api::trainer::{BackboneFiles, Command, DataFiles, Event, TrainWork, TrainerWork};
+use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::{Filter, Fit, ImportOptions};
 use pomona_domain::metric::Direction;
 use pomona_domain::spec::{
@@ -65,21 +66,36 @@ fn resident_mb() -> anyhow::Result<f64> {
     Ok(kib.parse::<f64>()? / 1024.0)
 }
 
-/// Steps and seconds in them, at the end of each epoch.
+/// Wall time of whole epochs after the first: from the end of an epoch's checkpoint, so that the
+/// start of the loader counts, to its last step. Evaluation and its checkpoint are between epochs.
 #[derive(Default)]
-struct Clock(Mutex<Vec<(u64, f64)>>);
+struct Clock(Mutex<Lap>);
+
+#[derive(Default)]
+struct Lap {
+    begun: Option<Instant>,
+    steps: u64,
+    seconds: f64,
+}
 
 impl Listener for Clock {
     fn say(&self, event: &Event) {
-        if let Event::Progress {
-            step, step_seconds, ..
-        } = event
-            && step.is_multiple_of(u64::from(STEPS_PER_EPOCH))
+        let now = Instant::now();
+        let ends = |step: &u64| step.is_multiple_of(u64::from(STEPS_PER_EPOCH));
+        let mut lap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Event::Progress { step, .. } = event
+            && ends(step)
+            && let Some(begun) = lap.begun.take()
         {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((*step, *step_seconds));
+            lap.steps += u64::from(STEPS_PER_EPOCH);
+            lap.seconds += (now - begun).as_secs_f64();
+        }
+        if let Event::Checkpoint {
+            checkpoint: CheckpointKind::Last,
+            ..
+        } = event
+        {
+            lap.begun = Some(now);
         }
     }
 
@@ -104,14 +120,9 @@ fn trainer(work: &TrainWork) -> anyhow::Result<f64> {
     };
     let clock = Clock::default();
     train::train(&command, work, &clock)?;
-    let seen = clock.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let first = seen
-        .iter()
-        .find(|(step, _)| *step == u64::from(STEPS_PER_EPOCH));
-    let (Some((first, begun)), Some((last, ended))) = (first, seen.last()) else {
-        anyhow::bail!("the trial ended without steps");
-    };
-    Ok((last - first) as f64 / (ended - begun))
+    let lap = clock.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    anyhow::ensure!(lap.steps > 0, "the trial ended without steps");
+    Ok(lap.steps as f64 / lap.seconds)
 }
 
 /// Noise pictures and a drawn backbone as files.
@@ -141,7 +152,7 @@ fn prepare(folder: &Path) -> anyhow::Result<TrainWork> {
         group_pattern: None,
     };
     let digest = Digest::of(&std::fs::read(&archive)?);
-    let imported = data::import(&archive, digest, &options, folder)?;
+    let imported = data::import(&archive, digest, &options, folder, 1, || ())?;
     let network = Network::new(
         Arch::EfficientnetLite0,
         &HeadPlan::linear(1000),
@@ -170,7 +181,6 @@ fn prepare(folder: &Path) -> anyhow::Result<TrainWork> {
         },
         output: folder.join("checkpoints"),
         resume: None,
-        resume_best: None,
     })
 }
 

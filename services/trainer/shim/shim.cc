@@ -122,7 +122,6 @@ void Group::broadcast(rust::Slice<Tensor* const> tensors, int32_t root) const {
   constexpr size_t kBufferBytes = 250 * 1024 * 1024;
   c10d::broadcast_coalesced(impl->group, list, kBufferBytes, root);
 }
-void Group::barrier() const { impl->group->barrier()->wait(); }
 
 std::unique_ptr<Reducer> reducer_new(const Group& group, rust::Slice<Tensor* const> parameters,
                                      int64_t first_bucket_bytes, int64_t bucket_bytes) {
@@ -147,7 +146,6 @@ void Reducer::before_forward() const {
   impl->reducer->rebuild_buckets();
 }
 void Reducer::before_backward() const { impl->reducer->prepare_for_backward({}); }
-size_t Reducer::buckets() const { return impl->reducer->get_grad_buckets().size(); }
 
 void gradients_forget(rust::Slice<Tensor* const> parameters) {
   for (auto* p : parameters) p->mutable_grad().reset();

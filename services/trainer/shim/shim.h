@@ -31,7 +31,6 @@ class Group {
   void sum(Tensor* tensor) const;
   void gather(Tensor* out, Tensor* in) const;
   void broadcast(rust::Slice<Tensor* const> tensors, int32_t root) const;
-  void barrier() const;
 };
 
 class Reducer {
@@ -42,7 +41,6 @@ class Reducer {
   ~Reducer();
   void before_forward() const;
   void before_backward() const;
-  size_t buckets() const;
 };
 
 std::unique_ptr<Store> store_serve(rust::Str host, uint64_t timeout_ms);

@@ -11,6 +11,7 @@ use crate::network::{Network, host_tensor};
 use crate::optim::Optimizer;
 use file::{Content, Written};
 use pomona_domain::checkpoint::CheckpointKind;
+use pomona_domain::spec::TrialSpec;
 use pomona_domain::{Code, Digest, Fault};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -93,6 +94,12 @@ pub fn canonical(value: &serde_json::Value) -> String {
     let mut sorted = value.clone();
     sorted.sort_all_objects();
     sorted.to_string()
+}
+
+/// What a checkpoint remembers of its trial's spec.
+pub fn spec_digest(spec: &TrialSpec) -> Result<Digest, Fault> {
+    let value = serde_json::to_value(spec).map_err(fault::internal)?;
+    Ok(Digest::of(canonical(&value).as_bytes()))
 }
 
 /// Reads a checkpoint's tensors and state.

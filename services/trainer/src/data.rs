@@ -12,7 +12,7 @@ mod split;
 
 pub use archive::read_pictures;
 pub use decode::decode_square;
-pub use import::{Imported, import, import_with_threads};
+pub use import::{Imported, import};
 pub use loader::{Batch, Loader, Pick};
 
 use archive::Archive;
@@ -31,6 +31,7 @@ const MANIFEST_LIMIT: u64 = 4 << 30;
 #[derive(Debug)]
 pub struct Dataset {
     manifest: Manifest,
+    digest: Digest,
     archive: Archive,
     /// Where each sample's file lies: offset and size, in manifest order.
     places: Vec<(u64, u64)>,
@@ -45,6 +46,7 @@ impl Dataset {
     /// belong together, `LocalFile` when they cannot be read.
     pub fn open(manifest: &Path, archive: &Path) -> Result<Self, Fault> {
         let text = archive::read_whole(manifest, MANIFEST_LIMIT)?;
+        let digest = Digest::of(&text);
         let manifest: Manifest = serde_json::from_slice(&text).map_err(|error| {
             corrupt(format!(
                 "the manifest `{}` does not parse: {error}",
@@ -71,6 +73,7 @@ impl Dataset {
         drop(files);
         let dataset = Self {
             manifest,
+            digest,
             archive,
             places,
             parts,
@@ -93,6 +96,11 @@ impl Dataset {
     /// Class names, sorted; a label is an index into them.
     pub fn classes(&self) -> &[String] {
         &self.manifest.classes
+    }
+
+    /// The digest of the manifest: the identity of the data.
+    pub fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The whole manifest.

@@ -151,14 +151,6 @@ impl Group {
         Ok(rows.eq_tensor(&mine).all().int64_value(&[]) == 1)
     }
 
-    /// Waits until every rank is here.
-    pub fn barrier(&self) -> Result<(), Fault> {
-        match &self.ranks {
-            Some(group) => group.barrier().map_err(|error| fault::collective(&error)),
-            None => Ok(()),
-        }
-    }
-
     /// A reducer for `parameters`, none for a group of one.
     ///
     /// c10d makes its buckets anew after the first backward, in the order in which gradients came.
@@ -175,7 +167,7 @@ impl Group {
         let zero = zero_loss(parameters);
         reducer.before_backward()?;
         zero.f_backward().map_err(|error| fault::torch(&error))?;
-        ffi::gradients_forget(parameters).map_err(|error| fault::collective(&error))?;
+        ffi::gradients_forget(parameters).map_err(|error| fault::from_exception(&error))?;
         Ok(Some(reducer))
     }
 }
@@ -206,10 +198,5 @@ impl Reducer {
         self.0
             .before_backward()
             .map_err(|error| fault::collective(&error))
-    }
-
-    /// Buckets.
-    pub fn buckets(&self) -> Result<usize, Fault> {
-        self.0.buckets().map_err(|error| fault::collective(&error))
     }
 }

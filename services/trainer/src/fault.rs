@@ -48,7 +48,11 @@ pub fn from_message(message: &str) -> Fault {
     let peer = [
         "Connection reset by peer",
         "Connection closed by peer",
+        "Broken pipe",
+        "Read error ",
+        "pair closure",
         "Timed out waiting",
+        "NCCL error",
     ];
     if peer.iter().any(|text| line.contains(text)) {
         return Fault::new(Code::RankLost, format!("a collective failed: {line}"));

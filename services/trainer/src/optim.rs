@@ -14,7 +14,7 @@ pub struct Optimizer {
     rule: spec::Optimizer,
     names: Vec<String>,
     parameters: Vec<Tensor>,
-    /// One list for SGD (momentum), two for AdamW (first and second moment).
+    /// One list for SGD with momentum, none without, two for AdamW (first and second moment).
     moments: Vec<(&'static str, Vec<Tensor>)>,
     steps: u64,
     /// What the AdamW kernel reads `steps` from.
@@ -27,6 +27,7 @@ impl Optimizer {
     pub fn new(rule: &spec::Optimizer, parameters: Vec<(String, Tensor)>) -> Self {
         let (names, parameters): (Vec<String>, Vec<Tensor>) = parameters.into_iter().unzip();
         let kinds: &[&'static str] = match rule {
+            spec::Optimizer::Sgd { momentum, .. } if *momentum == 0.0 => &[],
             spec::Optimizer::Sgd { .. } => &["momentum"],
             spec::Optimizer::Adamw { .. } => &["exp_avg", "exp_avg_sq"],
         };
@@ -49,11 +50,6 @@ impl Optimizer {
     /// What it moves, in order.
     pub fn parameters(&self) -> &[Tensor] {
         &self.parameters
-    }
-
-    /// Steps taken.
-    pub fn steps(&self) -> u64 {
-        self.steps
     }
 
     /// Continues after this many steps.
@@ -86,7 +82,8 @@ impl Optimizer {
                 weight_decay,
             } => ffi::sgd_step(
                 &self.parameters,
-                &self.moments[0].1,
+                // The kernel wants no list where there is no momentum.
+                self.moments.first().map_or(&[], |(_, list)| list),
                 &ffi::Sgd {
                     lr,
                     momentum,

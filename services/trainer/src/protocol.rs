@@ -2,7 +2,7 @@
 //! stdin. The only place that writes to stdout.
 
 use pomona_api::PROTOCOL;
-use pomona_api::trainer::{Command, Event, Signal};
+use pomona_api::trainer::{Command, Event, Signal, TrainerWork};
 use pomona_domain::{Code, Fault};
 use std::io::{BufRead, Write};
 use std::sync::Mutex;
@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Exit status when the worker is gone: neither side can be told anything more.
 pub const EXIT_ORPHAN: u8 = 5;
+
+/// Threads a rank may be told to use.
+const MOST_THREADS: u32 = 4096;
 
 /// Where events go.
 pub trait Listener: Sync {
@@ -70,17 +73,31 @@ pub fn command(input: &mut impl BufRead) -> Result<Command, Fault> {
             format!("the first line is no command: {error}"),
         )
     })?;
-    if command.protocol == PROTOCOL {
-        return Ok(command);
+    if command.protocol != PROTOCOL {
+        let theirs = command.protocol;
+        let message = format!("the worker speaks protocol {theirs}, this trainer {PROTOCOL}");
+        return Err(Fault::new(Code::VersionMismatch, message)
+            .hint("install worker and trainer of one version"));
     }
-    Err(Fault::new(
-        Code::VersionMismatch,
-        format!(
-            "the worker speaks protocol {}, this trainer {PROTOCOL}",
-            command.protocol
-        ),
-    )
-    .hint("install worker and trainer of one version"))
+    in_its_place(&command)?;
+    Ok(command)
+}
+
+/// A rank that trained beside its group would write over what the group writes.
+fn in_its_place(command: &Command) -> Result<(), Fault> {
+    let (rank, ranks) = (command.rank, command.world_size);
+    let wrong = if command.threads > MOST_THREADS {
+        format!("{} threads are more than {MOST_THREADS}", command.threads)
+    } else if rank >= ranks {
+        format!("rank {rank} is none of {ranks} ranks")
+    } else if ranks > 1 && command.rendezvous.is_none() {
+        format!("{ranks} ranks have no rendezvous")
+    } else if ranks > 1 && !matches!(command.work, TrainerWork::Train(_)) {
+        format!("a task runs in one rank, not in {ranks}")
+    } else {
+        return Ok(());
+    };
+    Err(Fault::new(Code::BadRequest, wrong))
 }
 
 /// Reads signals until the worker is gone, and then ends the process at once.

@@ -88,18 +88,30 @@ fn rebuild(work: &PublishWork, dataset: &Dataset) -> Result<(Network, Config), F
     let classes = dataset.classes();
     let arch = Arch::parse(&work.backbone.arch)?;
     let (content, state) = checkpoint::read(&work.checkpoint)?;
-    if state.backbone != work.backbone.digest || state.classes as usize != classes.len() {
-        return Err(Fault::new(
-            Code::BadCheckpoint,
-            "the checkpoint is of another backbone or data set",
-        ));
+    let wrong = [
+        (
+            "backbone",
+            state.backbone != work.backbone.digest || state.arch != arch.name(),
+        ),
+        (
+            "data set",
+            state.dataset != dataset.digest() || state.classes as usize != classes.len(),
+        ),
+        ("spec", state.spec != checkpoint::spec_digest(&work.spec)?),
+    ];
+    if let Some((what, _)) = wrong.iter().find(|(_, wrong)| *wrong) {
+        let message = format!("the checkpoint is of another {what}");
+        return Err(Fault::new(Code::BadCheckpoint, message));
     }
     let plan = HeadPlan {
         head: work.spec.transfer.head.clone(),
         classes: state.classes,
     };
     let mut network = Network::new(arch, &plan, Kind::Float, Device::Cpu);
-    network.load_backbone(&weights::read(&work.backbone.weights)?)?;
+    network.load_backbone(&weights::read_checked(
+        &work.backbone.weights,
+        work.backbone.digest,
+    )?)?;
     network.freeze(state.frozen_blocks as usize);
     checkpoint::load_network(&content, &network)?;
     let config = Config::new(work, &network, classes, dataset.size());

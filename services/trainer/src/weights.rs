@@ -12,7 +12,7 @@ mod pickle;
 mod state;
 mod torch_zip;
 
-use pomona_domain::{Code, Fault};
+use pomona_domain::{Code, Digest, Fault};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -136,11 +136,29 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, HostTensor>, Fault> {
     }
 }
 
+/// Reads a safetensors file that must have this digest: `BlobCorrupt` if it has another. What is
+/// parsed is what was hashed.
+pub fn read_checked(path: &Path, digest: Digest) -> Result<BTreeMap<String, HostTensor>, Fault> {
+    let bytes = std::fs::read(path).map_err(|error| local(path, &error))?;
+    let found = Digest::of(&bytes);
+    if found != digest {
+        return Err(Fault::new(
+            Code::BlobCorrupt,
+            format!("`{}` has the digest {found}, not {digest}", path.display()),
+        ));
+    }
+    parse_safetensors(&bytes)
+}
+
 fn read_safetensors(mut file: File, length: u64) -> Result<BTreeMap<String, HostTensor>, Fault> {
     let mut bytes = Vec::with_capacity(length as usize);
     file.read_to_end(&mut bytes)
         .map_err(|error| unreadable(&error))?;
-    let tensors = SafeTensors::deserialize(&bytes)
+    parse_safetensors(&bytes)
+}
+
+fn parse_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, Fault> {
+    let tensors = SafeTensors::deserialize(bytes)
         .map_err(|error| damaged(format!("the safetensors file is damaged: {error}")))?;
     let mut all = BTreeMap::new();
     for (name, view) in tensors.iter() {

@@ -80,9 +80,12 @@ pub fn settle(threads: u32) {
     crate::dist::ffi::keep_freed_memory();
 }
 
-/// tch unwraps a `TchError`, whose text has newlines as `\n`.
+/// tch unwraps a `TchError`, whose text has newlines as `\n` and stands in Rust's own words.
 fn panic_message(text: &str) -> String {
-    text.replace("\\n", "\n")
+    let words = text
+        .split_once("Torch(\"")
+        .map_or(text, |(_, words)| words.trim_end_matches("\")"));
+    words.replace("\\n", "\n")
 }
 
 fn failed(line: &Line, fault: Fault, retry: bool) -> u8 {
@@ -111,7 +114,7 @@ fn carry_out(command: &Command, line: &Line) -> Result<Ended, Fault> {
             options,
             output,
         } => {
-            let imported = data::import(archive, *archive_digest, options, output)?;
+            let imported = data::import(archive, *archive_digest, options, output, threads, beat)?;
             (task, dataset_result(imported))
         }
         TrainerWork::ImportBackbone {

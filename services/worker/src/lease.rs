@@ -344,6 +344,8 @@ impl<'a> Supervisor<'a> {
                     self.tools.metrics.progressed(rank, before, said);
                 }
             }
+            // It has touched the watch.
+            Event::Evaluating { .. } => {}
             Event::Finished {} => state.word = Some(Word::Finished),
             Event::Stopped {} => state.word = Some(Word::Stopped),
             Event::Failed { fault, retry } => state.word = Some(Word::Failed { fault, retry }),
@@ -418,6 +420,7 @@ impl<'a> Supervisor<'a> {
             }),
             Event::Started { .. }
             | Event::Progress { .. }
+            | Event::Evaluating { .. }
             | Event::Finished {}
             | Event::Stopped {}
             | Event::Failed { .. } => Ok(None),

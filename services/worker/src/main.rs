@@ -1,7 +1,7 @@
 //! `pomona-worker`: the agent of Pomona on one machine.
 
 use clap::{Parser, Subcommand};
-use pomona_daemon::{ended, say, start_log};
+use pomona_daemon::{arguments, ended, say, start_log};
 use pomona_domain::{Code, Fault};
 use pomona_worker::config::{Config, Flags};
 use pomona_worker::process::EXIT_NO_PROGRAM;
@@ -40,7 +40,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let cli: Cli = match arguments() {
+        Ok(cli) => cli,
+        Err(status) => return status,
+    };
+    let done = match cli.command {
         Command::Rank { parent, program } => return rank(parent, &program),
         Command::Run(flags) => run(&flags),
         Command::CheckConfig(flags) => {

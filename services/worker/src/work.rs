@@ -35,12 +35,10 @@ pub fn inputs(work: &DesiredWork) -> BTreeSet<Digest> {
             data,
             backbone,
             resume,
-            resume_best,
             ..
         } => [data.manifest, data.archive, backbone.weights]
             .into_iter()
             .chain(*resume)
-            .chain(*resume_best)
             .collect(),
         DesiredWork::ImportDataset { archive, .. } => BTreeSet::from([*archive]),
         DesiredWork::ImportBackbone { weights, .. } => BTreeSet::from([*weights]),
@@ -121,7 +119,6 @@ pub fn trainer_work(work: &DesiredWork, places: &Places) -> Result<TrainerWork, 
             data,
             backbone,
             resume,
-            resume_best,
         } => TrainerWork::Train(Box::new(TrainWork {
             trial: *trial,
             spec: spec.clone(),
@@ -129,7 +126,6 @@ pub fn trainer_work(work: &DesiredWork, places: &Places) -> Result<TrainerWork, 
             backbone: places.backbone(backbone)?,
             output: places.output(),
             resume: resume.map(|digest| places.blob(digest)).transpose()?,
-            resume_best: resume_best.map(|digest| places.blob(digest)).transpose()?,
         })),
         DesiredWork::ImportDataset {
             task,

@@ -40,6 +40,29 @@ fn refusal(output: &Output) -> (i32, String) {
 }
 
 #[test]
+fn a_mistake_on_the_command_line_is_the_callers_and_coded() {
+    let table: &[(&[&str], i32, &str)] = &[
+        (&[], 1, "error[E0101]: a command is missing"),
+        (
+            &["restore", "x"],
+            1,
+            "error[E0101]: unrecognized subcommand `restore`",
+        ),
+        (
+            &["run", "--slots", "many"],
+            1,
+            "error[E0101]: invalid value `many` for `--slots <N>`: invalid digit found in string",
+        ),
+    ];
+    for (words, status, expect) in table {
+        let (found, text) = refusal(&worker(words).output().unwrap());
+        assert_eq!((found, text.as_str()), (*status, *expect), "{words:?}");
+    }
+    let help = worker(&["--help"]).output().unwrap();
+    assert!(help.status.success() && help.stderr.is_empty());
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_code() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -16,7 +16,9 @@ use pomona_domain::{Code, Fault};
 use reqwest::{Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::borrow::Cow;
 use std::error::Error;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
 use crate::v1::{ErrorBody, IDEMPOTENCY_KEY};
@@ -50,7 +52,7 @@ struct Call<'a> {
     path: &'a [&'a str],
     query: Vec<(&'static str, String)>,
     body: Option<Bytes>,
-    key: Option<&'a str>,
+    key: Option<Cow<'a, str>>,
     timeout: Duration,
     repeat: bool,
 }
@@ -77,6 +79,16 @@ impl<'a> Call<'a> {
         Self::new(Method::POST, path)
     }
 
+    /// A `POST` with a key of its own: done once, however often it is sent.
+    fn once(path: &'a [&'a str]) -> Self {
+        // Two hashers with keys that the system drew: no more is needed to be different.
+        let draw = || RandomState::new().build_hasher().finish();
+        let mut call = Self::post(path);
+        call.key = Some(format!("call-{:016x}{:016x}", draw(), draw()).into());
+        call.repeat = true;
+        call
+    }
+
     fn query(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {
             self.query.push((name, value.to_string()));
@@ -93,7 +105,7 @@ impl<'a> Call<'a> {
 
     /// A key makes a `POST` safe to repeat.
     fn key(mut self, key: &'a str) -> Self {
-        self.key = Some(key);
+        self.key = Some(key.into());
         self.repeat = true;
         self
     }
@@ -196,8 +208,8 @@ impl Client {
                 .header(reqwest::header::CONTENT_TYPE, "application/json")
                 .body(body.clone());
         }
-        if let Some(key) = call.key {
-            request = request.header(IDEMPOTENCY_KEY, key);
+        if let Some(key) = &call.key {
+            request = request.header(IDEMPOTENCY_KEY, key.as_ref());
         }
         let response = request.send().await.map_err(|error| self.fault(&error))?;
         self.check(response).await

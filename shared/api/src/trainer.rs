@@ -117,9 +117,6 @@ pub struct TrainWork {
     /// Checkpoint to continue from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<PathBuf>,
-    /// Newest best checkpoint beside `resume`, so that best-so-far survives.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resume_best: Option<PathBuf>,
 }
 
 /// A data set on disk.
@@ -207,6 +204,11 @@ pub enum Event {
         data_wait_seconds: f64,
         /// Seconds in steps since the process began.
         step_seconds: f64,
+    },
+    /// An evaluation goes on: work without a step.
+    Evaluating {
+        /// This rank.
+        rank: u32,
     },
     /// Metrics of one evaluation.
     Observed {

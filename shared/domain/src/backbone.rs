@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Timestamp};
+use crate::{Code, Digest, Fault, Timestamp};
 
 /// The unit of freezing, counted from the input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,4 +40,56 @@ pub struct Backbone {
     pub head_parameters: u64,
     /// When it was added.
     pub created_at: Timestamp,
+}
+
+/// The smallest side of an image that leaves an architecture at least one value before the
+/// pooling. The one place that says so.
+pub fn smallest_image(arch: &str) -> Option<u32> {
+    match arch {
+        "resnet18" | "resnet50" | "vgg16" | "efficientnet-lite0" => Some(32),
+        "inception_v3" => Some(75),
+        "test-convnet" | "test-resnet" => Some(4),
+        _ => None,
+    }
+}
+
+/// Whether an architecture can be fed with images of this side; `E0510` when they are too small.
+/// An architecture that is not known here is left to the trainer.
+pub fn check_image(arch: &str, side: u32) -> Result<(), Fault> {
+    let Some(smallest) = smallest_image(arch).filter(|smallest| side < *smallest) else {
+        return Ok(());
+    };
+    Err(Fault::new(
+        Code::BadImageSize,
+        format!("`{arch}` needs images of at least {smallest} pixels, the data set has {side}"),
+    )
+    .hint(format!(
+        "import the data set with an image size of {smallest} or more"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_as_large_as_the_architecture_needs() {
+        for (arch, side, fits) in [
+            ("efficientnet-lite0", 31, false),
+            ("efficientnet-lite0", 32, true),
+            ("inception_v3", 74, false),
+            ("inception_v3", 75, true),
+            ("test-resnet", 3, false),
+            ("test-resnet", 4, true),
+            ("of tomorrow", 1, true),
+        ] {
+            let checked = check_image(arch, side).map_err(|fault| fault.code);
+            let wanted = if fits {
+                Ok(())
+            } else {
+                Err(Code::BadImageSize)
+            };
+            assert_eq!(checked, wanted, "{arch} {side}");
+        }
+    }
 }

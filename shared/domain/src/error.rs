@@ -89,8 +89,6 @@ codes! {
     Contradiction = "E0210", 400;
     /// No worker could ever run it.
     Unplaceable = "E0301", 409;
-    /// A report came with an old generation.
-    StaleGeneration = "E0302", 409;
     /// The worker is not registered.
     UnknownWorker = "E0303", 404;
     /// A trial ran out of restarts.

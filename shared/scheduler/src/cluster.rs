@@ -141,6 +141,8 @@ pub struct Cluster {
 #[derive(Debug, Clone, Default)]
 struct Soft {
     heard: BTreeMap<WorkerId, Timestamp>,
+    /// Workers that were read from the store and not heard of since.
+    unheard: BTreeSet<WorkerId>,
     strikes: BTreeMap<Subject, u32>,
     task_not_before: BTreeMap<TaskId, Timestamp>,
     recalled: BTreeMap<TrialId, Arc<Recalled>>,
@@ -152,7 +154,8 @@ impl Cluster {
         Self::restore(Snapshot::default(), config, Timestamp::default())
     }
 
-    /// What the store remembers. Every live lease gets a full term from `now`.
+    /// What the store remembers. Every live lease gets a full term from `now`; a worker gets
+    /// nothing new before it is heard of, for it may be gone for long.
     pub fn restore(snapshot: Snapshot, config: Config, now: Timestamp) -> Self {
         let mut cluster = Self {
             config,
@@ -187,6 +190,7 @@ impl Cluster {
             let key = (alias.model.clone(), alias.alias.clone());
             cluster.aliases.insert(key, alias);
         }
+        cluster.soft.unheard = cluster.workers.keys().copied().collect();
         cluster
     }
 
@@ -305,6 +309,7 @@ impl Cluster {
             .is_none_or(|old| old.incarnation != row.incarnation || old.state == WorkerState::Lost);
         if fresh {
             self.soft.heard.insert(row.id, now);
+            self.soft.unheard.remove(&row.id);
             self.soft.strikes.remove(&Subject::Worker(row.id));
         }
         self.workers.insert(row.id, Arc::new(row.clone()));
@@ -343,6 +348,7 @@ impl Cluster {
         if self.workers.contains_key(&worker) {
             let heard = self.soft.heard.entry(worker).or_insert(now);
             *heard = now.max(*heard);
+            self.soft.unheard.remove(&worker);
         }
     }
 

@@ -1,14 +1,17 @@
 //! Why something is as it is right now, as one sentence. What led there is in the stored reasons.
 
 use crate::Cluster;
-use crate::plan::largest_gang;
+use crate::plan::unplaceable;
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::{Lease, LeaseState};
 use pomona_domain::task::{Task, TaskState};
 use pomona_domain::trial::{AfterStop, Trial, TrialState};
 use pomona_domain::worker::{Worker, WorkerState};
-use pomona_domain::{LeaseId, Timestamp};
+use pomona_domain::{ExperimentId, Fault, LeaseId, Timestamp};
+
+/// A worker that may be gone gets nothing new.
+const UNHEARD: &str = "no worker was heard of since the coordinator started";
 
 /// One sentence on the present state. What has ended is not in memory: the sentence says so, and
 /// the caller reads the row from the store.
@@ -20,6 +23,14 @@ pub fn explain(cluster: &Cluster, subject: Subject, now: Timestamp) -> String {
         Subject::Worker(id) => cluster.worker(id).map(|row| worker(cluster, row, now)),
     };
     sentence.unwrap_or_else(|| "it has ended or never was".to_owned())
+}
+
+/// What stands in the way of an experiment whose trials wait: no worker could ever serve one.
+pub fn warning(cluster: &Cluster, id: ExperimentId) -> Option<Fault> {
+    let row = cluster.experiment(id)?;
+    let waits = row.state == ExperimentState::Active
+        && cluster.trials_of(id).all(|trial| trial.lease().is_none());
+    if waits { lack(cluster, row) } else { None }
 }
 
 /// A span of time for people.
@@ -55,18 +66,9 @@ fn experiment(cluster: &Cluster, row: &Experiment) -> String {
     }
 }
 
-/// Why no registered worker could ever serve an experiment's trials.
-fn lack(cluster: &Cluster, row: &Experiment) -> Option<String> {
-    let need = row.spec.resources.slots_per_trial;
-    let largest = largest_gang(cluster);
-    if largest >= need {
-        return None;
-    }
-    Some(if largest == 0 {
-        "no worker with slots is there".to_owned()
-    } else {
-        format!("a trial asks for {need} slots of one worker, the largest has {largest}")
-    })
+/// Why no worker could ever serve an experiment's trials.
+fn lack(cluster: &Cluster, row: &Experiment) -> Option<Fault> {
+    unplaceable(cluster, row.spec.resources.slots_per_trial)
 }
 
 fn trial(cluster: &Cluster, row: &Trial, now: Timestamp) -> String {
@@ -118,7 +120,7 @@ fn waiting(cluster: &Cluster, owner: &Experiment, not_before: Timestamp, now: Ti
         return format!("it backs off after a failure for another {left}");
     }
     if let Some(lack) = lack(cluster, owner) {
-        return lack;
+        return lack.message;
     }
     let live = (cluster.trials_of(owner.id)).filter(|trial| trial.lease().is_some());
     let limit = owner.spec.search.max_concurrent;
@@ -127,11 +129,11 @@ fn waiting(cluster: &Cluster, owner: &Experiment, not_before: Timestamp, now: Ti
     }
     let need = owner.spec.resources.slots_per_trial;
     let (free, total) = slots(cluster);
-    if total == 0 {
-        return "every worker drains and takes nothing new".to_owned();
-    }
     if free == 0 {
         return format!("all {total} slots are busy");
+    }
+    if !is_heard(cluster) {
+        return UNHEARD.to_owned();
     }
     if need > 1 {
         return format!("no worker has {need} free slots ({free} of {total} are free in all)");
@@ -145,6 +147,11 @@ fn slots(cluster: &Cluster) -> (usize, usize) {
     let total: usize = alive().map(|worker| worker.slots.len()).sum();
     let busy: usize = alive().map(|worker| held(cluster, worker)).sum();
     (total.saturating_sub(busy), total)
+}
+
+/// Whether a worker gets work: after a start, only those that were heard of.
+fn is_heard(cluster: &Cluster) -> bool {
+    (cluster.workers()).any(|worker| cluster.takes_work(worker))
 }
 
 fn held(cluster: &Cluster, worker: &Worker) -> usize {
@@ -199,6 +206,8 @@ fn task(cluster: &Cluster, row: &Task, now: Timestamp) -> String {
                 "no worker with slots is there".to_owned()
             } else if free == 0 {
                 format!("all {total} slots are busy")
+            } else if !is_heard(cluster) {
+                UNHEARD.to_owned()
             } else {
                 format!("{free} of {total} slots are free and set aside for work of higher rank")
             };

@@ -16,5 +16,5 @@ mod testing;
 pub use cluster::{Cluster, Config, NOT_STARTED, Recalled, Source};
 pub use decide::decide;
 pub use event::{Decision, Event};
-pub use explain::explain;
-pub use plan::{Placement, plan};
+pub use explain::{explain, warning};
+pub use plan::{Placement, plan, unplaceable};

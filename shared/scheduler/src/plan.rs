@@ -10,7 +10,7 @@ use pomona_domain::lease::{SlotRef, Work};
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::TrialState;
 use pomona_domain::worker::{Slot, SlotKind, Worker, WorkerState};
-use pomona_domain::{ExperimentId, TaskId, Timestamp, TrialId, WorkerId};
+use pomona_domain::{Code, ExperimentId, Fault, TaskId, Timestamp, TrialId, WorkerId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,13 +101,27 @@ pub fn plan(cluster: &Cluster, now: Timestamp) -> Vec<Placement> {
     placements
 }
 
-/// The largest gang that a registered worker that is not lost could ever hold.
-pub(crate) fn largest_gang(cluster: &Cluster) -> u32 {
-    let sizes = (cluster.workers())
-        .filter(|worker| worker.state != WorkerState::Lost)
-        .flat_map(|worker| kinds(worker).into_values())
-        .map(|slots| slots.len());
-    u32::try_from(sizes.max().unwrap_or(0)).unwrap_or(u32::MAX)
+/// Why no worker could ever serve a gang of so many slots: `E0301`. Workers that are lost or drain
+/// get nothing new and do not count.
+pub fn unplaceable(cluster: &Cluster, slots: u32) -> Option<Fault> {
+    let alive = || (cluster.workers()).filter(|worker| worker.state == WorkerState::Alive);
+    let sizes = alive().flat_map(|worker| kinds(worker).into_values());
+    let largest = sizes.map(|slots| slots.len()).max().unwrap_or(0);
+    if largest >= slots as usize {
+        return None;
+    }
+    let drains = (cluster.workers()).any(|worker| worker.state == WorkerState::Draining);
+    let why = match largest {
+        0 if drains => "every worker drains and takes nothing new".to_owned(),
+        0 => "no worker with slots is there".to_owned(),
+        _ => format!("a trial asks for {slots} slots of one worker, the largest has {largest}"),
+    };
+    let hint = if slots == 1 {
+        "start a worker".to_owned()
+    } else {
+        format!("start a worker with {slots} slots or lower `resources.slots_per_trial`")
+    };
+    Some(Fault::new(Code::Unplaceable, why).hint(hint))
 }
 
 /// What waits and may start now, in order of service.
@@ -155,7 +169,7 @@ fn kinds(worker: &Worker) -> BTreeMap<SlotKind, Vec<&Slot>> {
 fn groups(cluster: &Cluster) -> Vec<Group> {
     let busy: BTreeSet<&SlotRef> = cluster.leases().flat_map(|lease| &lease.slots).collect();
     (cluster.workers())
-        .filter(|worker| worker.state == WorkerState::Alive)
+        .filter(|worker| cluster.takes_work(worker))
         .flat_map(|worker| {
             let busy = &busy;
             kinds(worker).into_iter().map(move |(kind, slots)| {

@@ -56,9 +56,9 @@ pub(crate) const DELETING: &str = "deleting";
 
 /// How long a blob is kept after an upload, or after it was asked for, though nothing refers to
 /// it yet.
-pub const BLOB_KEEP_MS: i64 = 3_600_000;
+pub const BLOB_KEEP_MS: i64 = 900_000;
 /// How long a blob stays after it was marked.
-pub const BLOB_GRACE_MS: i64 = 600_000;
+pub const BLOB_GRACE_MS: i64 = 120_000;
 /// Bytes of the largest blob that is read into memory as a whole.
 pub const MAX_TEXT_BLOB: u64 = 64 << 20;
 

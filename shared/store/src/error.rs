@@ -156,7 +156,7 @@ impl StoreError {
             Self::NewerSchema { .. } => {
                 Some("start the newer program, or restore a backup made before it ran")
             }
-            Self::Ambiguous { .. } => Some("give more digits of the id"),
+            Self::Ambiguous { .. } => Some("give the id, or more digits of it"),
             Self::BadToken { .. } => Some("begin again without a page token"),
             Self::BlobMissing { .. } | Self::DigestMismatch { .. } | Self::BrokenUpload(_) => {
                 Some("upload it again")

@@ -25,6 +25,10 @@ pub struct UpArgs {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7878")]
     pub listen: String,
+    /// Listen where other machines reach it although nobody is asked who they are: a proxy in front
+    /// of it decides who may do what.
+    #[arg(long)]
+    pub insecure_behind_proxy: bool,
     /// Trainer processes that may run at once [default: what the worker finds].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub slots: Option<u32>,

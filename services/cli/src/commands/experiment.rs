@@ -1,6 +1,6 @@
 //! `experiment`: submit, look, follow, control.
 
-use pomona_api::v1::experiments::TrialOrder;
+use pomona_api::v1::experiments::{ExperimentView, TrialOrder};
 use pomona_domain::Fault;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::trial::Trial;
@@ -18,7 +18,7 @@ use crate::views;
 #[derive(Debug, Serialize)]
 struct WithLeaders<'a> {
     #[serde(flatten)]
-    experiment: &'a Experiment,
+    experiment: &'a ExperimentView,
     leaderboard: &'a [Trial],
 }
 
@@ -41,6 +41,7 @@ pub fn run(
                 session
                     .printer
                     .data(&row, |style| views::experiment::submitted(style, &row));
+                warn(&session, &row);
                 Ok(Done::Well)
             })
         }
@@ -62,6 +63,13 @@ pub fn run(
             let row = session.client.experiment_cancel(&id.experiment).await?;
             Ok(told(&session, &row))
         }),
+    }
+}
+
+/// What stands in its way.
+fn warn(session: &Session, row: &ExperimentView) {
+    for warning in &row.warnings {
+        session.printer.warning(warning);
     }
 }
 
@@ -108,5 +116,6 @@ async fn show(id: ExperimentRef, everything: bool, session: Session) -> Result<D
     session.printer.data(&answer, |style| {
         views::experiment::show(style, now(), &row, &trials, limit)
     });
+    warn(&session, &row);
     Ok(Done::Well)
 }

@@ -105,7 +105,12 @@ fn verdict(pictures: &[Prediction]) -> Result<Done, Fault> {
         plural(pictures.len() as u64, "picture"),
         bad.join("`, `")
     );
-    Err(Fault::new(Code::BadPicture, message).hint("the others are predicted above"))
+    let hint = if bad.len() < pictures.len() {
+        "the others are predicted above"
+    } else {
+        "JPEG, PNG, WebP, BMP and GIF are read"
+    };
+    Err(Fault::new(Code::BadPicture, message).hint(hint))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Experiment files: read and checked here before anybody is asked, previewed, sent.
 
-use pomona_api::v1::experiments::SubmitExperiment;
-use pomona_domain::experiment::Experiment;
+use pomona_api::v1::experiments::{ExperimentView, SubmitExperiment};
 use pomona_domain::spec::{ExperimentSpec, MAX_FILE_BYTES, parse};
 use pomona_domain::{Code, Fault};
 use pomona_search::preview as draw;
@@ -89,7 +88,7 @@ fn joined(faults: Vec<Fault>, path: &Path) -> Fault {
 }
 
 /// Sends a file that was read.
-pub async fn send(body: &SubmitExperiment, session: &Session) -> Result<Experiment, Fault> {
+pub async fn send(body: &SubmitExperiment, session: &Session) -> Result<ExperimentView, Fault> {
     session.client.experiment_submit(body, &key()).await
 }
 
@@ -117,6 +116,9 @@ pub fn preview(args: &FileArgs, global: &GlobalArgs, printer: &Printer) -> Resul
         Ok(Err(_)) | Err(_) => {}
     }
     printer.data(&outlook.data(), |style| view(style, &outlook));
+    for warning in outlook.warnings() {
+        printer.warning(warning);
+    }
     if outlook.server.is_none() {
         printer.say(&format!(
             "no coordinator answers at `{}`: data set and backbone were not looked up",

@@ -3,7 +3,7 @@
 use indicatif::ProgressBar;
 use pomona_api::v1::events::{Topic, What};
 use pomona_domain::task::{Task, TaskResult, TaskState};
-use pomona_domain::{Code, Fault};
+use pomona_domain::{Code, Fault, TaskId};
 use std::time::{Duration, Instant};
 
 use super::live::{Live, News};
@@ -21,6 +21,8 @@ const LOG_LINES: u32 = 200;
 pub async fn finish(session: &Session, task: Task, label: &str) -> Result<TaskResult, Fault> {
     let mut wait = Waiting {
         session,
+        task: task.id,
+        ended: false,
         spinner: session.printer.spinner(label),
         label,
         said: None,
@@ -30,7 +32,8 @@ pub async fn finish(session: &Session, task: Task, label: &str) -> Result<TaskRe
         log_line: String::new(),
     };
     let ended = wait.end_of(task).await;
-    wait.spinner.finish_and_clear();
+    wait.ended = true;
+    drop(wait);
     let task = ended?;
     match task.state {
         TaskState::Completed { result } => Ok(*result),
@@ -48,6 +51,9 @@ pub async fn finish(session: &Session, task: Task, label: &str) -> Result<TaskRe
 
 struct Waiting<'a> {
     session: &'a Session,
+    task: TaskId,
+    /// Nobody went away before its end.
+    ended: bool,
     spinner: ProgressBar,
     label: &'a str,
     said: Option<&'static str>,
@@ -55,6 +61,18 @@ struct Waiting<'a> {
     asked_why: bool,
     log_seq: u64,
     log_line: String,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.spinner.finish_and_clear();
+        if !self.ended {
+            self.session.printer.say(&format!(
+                "detached: the task goes on; `pomona explain task {}` says how it is",
+                self.task
+            ));
+        }
+    }
 }
 
 impl Waiting<'_> {

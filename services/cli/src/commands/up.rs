@@ -46,6 +46,7 @@ struct Ready {
 struct Plan {
     folder: PathBuf,
     listen: String,
+    insecure_behind_proxy: bool,
     coordinator: PathBuf,
     worker: Option<(PathBuf, Vec<OsString>)>,
 }
@@ -53,6 +54,8 @@ struct Plan {
 /// `pomona up`.
 pub fn run(args: &UpArgs, printer: &Printer) -> Result<Done, Fault> {
     let plan = plan(args)?;
+    // A reader of its talk that goes away is no reason to stop training.
+    let printer = &printer.clone().undaunted();
     // One thread, the main one: children are tethered to the thread that started them.
     runtime()?.block_on(up(plan, printer))
 }
@@ -79,6 +82,7 @@ fn plan(args: &UpArgs) -> Result<Plan, Fault> {
     Ok(Plan {
         folder,
         listen: args.listen.clone(),
+        insecure_behind_proxy: args.insecure_behind_proxy,
         coordinator,
         worker,
     })
@@ -133,6 +137,7 @@ impl Signals {
 struct House<'a> {
     printer: &'a Printer,
     folder: PathBuf,
+    insecure_behind_proxy: bool,
     coordinator: Service,
     worker: Option<Service>,
 }
@@ -140,7 +145,8 @@ struct House<'a> {
 impl<'a> House<'a> {
     fn new(plan: Plan, printer: &'a Printer) -> Self {
         let folder = plan.folder;
-        let arguments = coordinator_arguments(&plan.listen, &folder);
+        let open = plan.insecure_behind_proxy;
+        let arguments = coordinator_arguments(&plan.listen, &folder, open);
         let worker = plan
             .worker
             .map(|(program, arguments)| Service::new("worker", program, arguments, printer));
@@ -149,6 +155,7 @@ impl<'a> House<'a> {
             coordinator: Service::new("coordinator", plan.coordinator, arguments, printer),
             worker,
             folder,
+            insecure_behind_proxy: open,
         }
     }
 
@@ -180,7 +187,8 @@ impl<'a> House<'a> {
             return Err(self.coordinator.failed(None).await);
         };
         // A port that was given freely must be the same after a restart.
-        self.coordinator.arguments = coordinator_arguments(&address, &self.folder);
+        self.coordinator.arguments =
+            coordinator_arguments(&address, &self.folder, self.insecure_behind_proxy);
         let server = server_of(&address);
         let client = Client::new(&server)?.attempts(1);
         let ready = async {
@@ -273,9 +281,12 @@ impl<'a> House<'a> {
     }
 }
 
-fn coordinator_arguments(listen: &str, folder: &std::path::Path) -> Vec<OsString> {
+fn coordinator_arguments(listen: &str, folder: &std::path::Path, open: bool) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["serve".into(), "--listen".into(), listen.into()];
     arguments.extend(["--data-dir".into(), folder.into()]);
+    if open {
+        arguments.push("--insecure-behind-proxy".into());
+    }
     arguments
 }
 

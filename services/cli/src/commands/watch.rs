@@ -2,7 +2,7 @@
 
 use indicatif::{MultiProgress, ProgressBar};
 use pomona_api::v1::events::{Topic, What};
-use pomona_api::v1::experiments::TrialOrder;
+use pomona_api::v1::experiments::{ExperimentView, TrialOrder};
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::model::Version;
 use pomona_domain::trial::{Trial, TrialState};
@@ -39,8 +39,9 @@ struct Ended<'a> {
 }
 
 /// Follows an experiment to its end, and says what it came to.
-pub async fn follow(session: &Session, row: Experiment) -> Result<Done, Fault> {
-    let mut watch = Watch::new(session, row)?;
+pub async fn follow(session: &Session, row: ExperimentView) -> Result<Done, Fault> {
+    let mut watch = Watch::new(session, row.experiment)?;
+    watch.warn(row.warnings);
     let id = watch.experiment.id.to_string();
     tokio::select! {
         ended = watch.until_it_ends() => ended?,
@@ -52,7 +53,7 @@ pub async fn follow(session: &Session, row: Experiment) -> Result<Done, Fault> {
         }
     }
     watch.screen.close();
-    let row = session.client.experiment_get(&id).await?;
+    let row = session.client.experiment_get(&id).await?.experiment;
     let trials = trials(session, &id, TrialOrder::Leaderboard).await?;
     let version = published(session, &row).await?;
     let version = version.as_ref();
@@ -101,6 +102,7 @@ struct Watch<'a> {
     experiment: Experiment,
     trials: BTreeMap<TrialId, Trial>,
     total: u64,
+    warnings: Vec<Fault>,
     screen: Screen<'a>,
 }
 
@@ -116,6 +118,7 @@ impl<'a> Watch<'a> {
             experiment,
             trials: BTreeMap::new(),
             total,
+            warnings: Vec::new(),
             screen: Screen::open(session, &name, total),
         })
     }
@@ -151,13 +154,33 @@ impl<'a> Watch<'a> {
 
     async fn look_again(&mut self, tell: bool) -> Result<(), Fault> {
         let id = self.experiment.id.to_string();
-        // Trials first: when the experiment has ended, all of them have been told.
-        for trial in trials(self.session, &id, TrialOrder::Number).await? {
-            self.changed(&trial, tell);
+        // Trials first: when the experiment has ended, all of them have been told. Those that run
+        // come last, and are told even at the first look: each gets a line when it starts.
+        let all = trials(self.session, &id, TrialOrder::Number).await?;
+        let (running, others): (Vec<_>, Vec<_>) = all
+            .iter()
+            .partition(|trial| matches!(trial.state, TrialState::Running { .. }));
+        for trial in others {
+            self.changed(trial, tell);
+        }
+        for trial in running {
+            self.changed(trial, true);
         }
         let row = self.session.client.experiment_get(&id).await?;
-        self.moved(row);
+        self.moved(row.experiment);
+        self.warn(row.warnings);
         Ok(())
+    }
+
+    /// What stands in its way; each is told when it comes up.
+    fn warn(&mut self, warnings: Vec<Fault>) {
+        let printer = &self.session.printer;
+        for warning in &warnings {
+            if !self.warnings.contains(warning) {
+                self.screen.aside(|| printer.warning(warning));
+            }
+        }
+        self.warnings = warnings;
     }
 
     fn moved(&mut self, row: Experiment) {
@@ -253,9 +276,14 @@ impl<'a> Screen<'a> {
 
     fn say(&mut self, text: &str) {
         self.said_at = Instant::now();
+        self.aside(|| self.session.printer.say(text));
+    }
+
+    /// Prints without bars in its way.
+    fn aside(&self, print: impl FnOnce()) {
         match &self.bars {
-            Some(bars) => bars.all.suspend(|| self.session.printer.say(text)),
-            None => self.session.printer.say(text),
+            Some(bars) => bars.all.suspend(print),
+            None => print(),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Errors as text.
 
 use super::*;
-use pomona_domain::Code;
 
 const PLAIN: Style = Style {
     color: false,
@@ -14,6 +13,15 @@ fn an_error_shows_code_message_and_hint() {
     assert_eq!(
         fault_text(&fault, PLAIN),
         "error[E0002]: no coordinator answers\nhint: start one\n"
+    );
+}
+
+#[test]
+fn an_error_without_a_hint_points_to_its_section() {
+    let fault = Fault::new(Code::NotFound, "there is no task `tsk_0`");
+    assert_eq!(
+        fault_text(&fault, PLAIN),
+        "error[E0102]: there is no task `tsk_0`\nhint: `pomona explain E0102` has the long story\n"
     );
 }
 

@@ -23,9 +23,9 @@ pub fn datasets(style: Style, now: Timestamp, rows: &[Dataset]) -> String {
             ">train",
             ">val",
             ">test",
-            ">set aside",
-            "size",
-            "added",
+            "?>set aside",
+            "?size",
+            "?added",
         ],
     );
     for row in rows {
@@ -191,11 +191,11 @@ pub fn backbones(style: Style, now: Timestamp, rows: &[Backbone]) -> String {
         &[
             "name",
             "arch",
-            ">blocks",
-            ">parameters",
-            ">macs",
-            "measured at",
-            "added",
+            "?>blocks",
+            "?>parameters",
+            "?>macs",
+            "?measured at",
+            "?added",
         ],
     );
     for row in rows {
@@ -282,11 +282,11 @@ pub fn backbone(style: Style, row: &Backbone, frozen: Option<usize>) -> String {
         &[
             ">depth",
             "block",
-            ">parameters",
-            ">macs",
-            ">macs frozen",
-            ">cache/image",
-            "output",
+            "?>parameters",
+            "?>macs",
+            "?>macs frozen",
+            "?>cache/image",
+            "?output",
             "",
         ],
     );

@@ -25,10 +25,10 @@ pub fn list(style: Style, now: Timestamp, rows: &[Experiment]) -> String {
             "name",
             "state",
             ">trials",
-            "search",
-            "data set",
-            "backbone",
-            "submitted",
+            "?search",
+            "?data set",
+            "?backbone",
+            "?submitted",
         ],
     );
     for row in rows {
@@ -209,7 +209,7 @@ pub fn leaderboard(
     }));
     let replicated = row.spec.search.replicates > 1;
     let mut titles: Vec<String> = vec![">rank".into(), ">#".into(), "trial".into()];
-    titles.extend(short.iter().map(|path| format!(">{path}")));
+    titles.extend(short.iter().map(|path| format!("?>{path}")));
     if replicated {
         titles.push(">rep".into());
     }

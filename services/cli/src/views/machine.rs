@@ -124,7 +124,14 @@ pub fn top(style: Style, now: Timestamp, server: &str, top: &Top) -> String {
         text.push('\n');
         let mut grid = Grid::new(
             style,
-            &["trial", "experiment", ">number", ">epoch", "newest", "best"],
+            &[
+                "trial",
+                "?experiment",
+                ">number",
+                ">epoch",
+                "?newest",
+                "?best",
+            ],
         );
         for (name, row) in &top.running {
             grid.row(vec![

@@ -18,7 +18,13 @@ const SHOWN: [&str; 4] = ["test/accuracy", "test/macro_f1", "val/accuracy", "val
 pub fn list(style: Style, now: Timestamp, rows: &[ModelView]) -> String {
     let mut grid = Grid::new(
         style,
-        &["model", ">newest", ">test/accuracy", "aliases", "published"],
+        &[
+            "model",
+            ">newest",
+            ">test/accuracy",
+            "aliases",
+            "?published",
+        ],
     );
     for row in rows {
         let newest = row.versions.first();

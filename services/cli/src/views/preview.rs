@@ -1,6 +1,7 @@
 //! What an experiment file would do.
 
 use pomona_api::v1::experiments::{ExperimentPreview, PreviewCut};
+use pomona_domain::Fault;
 use pomona_domain::spec::{ExperimentSpec, Strategy};
 use pomona_search::{PathValues, Preview};
 use serde::Serialize;
@@ -38,11 +39,18 @@ pub struct OutlookData<'a> {
     /// Training images seen over all trials.
     samples: Option<u64>,
     cuts: &'a [PreviewCut],
+    #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
+    warnings: &'a [Fault],
     #[serde(flatten)]
     preview: &'a Preview,
 }
 
 impl Outlook<'_> {
+    /// Why it would not get on as things are.
+    pub fn warnings(&self) -> &[Fault] {
+        self.server.as_ref().map_or(&[], |server| &server.warnings)
+    }
+
     /// As data.
     pub fn data(&self) -> OutlookData<'_> {
         let server = self.server.as_ref();
@@ -53,6 +61,7 @@ impl Outlook<'_> {
             resolved: server.is_some(),
             samples: server.map(|server| server.samples),
             cuts: server.map_or(&[], |server| &server.cuts),
+            warnings: self.warnings(),
             preview: &self.preview,
         }
     }

@@ -153,6 +153,7 @@ fn a_preview_with_what_the_server_knows() {
                 cut("_blocks.14", 16, 717_232, 3_612_672),
                 cut("all", 18, 0, 706_560),
             ],
+            warnings: Vec::new(),
         }),
     };
     insta::assert_snapshot!(fits(preview::view(PLAIN, &outlook)));
@@ -388,4 +389,42 @@ fn how_an_experiment_ended_is_a_verdict() {
     let (code, message) = of(ExperimentState::Failed { fault }, None).unwrap();
     assert_eq!(code, Code::TimeLimit);
     assert_eq!(message, "experiment `tux-grid` failed: over its limit");
+}
+
+#[test]
+fn a_narrow_terminal_leaves_out_columns_and_breaks_no_id() {
+    let style = Style {
+        color: false,
+        width: 60,
+    };
+    let row = rows::experiment(ExperimentState::Active);
+    let trials = rows::trials();
+    let pages = [
+        experiment::list(style, now(), std::slice::from_ref(&row)),
+        experiment::show(style, now(), &row, &trials, 3),
+        trial::list(style, now(), &trials),
+        catalogue::backbones(style, now(), &[rows::backbone()]),
+        catalogue::backbone(style, &rows::backbone(), Some(2)),
+        catalogue::datasets(style, now(), &[rows::dataset()]),
+    ];
+    for page in &pages {
+        // A digest is longer than such a line, and whole; then other texts are not narrower.
+        let digest = page.lines().find(|line| line.contains("sha256:"));
+        let widest = digest.map_or(60, |line| line.chars().count());
+        for line in page.lines() {
+            assert!(line.chars().count() <= widest, "too wide: {line}");
+        }
+    }
+    insta::assert_snapshot!(pages.join("\n"));
+}
+
+#[test]
+fn a_trial_without_a_point_starts_without_a_colon() {
+    let mut trial = rows::trials().remove(4);
+    trial.hparams.0.clear();
+    trial.leases = 1;
+    let line = watch::change(PLAIN, (0, 1), None, &trial).expect("it started");
+    assert!(line.ends_with(" started"), "{line}");
+    let beside = watch::running(PLAIN, &rows::experiment(ExperimentState::Active), &trial);
+    assert_eq!(beside, beside.trim_end());
 }

@@ -109,6 +109,7 @@ pub fn list(style: Style, now: Timestamp, trials: &[Trial]) -> String {
     let paths = varying(trials);
     let short = short_paths(&paths);
     let replicated = trials.iter().any(|trial| trial.replicate > 0);
+    let short: Vec<String> = short.iter().map(|path| format!("?{path}")).collect();
     let mut titles = vec![">#", "trial"];
     titles.extend(short.iter().map(String::as_str));
     if replicated {

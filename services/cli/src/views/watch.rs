@@ -59,6 +59,8 @@ pub fn change(
             let from = format!("goes on at epoch {}", trial.last_epoch);
             format!("{name} {from} (lease {})", trial.leases)
         }
+        // Without a space there is one point, and nothing to say about it.
+        TrialState::Running { .. } if trial.hparams.0.is_empty() => format!("{name} started"),
         TrialState::Running { .. } => format!("{name} started: {}", style.dim(&point(trial))),
         TrialState::Waiting { .. } if was_on_slots => {
             format!(
@@ -128,6 +130,9 @@ pub fn running(style: Style, row: &Experiment, trial: &Trial) -> String {
     let objective = &row.spec.search.metric;
     let value = trial.latest.get(objective);
     let value = value.map_or_else(|| "–".to_owned(), |value| metric(*value));
+    if trial.hparams.0.is_empty() {
+        return format!("{objective} {value}");
+    }
     format!("{objective} {value}  {}", style.dim(&point(trial)))
 }
 

@@ -257,6 +257,10 @@ impl House {
 
     /// One with a pace of its own.
     pub fn worker_with(&self, name: &str, slots: u32, step_ms: &str) -> Worker {
+        self.worker_from(name, slots, &[("FAKE_STEP_MS", step_ms)])
+    }
+
+    fn worker_from(&self, name: &str, slots: u32, variables: &[(&str, &str)]) -> Worker {
         let metrics = free_port();
         let child = Command::new(program("pomona-worker"))
             .args([
@@ -272,7 +276,7 @@ impl House {
             .arg(self.path(&format!("worker-{name}")))
             .arg("--trainer")
             .arg(program("fake-trainer"))
-            .env("FAKE_STEP_MS", step_ms)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(self.log(name))
@@ -282,6 +286,20 @@ impl House {
             process: RefCell::new(Process(child)),
             metrics,
         }
+    }
+
+    /// One whose trainer has a fault.
+    pub fn faulty_worker(&self, name: &str, fault: &str) -> Worker {
+        self.worker_from(name, 1, &[("FAKE_STEP_MS", "4"), ("FAKE_FAULT", fault)])
+    }
+
+    /// Waits until a worker gets work.
+    pub fn wait_alive(&self, name: &str) {
+        wait(&format!("`{name}` is alive"), || {
+            let rows = self.json(&["worker", "list"]);
+            let mut rows = rows["items"].as_array().expect("items").iter();
+            rows.any(|row| row["name"] == name && row["state"] == "alive")
+        });
     }
 
     fn server(&self) -> String {

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use tempfile::TempDir;
 
 use super::harness::{Process, descendants, is_alive, name_of, program, wait};
+use super::shown::redacted;
 use super::verbs::SMALL;
 
 struct Up {
@@ -23,17 +24,21 @@ struct Up {
 
 impl Up {
     fn start() -> Self {
+        Self::start_with(&["--listen", "127.0.0.1:0"])
+    }
+
+    fn start_with(words: &[&str]) -> Self {
+        let mut up = Self::unread(words);
+        up.words = Some(read(up.process.0.stderr.take().expect("its stderr")));
+        up
+    }
+
+    /// Nobody reads its stderr yet.
+    fn unread(words: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut child = Command::new(env!("CARGO_BIN_EXE_pomona"))
-            .args([
-                "--output",
-                "json",
-                "up",
-                "--listen",
-                "127.0.0.1:0",
-                "--slots",
-                "2",
-            ])
+            .args(["--output", "json", "up", "--slots", "2"])
+            .args(words)
             .arg("--data-dir")
             .arg(folder.path().join("data"))
             .arg("--trainer")
@@ -44,7 +49,6 @@ impl Up {
             .stderr(Stdio::piped())
             .spawn()
             .expect("pomona runs");
-        let words = read(child.stderr.take().expect("its stderr"));
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("its stdout"))
             .read_line(&mut line)
@@ -54,7 +58,7 @@ impl Up {
             process: Process(child),
             server: ready["server"].as_str().expect("its address").to_owned(),
             folder,
-            words: Some(words),
+            words: None,
         }
     }
 
@@ -212,28 +216,76 @@ fn a_program_that_ends_is_started_again() {
     assert!(words.contains("the worker ended (signal: 9"), "{words}");
 }
 
+/// `pomona up` as a person types it, in a house that cannot open: its stderr.
+fn fails(status: i32, folder: &Path, words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_pomona"))
+        .args([&["up"], words].concat())
+        .env("POMONA_DATA_DIR", folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("pomona runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{err}");
+    let typed = words.join(" ");
+    format!("$ pomona up {typed}\n{err}[{status}]\n")
+}
+
 #[test]
-fn a_data_folder_that_is_in_use_is_refused() {
+fn a_house_that_cannot_open_says_why_once_and_what_to_do() {
     let mut up = Up::start();
-    let output = Command::new(env!("CARGO_BIN_EXE_pomona"))
-        .args(["up", "--listen", "127.0.0.1:0", "--no-worker", "--data-dir"])
-        .arg(up.folder.path().join("data"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("pomona runs");
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{err}");
-    assert!(err.contains("error[E0904]"), "{err}");
     let taken = up.server.trim_start_matches("http://").to_owned();
-    let output = Command::new(env!("CARGO_BIN_EXE_pomona"))
-        .args(["up", "--listen", &taken, "--no-worker", "--data-dir"])
-        .arg(up.folder.path().join("other"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("pomona runs");
-    let err = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{err}");
-    assert!(err.contains("error[E0903]"), "{err}");
+    let root = up.folder.path().to_str().expect("UTF-8").to_owned();
+    let other = up.folder.path().join("other");
+    let file = up.folder.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    let alone = ["--no-worker", "--listen"];
+    let with = |address| [&alone[..], &[address]].concat();
+    let used = up.folder.path().join("data");
+    let trainer = format!("{root}/nowhere");
+    let pages = [
+        fails(1, &used, &with("127.0.0.1:0")),
+        fails(1, &file, &with("127.0.0.1:0")),
+        fails(1, &other, &with(&taken)),
+        fails(1, &other, &with("nobody")),
+        fails(1, &other, &with("0.0.0.0:0")),
+        fails(2, &other, &["--trainer", &trainer]),
+    ];
+    for page in &pages {
+        assert_eq!(page.matches("error[").count(), 1, "told once: {page}");
+        assert_eq!(page.matches("hint: ").count(), 1, "and what to do: {page}");
+    }
+    let number = up.child("pomona-coordina").to_string();
+    let page = pages
+        .join("\n")
+        .replace(&number, "[pid]")
+        .replace(&root, "");
+    insta::assert_snapshot!(redacted(&page));
     send(up.pid(), Signal::SIGTERM);
     assert_eq!(up.wait_for_end().0, Some(0));
+}
+
+#[test]
+fn it_opens_to_other_machines_when_a_proxy_is_said_to_be_in_front() {
+    let up = Up::start_with(&["--listen", "0.0.0.0:0", "--insecure-behind-proxy"]);
+    assert_eq!(up.json(&["top"])["cluster"]["workers_alive"], 1);
+}
+
+#[test]
+fn a_reader_that_goes_away_does_not_end_it() {
+    let mut up = Up::unread(&["--listen", "127.0.0.1:0"]);
+    // Its stdout is closed already, now its stderr is, too; then there is something to say.
+    drop(up.process.0.stderr.take());
+    for _ in 0..2 {
+        let old = up.child("pomona-worker");
+        send(old, Signal::SIGKILL);
+        wait("the worker is started again", || {
+            let below = descendants(up.pid());
+            below
+                .iter()
+                .any(|pid| *pid != old && name_of(*pid) == "pomona-worker")
+        });
+    }
+    assert!(up.process.0.try_wait().expect("it is ours").is_none());
+    send(up.pid(), Signal::SIGTERM);
+    assert_eq!(up.process.0.wait().expect("it is ours").code(), Some(0));
 }

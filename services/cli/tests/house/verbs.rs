@@ -4,7 +4,7 @@
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::process::Stdio;
 
 use super::harness::{self, House, Process};
@@ -342,4 +342,47 @@ fn a_log_is_followed_until_its_trial_has_ended() {
         rest.len() + 1,
         "what is kept is what was followed"
     );
+}
+
+#[test]
+fn ctrl_c_leaves_a_task_and_says_how_to_find_it_again() {
+    let house = House::open();
+    // No worker: the task waits.
+    let weights = house.file("other.pth", b"other weights");
+    let mut command = house.command(&[
+        "backbone",
+        "add",
+        "other",
+        "--arch",
+        "resnet18",
+        "--weights",
+        &weights,
+    ]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut adding = Process(command.spawn().expect("pomona runs"));
+    let mut stderr = BufReader::new(adding.0.stderr.take().expect("its stderr"));
+    let mut first = String::new();
+    stderr.read_line(&mut first).expect("UTF-8");
+    assert!(first.contains("task tsk_"), "{first}");
+    let pid = adding.0.id();
+    harness::wait("it hears Ctrl-C", || {
+        harness::catches(pid, Signal::SIGINT as i32)
+    });
+    send(pid, Signal::SIGINT);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("UTF-8");
+    assert_eq!(adding.end().0, Some(130), "{rest}");
+    let line = rest.lines().last().expect("a last word");
+    assert!(
+        line.starts_with("detached: the task goes on; `pomona explain task tsk_"),
+        "{rest}"
+    );
+    let words: Vec<&str> = line
+        .split('`')
+        .nth(1)
+        .expect("a command")
+        .split(' ')
+        .collect();
+    let why = house.json(&words[1..]);
+    assert!(text(&why["now"]).starts_with("it waits"), "{why}");
 }

@@ -101,14 +101,17 @@ pub async fn task_get(app: Data<App>, id: Path<String>) -> Answer {
 }
 
 /// `POST /api/v1/tasks/{id}/cancel`
-pub async fn task_cancel(app: Data<App>, id: Path<String>) -> Answer {
-    let task = found(app.store.task_find(&id).await?, "task", &id)?;
-    if task.is_ended() {
-        let text = format!("task `{}` has ended", task.id);
-        return Err(Fault::new(Code::WrongState, text).into());
-    }
-    let done = app.engine.decide(Event::TaskCanceled(task.id)).await?;
-    ok(&newest(&done.changes, task.id).unwrap_or(task))
+pub async fn task_cancel(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    let work = async {
+        let task = found(app.store.task_find(&id).await?, "task", &id)?;
+        if task.is_ended() {
+            let text = format!("task `{}` has ended", task.id);
+            return Err(Fault::new(Code::WrongState, text).into());
+        }
+        let done = app.engine.decide(Event::TaskCanceled(task.id)).await?;
+        Ok(newest(&done.changes, task.id).unwrap_or(task))
+    };
+    once(&app, &key, &(), StatusCode::OK, work).await
 }
 
 /// `GET /api/v1/tasks/{id}/logs`

@@ -3,10 +3,10 @@
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use pomona_api::v1::PageQuery;
-use pomona_api::v1::experiments::{SubmitExperiment, TrialOrder, TrialsQuery};
+use pomona_api::v1::experiments::{ExperimentView, SubmitExperiment, TrialOrder, TrialsQuery};
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::{Change, Code, ExperimentId, Fault};
-use pomona_scheduler::Event;
+use pomona_scheduler::{Cluster, Event, unplaceable, warning};
 
 use super::key::{Key, once};
 use super::{Answer, App, Refusal, found, ok, page, page_request};
@@ -19,7 +19,7 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
         if key.is_given()
             && let Some(made) = app.store.experiment_get(id).await?
         {
-            return Ok(made);
+            return Ok(seen(app.view().ok().as_deref(), made));
         }
         let resolved = resolve::experiment(&app.store, &body).await?;
         let event = Event::Submitted {
@@ -30,11 +30,8 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
             source: resolved.source,
         };
         let done = app.engine.decide(event).await?;
-        Ok(found(
-            newest(&done.changes, id),
-            "experiment",
-            &id.to_string(),
-        )?)
+        let made = found(newest(&done.changes, id), "experiment", &id.to_string())?;
+        Ok(seen(Some(&done.view), made))
     };
     once(&app, &key, &body.0, StatusCode::CREATED, work).await
 }
@@ -42,7 +39,12 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
 /// `POST /api/v1/experiments/preview`
 pub async fn preview(app: Data<App>, body: Json<SubmitExperiment>) -> Answer {
     let resolved = resolve::experiment(&app.store, &body).await?;
-    ok(&resolve::preview(&resolved)?)
+    let mut preview = resolve::preview(&resolved)?;
+    let view = app.view()?;
+    preview.warnings = unplaceable(&view, preview.slots_per_trial)
+        .into_iter()
+        .collect();
+    ok(&preview)
 }
 
 /// `GET /api/v1/experiments`
@@ -54,7 +56,8 @@ pub async fn list(app: Data<App>, query: Query<PageQuery>) -> Answer {
 
 /// `GET /api/v1/experiments/{id}`
 pub async fn get(app: Data<App>, id: Path<String>) -> Answer {
-    ok(&find(&app, &id).await?)
+    let row = find(&app, &id).await?;
+    ok(&seen(app.view().ok().as_deref(), row))
 }
 
 /// `GET /api/v1/experiments/{id}/trials`
@@ -77,28 +80,45 @@ pub async fn trials(app: Data<App>, id: Path<String>, query: Query<TrialsQuery>)
 }
 
 /// `POST /api/v1/experiments/{id}/pause`
-pub async fn pause(app: Data<App>, id: Path<String>) -> Answer {
-    control(&app, &id, "paused", Event::Pause).await
+pub async fn pause(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    control(&app, (&key, &id), "paused", Event::Pause).await
 }
 
 /// `POST /api/v1/experiments/{id}/resume`
-pub async fn resume(app: Data<App>, id: Path<String>) -> Answer {
-    control(&app, &id, "resumed", Event::Resume).await
+pub async fn resume(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    control(&app, (&key, &id), "resumed", Event::Resume).await
 }
 
 /// `POST /api/v1/experiments/{id}/cancel`
-pub async fn cancel(app: Data<App>, id: Path<String>) -> Answer {
-    control(&app, &id, "canceled", Event::Cancel).await
+pub async fn cancel(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    control(&app, (&key, &id), "canceled", Event::Cancel).await
 }
 
-async fn control(app: &App, id: &str, verb: &str, event: fn(ExperimentId) -> Event) -> Answer {
-    let row = find(app, id).await?;
-    if let Some(state) = ended(&row) {
-        let text = format!("experiment `{}` cannot be {verb}: it {state}", row.id);
-        return Err(Fault::new(Code::WrongState, text).into());
+async fn control(
+    app: &App,
+    (key, id): (&Key, &str),
+    verb: &str,
+    event: fn(ExperimentId) -> Event,
+) -> Answer {
+    let work = async {
+        let row = found(app.store.experiment_meant(id).await?, "experiment", id)?;
+        if let Some(state) = ended(&row) {
+            let text = format!("experiment `{}` cannot be {verb}: it {state}", row.id);
+            return Err(Fault::new(Code::WrongState, text).into());
+        }
+        let done = app.engine.decide(event(row.id)).await?;
+        Ok(newest(&done.changes, row.id).unwrap_or(row))
+    };
+    once(app, key, &(), StatusCode::OK, work).await
+}
+
+/// An experiment with what stands in its way, as far as that is known.
+fn seen(cluster: Option<&Cluster>, experiment: Experiment) -> ExperimentView {
+    let warning = cluster.and_then(|cluster| warning(cluster, experiment.id));
+    ExperimentView {
+        experiment,
+        warnings: warning.into_iter().collect(),
     }
-    let done = app.engine.decide(event(row.id)).await?;
-    ok(&newest(&done.changes, row.id).unwrap_or(row))
 }
 
 /// How an experiment ended.

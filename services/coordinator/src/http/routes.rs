@@ -7,7 +7,7 @@ use pomona_api::v1::catalogue::{AddBackbone, AddDataset, DatasetQuery, Predict};
 use pomona_api::v1::cluster::{ClusterView, Explanation, TargetGroup};
 use pomona_api::v1::events::LiveEvent;
 use pomona_api::v1::experiments::{
-    ExperimentPreview, LogEntry, LogsQuery, SubmitExperiment, TrialsQuery,
+    ExperimentPreview, ExperimentView, LogEntry, LogsQuery, SubmitExperiment, TrialsQuery,
 };
 use pomona_api::v1::models::{HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias};
 use pomona_api::v1::workers::{Desired, Poll, Register, Registered};
@@ -71,7 +71,7 @@ routes! {
     post "/api/v1/workers/{id}/poll" => workers::poll,
         about("A worker's heartbeat: a long poll for what should run there.").takes::<Poll>().answers::<Desired>();
     post "/api/v1/workers/{id}/drain" => workers::drain,
-        about("Gives a worker nothing new.").answers::<rows::Worker>();
+        about("Gives a worker nothing new.").keyed().answers::<rows::Worker>();
     put "/api/v1/blobs/{digest}" => blobs::put,
         about("Uploads a blob under its digest.").takes_bytes().status("201").answers::<rows::Blob>();
     head "/api/v1/blobs/{digest}" => blobs::head,
@@ -99,25 +99,25 @@ routes! {
     get "/api/v1/tasks/{id}/logs" => catalogue::task_logs,
         about("Lines of its log.").query::<LogsQuery>().pages::<LogEntry>();
     post "/api/v1/tasks/{id}/cancel" => catalogue::task_cancel,
-        about("Takes a task back.").answers::<rows::Task>();
+        about("Takes a task back.").keyed().answers::<rows::Task>();
     post "/api/v1/predictions" => catalogue::predict,
         about("Predicts pictures that were uploaded; the task's result holds the answer.").keyed().takes::<Predict>().status("202").answers::<rows::Task>();
     post "/api/v1/experiments" => experiments::submit,
-        about("Submits an experiment.").keyed().takes::<SubmitExperiment>().status("201").answers::<rows::Experiment>();
+        about("Submits an experiment.").keyed().takes::<SubmitExperiment>().status("201").answers::<ExperimentView>();
     post "/api/v1/experiments/preview" => experiments::preview,
         about("What a file would do.").takes::<SubmitExperiment>().answers::<ExperimentPreview>();
     get "/api/v1/experiments" => experiments::list,
         about("Experiments, newest first.").query::<PageQuery>().pages::<rows::Experiment>();
     get "/api/v1/experiments/{id}" => experiments::get,
-        about("An experiment, by id, a unique prefix of one, or name.").answers::<rows::Experiment>();
+        about("An experiment, by id, a unique prefix of one, or name.").answers::<ExperimentView>();
     get "/api/v1/experiments/{id}/trials" => experiments::trials,
         about("Its trials, by number or the best first.").query::<TrialsQuery>().pages::<rows::Trial>();
     post "/api/v1/experiments/{id}/pause" => experiments::pause,
-        about("Gives its slots back; trials write a checkpoint first.").answers::<rows::Experiment>();
+        about("Gives its slots back; trials write a checkpoint first.").keyed().answers::<rows::Experiment>();
     post "/api/v1/experiments/{id}/resume" => experiments::resume,
-        about("Goes on.").answers::<rows::Experiment>();
+        about("Goes on.").keyed().answers::<rows::Experiment>();
     post "/api/v1/experiments/{id}/cancel" => experiments::cancel,
-        about("Takes it back.").answers::<rows::Experiment>();
+        about("Takes it back.").keyed().answers::<rows::Experiment>();
     get "/api/v1/trials/{id}" => trials::get,
         about("A trial.").answers::<rows::Trial>();
     get "/api/v1/trials/{id}/observations" => trials::observations,
@@ -127,7 +127,7 @@ routes! {
     get "/api/v1/trials/{id}/logs" => trials::logs,
         about("Lines of its log.").query::<LogsQuery>().pages::<LogEntry>();
     post "/api/v1/trials/{id}/stop" => trials::stop,
-        about("Ends it with what it has.").answers::<rows::Trial>();
+        about("Ends it with what it has.").keyed().answers::<rows::Trial>();
     get "/api/v1/explain/{id}" => explain::subject,
         about("Why an experiment, trial, task or worker is as it is.").answers::<Explanation>();
     get "/api/v1/explain/model/{name}/{alias}" => explain::alias,

@@ -1,5 +1,6 @@
 //! Trials: rows, observations, checkpoints, logs, stop.
 
+use actix_web::http::StatusCode;
 use actix_web::web::{Data, Path, Query};
 use pomona_api::v1::experiments::{LogEntry, LogsQuery};
 use pomona_api::v1::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page, PageQuery};
@@ -7,6 +8,7 @@ use pomona_domain::trial::Trial;
 use pomona_domain::{Change, Code, Fault};
 use pomona_scheduler::Event;
 
+use super::key::{Key, once};
 use super::{Answer, App, Refusal, found, ok, page, page_request};
 
 /// `GET /api/v1/trials/{id}`
@@ -56,23 +58,26 @@ pub async fn logs_of(app: &App, owner: &str, query: &LogsQuery) -> Result<Page<L
 }
 
 /// `POST /api/v1/trials/{id}/stop`
-pub async fn stop(app: Data<App>, id: Path<String>) -> Answer {
-    let trial = find(&app, &id).await?;
-    if trial.is_ended() {
-        let text = format!("trial `{}` has ended", trial.id);
-        return Err(Fault::new(Code::WrongState, text).into());
-    }
-    let done = app.engine.decide(Event::StopTrial(trial.id)).await?;
-    let changed = done.changes.iter().rev().find_map(|change| {
-        if let Change::Trial(row) = change
-            && row.id == trial.id
-        {
-            Some((**row).clone())
-        } else {
-            None
+pub async fn stop(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    let work = async {
+        let trial = find(&app, &id).await?;
+        if trial.is_ended() {
+            let text = format!("trial `{}` has ended", trial.id);
+            return Err(Fault::new(Code::WrongState, text).into());
         }
-    });
-    ok(&changed.unwrap_or(trial))
+        let done = app.engine.decide(Event::StopTrial(trial.id)).await?;
+        let changed = done.changes.iter().rev().find_map(|change| {
+            if let Change::Trial(row) = change
+                && row.id == trial.id
+            {
+                Some((**row).clone())
+            } else {
+                None
+            }
+        });
+        Ok(changed.unwrap_or(trial))
+    };
+    once(&app, &key, &(), StatusCode::OK, work).await
 }
 
 async fn find(app: &App, id: &str) -> Result<Trial, Refusal> {

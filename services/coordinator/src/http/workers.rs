@@ -1,5 +1,6 @@
 //! Workers: registration, heartbeat, list, drain.
 
+use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use pomona_api::PROTOCOL;
 use pomona_api::v1::PageQuery;
@@ -7,14 +8,16 @@ use pomona_api::v1::workers::{Poll, Register, Registered};
 use pomona_domain::worker::Worker;
 use pomona_domain::{Change, Code, Fault, WorkerId};
 use pomona_scheduler::Event;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+use super::key::{Key, once};
 use super::{Answer, App, found, ok, page, page_request};
 use crate::{desired, longpoll};
 
 /// `POST /api/v1/workers`
-pub async fn register(app: Data<App>, body: Json<Register>) -> Answer {
-    let body = body.into_inner();
-    handshake(&body)?;
+pub async fn register(app: Data<App>, body: Json<Value>) -> Answer {
+    let body: Register = spoken(body.into_inner())?;
     let mut labels = body.labels;
     if let Some(address) = body.metrics_address {
         labels.insert(desired::METRICS_ADDRESS.to_owned(), address);
@@ -36,29 +39,42 @@ pub async fn register(app: Data<App>, body: Json<Register>) -> Answer {
     })
 }
 
-fn handshake(body: &Register) -> Result<(), Fault> {
-    if body.protocol == PROTOCOL {
-        return Ok(());
+/// The body of a worker that speaks our protocol. Of one that speaks another, no more is read than
+/// that: the rest may look like nothing we know.
+fn spoken<T: DeserializeOwned>(body: Value) -> Result<T, Fault> {
+    let theirs = body.get("protocol").and_then(Value::as_u64);
+    if body.is_object() && theirs != Some(u64::from(PROTOCOL)) {
+        let said = |key| body.get(key).and_then(Value::as_str);
+        let who = match (said("name"), said("version")) {
+            (Some(name), Some(version)) => format!("worker `{name}` (version {version})"),
+            (Some(name), None) => format!("worker `{name}`"),
+            (None, _) => "the worker".to_owned(),
+        };
+        let what = theirs.map_or_else(
+            || "does not say which protocol it speaks".to_owned(),
+            |theirs| format!("speaks protocol {theirs}"),
+        );
+        let ours = env!("CARGO_PKG_VERSION");
+        let text =
+            format!("{who} {what}, this coordinator (version {ours}) speaks protocol {PROTOCOL}");
+        let fault = Fault::new(Code::VersionMismatch, text);
+        return Err(fault.hint("install the same version of Pomona on both machines"));
     }
-    Err(Fault::new(
-        Code::VersionMismatch,
-        format!(
-            "worker `{}` (version {}) speaks protocol {}, this coordinator (version {}) speaks {PROTOCOL}",
-            body.name,
-            body.version,
-            body.protocol,
-            env!("CARGO_PKG_VERSION")
-        ),
-    )
-    .hint("install the same version of Pomona on both machines"))
+    serde_json::from_value(body).map_err(|error| {
+        Fault::new(
+            Code::BadRequest,
+            format!("the body cannot be read: {error}"),
+        )
+    })
 }
 
 /// `POST /api/v1/workers/{id}/poll`
-pub async fn poll(app: Data<App>, id: Path<String>, body: Json<Poll>) -> Answer {
+pub async fn poll(app: Data<App>, id: Path<String>, body: Json<Value>) -> Answer {
     let id: WorkerId = id
         .parse()
         .map_err(|error| Fault::new(Code::BadRequest, format!("{error}")))?;
-    ok(&longpoll::poll(&app, id, body.into_inner()).await?)
+    let body: Poll = spoken(body.into_inner())?;
+    ok(&longpoll::poll(&app, id, body).await?)
 }
 
 /// `GET /api/v1/workers`
@@ -67,10 +83,13 @@ pub async fn list(app: Data<App>, query: Query<PageQuery>) -> Answer {
 }
 
 /// `POST /api/v1/workers/{id}/drain`
-pub async fn drain(app: Data<App>, id: Path<String>) -> Answer {
-    let worker = found(app.store.worker_find(&id).await?, "worker", &id)?;
-    let done = app.engine.decide(Event::Drain(worker.id)).await?;
-    ok(&newest(&done.changes, worker))
+pub async fn drain(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    let work = async {
+        let worker = found(app.store.worker_find(&id).await?, "worker", &id)?;
+        let done = app.engine.decide(Event::Drain(worker.id)).await?;
+        Ok(newest(&done.changes, worker))
+    };
+    once(&app, &key, &(), StatusCode::OK, work).await
 }
 
 fn newest(changes: &[Change], worker: Worker) -> Worker {

@@ -14,7 +14,7 @@ use super::Maker;
 
 /// Priorities with a label of their own; the rest fold into `other`.
 const MAX_PRIORITIES: usize = 20;
-/// Aliases with a label of their own.
+/// Aliases with a label of their own; the rest fold into `other`.
 const MAX_ALIASES: usize = 500;
 const OTHER: &str = "other";
 
@@ -160,26 +160,30 @@ impl Gauges {
             *names.entry(&experiment.spec.name).or_default() += 1;
         }
         let mut folded = 0;
+        // The best of all that share a label.
+        let mut bests: BTreeMap<(String, &'static str), f64> = BTreeMap::new();
         for (n, experiment) in cluster.experiments().enumerate() {
-            if n >= self.max_experiments {
-                folded += 1;
-                continue;
-            }
             let name = &experiment.spec.name;
-            let label = if names.get(name.as_str()).is_some_and(|count| *count > 1) {
+            let label = if n >= self.max_experiments {
+                folded += 1;
+                OTHER.to_owned()
+            } else if names.get(name.as_str()).is_some_and(|count| *count > 1) {
                 format!("{name} {}", experiment.id)
             } else {
                 name.clone()
             };
             let metric = &experiment.spec.search.metric;
-            let labels = [label.as_str(), metric_label(metric)];
+            let shown = metric_label(metric);
+            let labels = [label.as_str(), shown];
             let direction = experiment.spec.search.direction;
             let best = (cluster.trials_of(experiment.id))
                 .filter_map(|trial| trial.best.as_ref())
                 .map(|best| best.value)
                 .reduce(|a, b| better(direction, a, b));
             if let Some(best) = best {
-                self.best.with_label_values(&labels).set(best);
+                let shared = bests.entry((label.clone(), shown)).or_insert(best);
+                *shared = better(direction, *shared, best);
+                self.best.with_label_values(&labels).set(*shared);
             }
             let last = (cluster.trials_of(experiment.id))
                 .filter_map(|trial| trial.latest.get(metric))
@@ -199,6 +203,9 @@ impl Gauges {
         for (n, alias) in cluster.aliases().enumerate() {
             if n >= MAX_ALIASES {
                 folded += 1;
+                self.aliases
+                    .with_label_values(&[OTHER, OTHER, OTHER])
+                    .set(1.0);
                 continue;
             }
             let version = alias.number.to_string();

@@ -59,7 +59,7 @@ fn file(text: &str) -> SubmitExperiment {
 
 async fn submit(house: &House, text: &str, key: &str) -> Experiment {
     let submitted = house.client.experiment_submit(&file(text), key).await;
-    submitted.expect("an experiment")
+    submitted.expect("an experiment").experiment
 }
 
 async fn experiment(house: &House, row: &Experiment) -> Experiment {
@@ -69,4 +69,5 @@ async fn experiment(house: &House, row: &Experiment) -> Experiment {
         .experiment_get(&id)
         .await
         .expect("an experiment")
+        .experiment
 }

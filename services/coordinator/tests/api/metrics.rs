@@ -4,7 +4,8 @@ use pomona_domain::report::Outcome;
 use pomona_domain::{Code, Fault};
 use std::collections::BTreeSet;
 
-use crate::worker::published;
+use crate::harness::House;
+use crate::worker::{Machine, published};
 use crate::{GRID, PROMOTED, furnished, submit};
 
 /// Names of interfaces.md that have a source in the coordinator.
@@ -119,6 +120,43 @@ async fn the_page_has_the_promised_names_and_counts_what_happened() {
         !page.contains("/api/v1/workers/wrk_"),
         "routes are patterns"
     );
+}
+
+#[tokio::test]
+async fn experiments_over_the_limit_share_the_label_other() {
+    let house = House::with(&[("metrics.max_experiments", "1")]).await;
+    let mut machine = Machine::join(&house.client, 1, 6).await;
+    machine.furnish().await;
+    for (key, name) in [("a", "ones"), ("b", "twos"), ("c", "threes")] {
+        submit(
+            &house,
+            &GRID.replace("name: flowers", &format!("name: {name}")),
+            key,
+        )
+        .await;
+    }
+    let leases = machine.has(6).await;
+    for (lease, accuracy) in leases.iter().zip([0.1, 0.1, 0.2, 0.2, 0.3, 0.3]) {
+        machine.observe(lease, 10, accuracy, 1.0);
+    }
+    machine.poll(0).await;
+    let page = house.client.metrics().await.unwrap();
+    let samples = samples(&page);
+    let best: Vec<_> = (samples.iter())
+        .filter(|(name, _, _)| *name == "pomona_objective_best")
+        .collect();
+    assert_eq!(best.len(), 2, "{best:?}");
+    let other = "experiment=\"other\",metric=\"val/accuracy\"";
+    let shared = value(&page, "pomona_objective_best", other);
+    let own = best
+        .iter()
+        .find(|(_, labels, _)| *labels != other)
+        .unwrap()
+        .2;
+    assert_eq!(shared.max(own), 0.3, "the best of all is shown");
+    assert!(value(&page, "pomona_objective_last", other) > 0.0);
+    let folded = value(&page, "pomona_metrics_folded", "what=\"experiments\"");
+    assert_eq!(folded, 2.0);
 }
 
 #[tokio::test]

@@ -90,11 +90,22 @@ async fn what_is_over_its_limit_is_refused() {
         .post("/api/v1/experiments", &json!({"file": "x".repeat(3000)}))
         .await;
     assert_eq!(large.refused(), "E0105 413");
-    for size in [0, MAX_PAGE_SIZE + 1] {
-        let page = house
-            .get(&format!("/api/v1/workers?page_size={size}"))
-            .await;
-        assert_eq!(page.refused(), "E0105 413", "{size}");
+    let size = MAX_PAGE_SIZE + 1;
+    let path = format!("/api/v1/workers?page_size={size}");
+    assert_eq!(house.get(&path).await.refused(), "E0105 413");
+    let none = house.get("/api/v1/workers?page_size=0").await;
+    assert_eq!(none.refused(), "E0101 400");
+    assert!(none.json()["error"]["hint"].is_string(), "{}", none.text);
+}
+
+#[tokio::test]
+async fn an_empty_page_token_asks_for_the_first_page() {
+    let house = House::open().await;
+    Machine::join(&house.client, 1, 1).await;
+    for list in ["workers", "experiments", "tasks", "models"] {
+        let page = house.get(&format!("/api/v1/{list}?page_token=")).await;
+        let plain = house.get(&format!("/api/v1/{list}")).await;
+        assert_eq!((page.status, &page.text), (200, &plain.text), "{list}");
     }
 }
 
@@ -204,6 +215,115 @@ async fn a_request_with_a_key_is_done_once() {
 }
 
 #[tokio::test]
+async fn a_control_with_a_key_is_done_once_and_answers_its_first_answer() {
+    let (house, mut machine) = furnished(1).await;
+    let row = submit(&house, GRID, "grid").await;
+    let lease = machine.has(1).await.remove(0);
+    let task = pomona_api::v1::catalogue::AddBackbone {
+        name: "res".to_owned(),
+        arch: "resnet18".to_owned(),
+        weights: house.client.blob_put_bytes("weights").await.unwrap(),
+    };
+    let task = house.client.backbone_add(&task, "res").await.unwrap();
+    for (number, path) in [
+        format!("tasks/{}/cancel", task.id),
+        format!("trials/{}/stop", trial_of(&lease)),
+        format!("experiments/{}/pause", row.id),
+        format!("experiments/{}/resume", row.id),
+        format!("experiments/{}/cancel", row.id),
+        format!("workers/{}/drain", machine.id()),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let key = format!("key-{number}");
+        let headers = [("Idempotency-Key", key.as_str())];
+        let path = format!("/api/v1/{path}");
+        let first = house.raw(Method::POST, &path, &headers, "").await;
+        assert_eq!(first.status, 200, "{path}: {}", first.text);
+        if path.ends_with("/stop") {
+            machine.exit(&lease, pomona_domain::report::Outcome::Stopped);
+            machine.poll(0).await;
+        }
+        let again = house.raw(Method::POST, &path, &headers, "").await;
+        assert_eq!((again.status, &again.text), (200, &first.text), "{path}");
+        if path.ends_with("/cancel") || path.ends_with("/stop") {
+            let other = house.raw(Method::POST, &path, &[], "").await;
+            assert_eq!(other.refused(), "E0104 409", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_several_have_is_not_enough_for_a_control() {
+    let (house, _machine) = furnished(1).await;
+    let first = submit(&house, GRID, "one").await;
+    let second = submit(&house, GRID, "two").await;
+    let by_name = house.client.experiment_get("flowers").await.unwrap();
+    assert_eq!(by_name.id, second.id, "a look goes to the newest");
+    for control in ["pause", "resume", "cancel"] {
+        let path = format!("/api/v1/experiments/flowers/{control}");
+        let refused = house.post(&path, &json!({})).await;
+        assert_eq!(refused.refused(), "E0108 400", "{control}");
+        assert!(refused.text.contains("`flowers`"), "{}", refused.text);
+    }
+    let newest = second.id.to_string();
+    house.client.experiment_cancel(&newest).await.unwrap();
+    let left = house.client.experiment_cancel("flowers").await.unwrap();
+    assert_eq!(left.id, first.id, "the one that has not ended");
+    let none = house.client.experiment_cancel("flowers").await.unwrap_err();
+    assert_eq!(none.code, Code::WrongState);
+}
+
+#[tokio::test]
+async fn images_that_the_network_cannot_take_are_refused_before_any_trial() {
+    let (house, mut machine) = furnished(1).await;
+    machine.add_dataset_of("tiny", "tiny", 8).await;
+    let text = GRID.replace("dataset: flowers", "dataset: tiny");
+    let submitted = house.client.experiment_submit(&file(&text), "small").await;
+    let previewed = house.client.experiment_preview(&file(&text)).await;
+    for fault in [submitted.unwrap_err(), previewed.unwrap_err()] {
+        assert_eq!(fault.code, Code::BadImageSize, "{fault}");
+        assert!(fault.message.contains("at least 32 pixels"), "{fault}");
+        assert!(fault.hint.is_some(), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_worker_could_ever_run_is_said_at_once_and_until_one_could() {
+    let (house, machine) = furnished(2).await;
+    let text = format!("{GRID}resources: {{slots_per_trial: 4}}\n");
+    let preview = house.client.experiment_preview(&file(&text)).await.unwrap();
+    let submitted = house.client.experiment_submit(&file(&text), "wide").await;
+    let submitted = submitted.unwrap();
+    let id = submitted.id.to_string();
+    let shown = house.client.experiment_get(&id).await.unwrap();
+    for warnings in [&preview.warnings, &submitted.warnings, &shown.warnings] {
+        let [fault] = warnings.as_slice() else {
+            panic!("one warning: {warnings:?}");
+        };
+        assert_eq!(fault.code, Code::Unplaceable);
+        assert!(fault.message.contains("4 slots"), "{fault}");
+        assert!(fault.hint.as_ref().unwrap().contains("with 4 slots"));
+    }
+    let why = house.client.explain(&id).await.unwrap();
+    assert!(why.now.contains(&shown.warnings[0].message), "{why:?}");
+    let fits = house.client.experiment_preview(&file(GRID)).await.unwrap();
+    assert_eq!(fits.warnings, []);
+    // A worker that drains gets nothing new, so it could not run anything either.
+    house
+        .client
+        .worker_drain(&machine.id().to_string())
+        .await
+        .unwrap();
+    let none = house.client.experiment_preview(&file(GRID)).await.unwrap();
+    assert_eq!(none.warnings[0].code, Code::Unplaceable);
+    Machine::join(&house.client, 2, 4).await;
+    let shown = house.client.experiment_get(&id).await.unwrap();
+    assert_eq!(shown.warnings, []);
+}
+
+#[tokio::test]
 async fn a_refused_request_with_a_key_may_be_tried_again() {
     let (house, mut machine) = furnished(1).await;
     let text = GRID.replace("dataset: flowers", "dataset: roses");
@@ -234,6 +354,30 @@ async fn a_worker_of_another_protocol_is_refused_politely() {
         .await
         .unwrap();
     assert!(workers.items.is_empty());
+}
+
+#[tokio::test]
+async fn of_another_protocol_nothing_but_its_number_is_read() {
+    let house = House::open().await;
+    let mut machine = Machine::join(&house.client, 1, 1).await;
+    let slot = json!({"index": 0, "kind": "quantum", "name": "q"});
+    let later = json!({"protocol": 99, "name": "late", "slots": [slot]});
+    for body in [json!({"protocol": 99}), later, json!({"name": "early"})] {
+        let refused = house.post("/api/v1/workers", &body).await;
+        assert_eq!(refused.refused(), "E0003 426", "{body}");
+    }
+    let broken = house.post("/api/v1/workers", &json!({"protocol": 1})).await;
+    assert_eq!(broken.refused(), "E0101 400");
+    // A worker outlives an upgrade of its coordinator: each poll says what it speaks.
+    let poll = serde_json::to_value(machine.body(0)).unwrap();
+    let path = format!("/api/v1/workers/{}/poll", machine.id());
+    assert_eq!(house.post(&path, &poll).await.status, 200);
+    for protocol in [json!(99), json!(null)] {
+        let mut poll = poll.clone();
+        poll["protocol"] = protocol;
+        let refused = house.post(&path, &poll).await;
+        assert_eq!(refused.refused(), "E0003 426", "{poll}");
+    }
 }
 
 #[tokio::test]

@@ -199,6 +199,22 @@ async fn a_backup_of_a_running_house_is_restored_and_started() {
     let again = house.command(&["backup"], Some(&target));
     assert_eq!(again.status.code(), Some(1));
 
+    // Nor is a house made where none was.
+    let mistyped = house.path("mistyped");
+    let target2 = house.path("other");
+    let words = ["backup", "--data-dir", mistyped.to_str().unwrap()];
+    let refused = crate::harness::run(&[&words[..], &[target2.to_str().unwrap()]].concat());
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.starts_with("error[E0904]"), "{told}");
+    assert!(told.contains(mistyped.to_str().unwrap()), "{told}");
+    assert!(!mistyped.exists() && !target2.exists());
+    std::fs::create_dir(&mistyped).unwrap();
+    let empty = crate::harness::run(&[&words[..], &[target2.to_str().unwrap()]].concat());
+    assert_eq!(empty.status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(&mistyped).unwrap().count(), 0);
+    assert!(!target2.exists());
+
     let folder = tempfile::tempdir().unwrap();
     std::fs::rename(&target, folder.path().join("data")).unwrap();
     let restored = House::start(folder, &[]).await;

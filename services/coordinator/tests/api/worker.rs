@@ -93,6 +93,7 @@ impl Machine {
     /// One poll as it would be sent now.
     pub fn body(&mut self, wait_ms: u64) -> Poll {
         Poll {
+            protocol: PROTOCOL,
             incarnation: 1,
             running: self.running(),
             reports: self.spool.clone(),
@@ -250,6 +251,12 @@ impl Machine {
 
     /// Adds a version of a data set.
     pub async fn add_dataset(&mut self, name: &str, key: &str) {
+        let side = ImportOptions::default().image_size;
+        self.add_dataset_of(name, key, side).await;
+    }
+
+    /// The same with images of another size.
+    pub async fn add_dataset_of(&mut self, name: &str, key: &str, image_size: u32) {
         let archive = self
             .client
             .blob_put_bytes("a tar")
@@ -258,7 +265,10 @@ impl Machine {
         let body = AddDataset {
             name: name.to_owned(),
             archive,
-            options: ImportOptions::default(),
+            options: ImportOptions {
+                image_size,
+                ..ImportOptions::default()
+            },
         };
         self.client.dataset_add(&body, key).await.expect("a task");
         let lease = self.has(1).await.remove(0);

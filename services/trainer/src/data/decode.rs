@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Pixels of one picture.
 const PIXEL_LIMIT: u64 = 100_000_000;
 /// Bytes a decoder may allocate for one picture.
-const DECODER_LIMIT: u64 = 1 << 30;
+const DECODER_LIMIT: u64 = 512 << 20;
 /// Side of a square image.
 pub(super) const SIZES: std::ops::RangeInclusive<u32> = 8..=4096;
 
@@ -91,16 +91,28 @@ fn decode_trusting(bytes: &[u8]) -> Result<RgbImage, Refusal> {
     if width == 0 || height == 0 {
         return Err(Refusal::Corrupt("has no pixels".into()));
     }
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(DECODER_LIMIT);
+    // Not every decoder holds itself to the limit that it is told.
+    if decoder.total_bytes() > DECODER_LIMIT {
+        return Err(Refusal::TooManyPixels(format!(
+            "takes {} MiB when decoded, the limit is {} MiB",
+            decoder.total_bytes() >> 20,
+            DECODER_LIMIT >> 20
+        )));
+    }
     decoder
-        .set_limits(limits)
+        .set_limits(limits())
         .map_err(|error| damaged(&error))?;
     // Damaged EXIF data says nothing about the pixels.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
     picture.apply_orientation(orientation);
     Ok(on_white(picture))
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(DECODER_LIMIT);
+    limits
 }
 
 type Decoded<'a> = ImageResult<Box<dyn ImageDecoder + 'a>>;
@@ -116,7 +128,8 @@ fn decoder(bytes: &[u8], format: ImageFormat) -> Result<Decoded<'_>, Refusal> {
     if format == ImageFormat::Jpeg {
         Ok(boxed(JpegDecoder::new(input)))
     } else if format == ImageFormat::Png {
-        Ok(boxed(PngDecoder::new(input)))
+        // Told before the header is read: a colour profile is inflated there.
+        Ok(boxed(PngDecoder::with_limits(input, limits())))
     } else if format == ImageFormat::WebP {
         Ok(boxed(WebPDecoder::new(input)))
     } else if format == ImageFormat::Bmp {

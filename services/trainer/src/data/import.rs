@@ -38,25 +38,15 @@ pub struct Imported {
     pub summary: DatasetSummary,
 }
 
-/// Imports `archive` and writes `manifest.json` into the folder `output`, with every thread the
-/// machine offers.
+/// Imports `archive` and writes `manifest.json` into the folder `output`, with some threads.
+/// `beat` is called now and then.
 pub fn import(
     archive: &Path,
     archive_digest: Digest,
     options: &ImportOptions,
     output: &Path,
-) -> Result<Imported, Fault> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    import_with_threads(archive, archive_digest, options, output, threads)
-}
-
-/// [`import`] with a number of threads.
-pub fn import_with_threads(
-    archive: &Path,
-    archive_digest: Digest,
-    options: &ImportOptions,
-    output: &Path,
     threads: usize,
+    mut beat: impl FnMut(),
 ) -> Result<Imported, Fault> {
     let pattern = checked(options)?;
     let archive = Archive::open(archive)?;
@@ -68,9 +58,8 @@ pub fn import_with_threads(
     } = list(archive.members());
     enough_classes(&classes, &candidates)?;
 
-    let looked = in_parallel(candidates.len(), threads, |index| {
-        look(&archive, candidates[index].member, options)
-    })?;
+    let look_at = |index: usize| look(&archive, candidates[index].member, options);
+    let looked = in_parallel(candidates.len(), threads, look_at, &mut beat)?;
     let mut images = Vec::with_capacity(looked.len());
     for (candidate, look) in candidates.iter().zip(looked) {
         match look {
@@ -365,14 +354,15 @@ fn write(manifest: &Manifest, output: &Path) -> Result<(PathBuf, Digest), Fault>
 }
 
 /// `work(0)` to `work(n - 1)` over some threads; answers in order, and of several faults the
-/// first in order.
+/// first in order. `beat` is called on this thread, after each piece that it did.
 fn in_parallel<T: Send>(
     n: usize,
     threads: usize,
     work: impl Fn(usize) -> Result<T, Fault> + Sync,
+    beat: &mut dyn FnMut(),
 ) -> Result<Vec<T>, Fault> {
     let next = AtomicUsize::new(0);
-    let run = || {
+    let run = |after_each: &mut dyn FnMut()| {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
@@ -380,11 +370,14 @@ fn in_parallel<T: Send>(
                 return done;
             }
             done.push((index, work(index)));
+            after_each();
         }
     };
     let mut all: Vec<(usize, Result<T, Fault>)> = thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads.min(n)).map(|_| scope.spawn(run)).collect();
-        let mut all = run();
+        let helpers: Vec<_> = (1..threads.min(n))
+            .map(|_| scope.spawn(|| run(&mut || ())))
+            .collect();
+        let mut all = run(beat);
         for helper in helpers {
             match helper.join() {
                 Ok(done) => all.extend(done),

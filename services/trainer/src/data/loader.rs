@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 /// One image of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +36,6 @@ pub struct Batch {
 pub struct Loader {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
-    wait_seconds: f64,
 }
 
 #[derive(Debug)]
@@ -97,16 +95,7 @@ impl Loader {
                 thread::spawn(move || shared.work())
             })
             .collect();
-        Self {
-            shared,
-            helpers,
-            wait_seconds: 0.0,
-        }
-    }
-
-    /// Seconds the caller has waited for batches.
-    pub fn wait_seconds(&self) -> f64 {
-        self.wait_seconds
+        Self { shared, helpers }
     }
 }
 
@@ -115,7 +104,6 @@ impl Iterator for Loader {
 
     /// The next batch; after a fault there is none.
     fn next(&mut self) -> Option<Self::Item> {
-        let begun = Instant::now();
         let mut state = self.shared.lock();
         if state.stop || state.taken == self.shared.batches() {
             return None;
@@ -135,7 +123,6 @@ impl Iterator for Loader {
         state.stop = batch.is_err();
         drop(state);
         self.shared.changed.notify_all();
-        self.wait_seconds += begun.elapsed().as_secs_f64();
         Some(batch)
     }
 }

@@ -37,7 +37,6 @@ mod bridge {
         unsafe fn sum(self: &Group, tensor: *mut Tensor) -> Result<()>;
         unsafe fn gather(self: &Group, out: *mut Tensor, input: *mut Tensor) -> Result<()>;
         unsafe fn broadcast(self: &Group, tensors: &[*mut Tensor], root: i32) -> Result<()>;
-        fn barrier(self: &Group) -> Result<()>;
 
         unsafe fn reducer_new(
             group: &Group,
@@ -47,7 +46,6 @@ mod bridge {
         ) -> Result<UniquePtr<Reducer>>;
         fn before_forward(self: &Reducer) -> Result<()>;
         fn before_backward(self: &Reducer) -> Result<()>;
-        fn buckets(self: &Reducer) -> Result<usize>;
 
         unsafe fn gradients_forget(parameters: &[*mut Tensor]) -> Result<()>;
         unsafe fn sgd_step(

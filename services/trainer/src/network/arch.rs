@@ -2,6 +2,7 @@
 
 use super::builder::Builder;
 use super::{Parts, inception, lite0, resnet, vgg};
+use pomona_domain::backbone::check_image;
 use pomona_domain::{Code, Fault};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -113,32 +114,9 @@ impl Arch {
         }
     }
 
-    /// The smallest side that leaves at least one value before the pooling.
-    pub fn smallest_image(self) -> u32 {
-        match self {
-            Self::Resnet18 | Self::Resnet50 | Self::Vgg16 | Self::EfficientnetLite0 => 32,
-            Self::InceptionV3 => 75,
-            Self::TestConvnet | Self::TestResnet => 4,
-        }
-    }
-
     /// Whether images of this side can be fed.
     pub fn check_image(self, side: u32) -> Result<(), Fault> {
-        if side >= self.smallest_image() {
-            return Ok(());
-        }
-        Err(Fault::new(
-            Code::BadImageSize,
-            format!(
-                "`{}` needs images of at least {} pixels, the data set has {side}",
-                self.name(),
-                self.smallest_image()
-            ),
-        )
-        .hint(format!(
-            "import the data set with an image size of {} or more",
-            self.smallest_image()
-        )))
+        check_image(self.name(), side)
     }
 
     /// What the published weights were trained on. torchvision's Inception undoes ImageNet's

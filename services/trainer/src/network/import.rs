@@ -28,8 +28,9 @@ pub fn import(arch: &str, source: &Path, output: &Path) -> Result<TaskResult, Fa
             )
             .hint("check `--arch`: the file may hold another network, or one without its head")
         })?;
+    let features = Network::new(arch, &HeadPlan::linear(1), Kind::Float, Device::Cpu).features();
+    check_head(&tensors[&head].shape, features as usize, &head)?;
     let plan = HeadPlan::linear(u32::try_from(classes).unwrap_or(u32::MAX));
-    check_shape(&plan, &tensors[&head].shape, &head)?;
     let network = Network::new(arch, &plan, Kind::Float, Device::Cpu);
     network.load(&tensors)?;
     let content: Content = network
@@ -49,14 +50,17 @@ pub fn import(arch: &str, source: &Path, output: &Path) -> Result<TaskResult, Fa
     })
 }
 
-/// A head of absurd width would be allocated before its shape is compared.
-fn check_shape(plan: &HeadPlan, shape: &[usize], name: &str) -> Result<(), Fault> {
-    const MOST_CLASSES: u32 = 1 << 20;
-    if shape.len() == 2 && (1..=MOST_CLASSES).contains(&plan.classes) {
+/// A head is allocated by its classes before its shape is compared: with as many features as the
+/// network has, it is no larger than what the file already held.
+fn check_head(shape: &[usize], features: usize, name: &str) -> Result<(), Fault> {
+    if let [classes, wide] = *shape
+        && classes > 0
+        && wide == features
+    {
         return Ok(());
     }
     Err(Fault::new(
         Code::MisshapenTensor,
-        format!("tensor `{name}` has shape {shape:?}, the network wants [classes, features]"),
+        format!("tensor `{name}` has shape {shape:?}, the network wants [classes, {features}]"),
     ))
 }

@@ -1,4 +1,5 @@
-//! Inception v3 (Szegedy et al. 2016), torchvision's names, without the auxiliary classifier.
+//! Inception v3 (Szegedy et al. 2016), torchvision's names, without the auxiliary classifier and
+//! without the dropout before the head: a new head says its own.
 
 use super::Parts;
 use super::builder::{Builder, Look, window};

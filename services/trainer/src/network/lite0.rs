@@ -1,5 +1,6 @@
 //! EfficientNet-lite0 (Tan and Le 2019; the lite variants have ReLU6 and no squeeze-excite) under
-//! the names of lukemelas' PyTorch package, with TensorFlow's padding.
+//! the names of lukemelas' PyTorch package, with TensorFlow's padding. Its dropout and its dropped
+//! connections are left out: a new head says its own dropout.
 
 use super::Parts;
 use super::builder::{Builder, Look};

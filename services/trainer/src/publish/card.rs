@@ -69,12 +69,17 @@ fn figures(
     }
     writeln!(text, "| metric | value |\n| --- | --- |")?;
     for (name, value) in metrics.iter().chain(&work.validation) {
-        writeln!(text, "| {name} | {value:.4} |")?;
+        writeln!(text, "| {} | {value:.4} |", cell(name))?;
     }
     writeln!(
         text,
         "\nThe validation figures chose this checkpoint among others and are therefore too kind.\n"
     )
+}
+
+/// A name as a cell of a Markdown table.
+fn cell(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('|', "\\|")
 }
 
 fn classes(text: &mut String, dataset: &Dataset, report: &Classification) -> std::fmt::Result {
@@ -92,6 +97,7 @@ fn classes(text: &mut String, dataset: &Dataset, report: &Classification) -> std
     for (class, name) in dataset.classes().iter().enumerate() {
         let (train, test) = (count(Split::Train, class), count(Split::Test, class));
         let recall = report.recall.get(class).copied().unwrap_or_default();
+        let name = cell(name);
         writeln!(text, "| {name} | {train} | {test} | {recall:.3} |")?;
     }
     writeln!(text)

@@ -172,6 +172,7 @@ pub fn open(folder: &Path, device: Device) -> Result<Served, Fault> {
     let config: Config = read_json(&folder.join(CONFIG))?;
     let preprocessor: Preprocessor = read_json(&folder.join(PREPROCESSOR))?;
     let arch = Arch::parse(&config.architecture)?;
+    consistent(&config, &preprocessor, arch, folder)?;
     let plan = HeadPlan {
         head: config.head.clone(),
         classes: config.num_labels,
@@ -185,6 +186,33 @@ pub fn open(folder: &Path, device: Device) -> Result<Served, Fault> {
         labels: config.id2label.into_values().collect(),
         preprocessor,
     })
+}
+
+/// Refuses a folder whose files do not agree: half of what they say would be obeyed.
+fn consistent(
+    config: &Config,
+    preprocessor: &Preprocessor,
+    arch: Arch,
+    folder: &Path,
+) -> Result<(), Fault> {
+    let preprocess = arch.preprocess();
+    let same = |found: [f64; 3], ours: [f64; 3]| {
+        let pairs = found.iter().zip(ours);
+        pairs
+            .into_iter()
+            .all(|(found, ours)| (found - ours / 255.0).abs() < 1e-9)
+    };
+    let wrong = if config.num_labels as usize != config.id2label.len() {
+        format!("`{CONFIG}`: `num_labels` is not the number of classes in `id2label`")
+    } else if !same(preprocessor.image_mean, preprocess.mean)
+        || !same(preprocessor.image_std, preprocess.scale)
+    {
+        format!("`{PREPROCESSOR}`: `image_mean` and `image_std` are not those of the architecture")
+    } else {
+        return Ok(());
+    };
+    let message = format!("`{}` is no published model: {wrong}", folder.display());
+    Err(Fault::new(Code::LocalFile, message).hint("pull it again; its files are not to be edited"))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Fault> {

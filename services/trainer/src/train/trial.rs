@@ -10,14 +10,14 @@ use crate::dist::{Group, ffi};
 use crate::fault;
 use crate::network::{Arch, HeadPlan, Network};
 use crate::optim::Optimizer;
-use crate::protocol::Listener;
+use crate::protocol::{self, Listener};
 use crate::weights;
 use pomona_api::trainer::{Command, Event, TrainWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::Split;
 use pomona_domain::spec::TrialSpec;
 use pomona_domain::worker::SlotKind;
-use pomona_domain::{Code, Digest, Fault};
+use pomona_domain::{Code, Fault};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -107,7 +107,10 @@ impl<'a> Trial<'a> {
         let labels = dataset.labels(Split::Train);
         let arch = Arch::parse(&work.backbone.arch)?;
         arch.check_image(dataset.size())?;
-        let state = first_state(command, work, environment, dataset.classes().len() as u32)?;
+        let state = first_state(command, work, environment, &dataset)?;
+        if let Some((_, saved)) = &resumed {
+            check_resume(&state, saved)?;
+        }
         let device = device(command)?;
         let network = build_network(work, arch, state.classes, device)?;
         let mut state = State {
@@ -116,7 +119,10 @@ impl<'a> Trial<'a> {
         };
         let mut optimizer = Optimizer::new(&work.spec.train.optimizer, network.trainable());
         if let Some((content, saved)) = &resumed {
-            state = check_resume(&state, saved)?;
+            if saved.frozen_blocks != state.frozen_blocks {
+                return Err(of_another("freeze plan"));
+            }
+            state = saved.clone();
             checkpoint::load_network(content, &network)?;
             checkpoint::load_optimizer(content, &state, &mut optimizer)?;
         }
@@ -136,7 +142,7 @@ impl<'a> Trial<'a> {
         let keeper = (group.rank() == 0)
             .then(|| Keeper::open(&work.output))
             .transpose()?;
-        Ok(Self {
+        let trial = Self {
             learner: Learner::new(group, network, optimizer, loss)?,
             spec: &work.spec,
             state,
@@ -153,7 +159,9 @@ impl<'a> Trial<'a> {
                 step_seconds: 0.0,
                 said: None,
             },
-        })
+        };
+        trial.tell_start();
+        Ok(trial)
     }
 
     /// The network as it stands.
@@ -213,14 +221,7 @@ impl<'a> Trial<'a> {
     pub(super) fn end_epoch(&mut self) -> Result<(), Fault> {
         self.learner.share_statistics()?;
         let evaluation = {
-            let beat = || {
-                self.listener.say(&progress(
-                    &self.state,
-                    &self.learner.group,
-                    &self.life,
-                    self.total_steps(),
-                ));
-            };
+            let rank = self.learner.group.rank();
             let mut last = Instant::now();
             let group = &self.learner.group;
             evaluate(
@@ -232,7 +233,7 @@ impl<'a> Trial<'a> {
                 || {
                     if last.elapsed() > PROGRESS_EVERY {
                         last = Instant::now();
-                        beat();
+                        self.listener.say(&Event::Evaluating { rank });
                     }
                 },
             )?
@@ -249,10 +250,53 @@ impl<'a> Trial<'a> {
         self.state.position = 0;
         (self.state.loss_sum, self.state.weight_sum) = (0.0, 0.0);
         self.observed(&found, evaluation.report.confusion);
-        if self.judge(&found)? {
+        let better = self.judge(&found)?;
+        self.tell_epoch(&found, better);
+        if better {
             self.save(CheckpointKind::Best)?;
         }
         self.save(CheckpointKind::Last)
+    }
+
+    /// A line for people.
+    fn tell_epoch(&self, found: &BTreeMap<String, f64>, better: bool) {
+        if self.learner.group.rank() != 0 {
+            return;
+        }
+        let of = |name: &str| found.get(name).copied().unwrap_or(f64::NAN);
+        let metric = &self.spec.metric;
+        protocol::log(&format!(
+            "epoch {} of {}, step {}: train/loss {:.4}, val/loss {:.4}, {metric} {:.4}{}",
+            self.state.epoch,
+            self.spec.train.epochs,
+            self.state.step,
+            of("train/loss"),
+            of("val/loss"),
+            of(metric),
+            if better { ", the best so far" } else { "" }
+        ));
+    }
+
+    /// Where the trial stands, for people.
+    fn tell_start(&self) {
+        let network = &self.learner.network;
+        let (group, state) = (&self.learner.group, &self.state);
+        let place = match state.step {
+            0 => "begins".to_owned(),
+            step => format!("resumes at step {step}"),
+        };
+        protocol::log(&format!(
+            "rank {} of {} {place}: {}, {} of {} blocks frozen, {} images to train on, {} steps an \
+             epoch, {} thread(s)",
+            group.rank(),
+            group.world_size(),
+            network.arch().name(),
+            state.frozen_blocks,
+            network.blocks().len(),
+            self.labels.len(),
+            self.steps_per_epoch,
+            self.threads
+        ));
     }
 
     fn observed(&self, metrics: &BTreeMap<String, f64>, confusion: Vec<Vec<u64>>) {
@@ -379,18 +423,15 @@ fn first_state(
     command: &Command,
     work: &TrainWork,
     environment: BTreeMap<String, String>,
-    classes: u32,
+    dataset: &Dataset,
 ) -> Result<State, Fault> {
-    let spec = serde_json::to_value(&work.spec).map_err(fault::internal)?;
-    let manifest = std::fs::read(&work.data.manifest)
-        .map_err(|error| fault::file("read", &work.data.manifest, &error))?;
     Ok(State {
         format: FORMAT,
         arch: work.backbone.arch.clone(),
-        classes,
+        classes: dataset.classes().len() as u32,
         backbone: work.backbone.digest,
-        spec: Digest::of(checkpoint::canonical(&spec).as_bytes()),
-        dataset: Digest::of(&manifest),
+        spec: checkpoint::spec_digest(&work.spec)?,
+        dataset: dataset.digest(),
         world_size: command.world_size,
         frozen_blocks: 0,
         step: 0,
@@ -403,14 +444,14 @@ fn first_state(
     })
 }
 
-/// Where a resumed trial stands, if the checkpoint is its own.
-fn check_resume(fresh: &State, saved: &State) -> Result<State, Fault> {
-    let wrong = |what: &str| {
-        Err(Fault::new(
-            Code::BadCheckpoint,
-            format!("the checkpoint is of another {what}"),
-        ))
-    };
+fn of_another(what: &str) -> Fault {
+    let message = format!("the checkpoint is of another {what}");
+    Fault::new(Code::BadCheckpoint, message)
+}
+
+/// Whether the checkpoint is the trial's own. Its freeze plan is compared when there is a network.
+fn check_resume(fresh: &State, saved: &State) -> Result<(), Fault> {
+    let wrong = |what: &str| Err(of_another(what));
     if saved.spec != fresh.spec {
         return wrong("spec");
     }
@@ -420,13 +461,10 @@ fn check_resume(fresh: &State, saved: &State) -> Result<State, Fault> {
     if saved.dataset != fresh.dataset || saved.classes != fresh.classes {
         return wrong("data set");
     }
-    if saved.frozen_blocks != fresh.frozen_blocks {
-        return wrong("freeze plan");
-    }
     if saved.world_size != fresh.world_size {
         return wrong("world size");
     }
-    Ok(saved.clone())
+    Ok(())
 }
 
 /// The backbone with a new head, frozen as the spec says.
@@ -441,7 +479,10 @@ fn build_network(
         classes,
     };
     let mut network = Network::new(arch, &plan, Kind::Float, device);
-    network.load_backbone(&weights::read(&work.backbone.weights)?)?;
+    network.load_backbone(&weights::read_checked(
+        &work.backbone.weights,
+        work.backbone.digest,
+    )?)?;
     network.draw_head(work.spec.seed, work.spec.replicate);
     let depth = network.resolve(&work.spec.transfer.frozen_depth)?;
     network.freeze(depth);

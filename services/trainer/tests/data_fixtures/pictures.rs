@@ -3,7 +3,7 @@
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
 use pomona_domain::Digest;
 use pomona_domain::dataset::{ImportOptions, Manifest};
-use pomona_trainer::data::{Imported, import_with_threads};
+use pomona_trainer::data::{Imported, import};
 use std::io::Cursor;
 use std::path::PathBuf;
 use tar::{Builder, EntryType, Header};
@@ -114,7 +114,7 @@ impl Packed {
         threads: usize,
     ) -> Result<Imported, pomona_domain::Fault> {
         let output = self.home.path().join(format!("output{threads}"));
-        import_with_threads(&self.archive, self.digest, options, &output, threads)
+        import(&self.archive, self.digest, options, &output, threads, || ())
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Cursor};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const CLASSES: usize = 3;
 const EACH: usize = 12;
@@ -81,6 +82,11 @@ impl House {
 
     /// Types a command that succeeds; gives its JSON answer.
     fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.typed(words)).unwrap_or(Value::Null)
+    }
+
+    /// Types a command that succeeds; gives what it printed.
+    fn typed(&self, words: &[&str]) -> String {
         let output = Command::new(pomona())
             .args(["--server", &self.server, "--output", "json"])
             .args(words)
@@ -89,7 +95,7 @@ impl House {
             .unwrap();
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{words:?}: {err}\n{}", self.log());
-        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Submits a file, watches it to its end, and gives its trials.
@@ -150,9 +156,8 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-#[test]
-fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
-    let mut house = House::open();
+/// Draws the pictures and imports them and the weights; gives the folder of pictures.
+fn furnish(house: &House) -> PathBuf {
     for class in 0..CLASSES {
         for number in 0..EACH {
             let name = format!("pictures/class {class}/{number:02}.png");
@@ -161,47 +166,25 @@ fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
     }
     let pictures = house.folder.path().join("pictures");
     let weights = published_weights();
-    let arch = "efficientnet-lite0";
-    house.json(&[
-        "backbone",
-        "add",
-        "lite0",
-        "--arch",
-        arch,
-        "--weights",
-        text(&weights),
-    ]);
-    house.json(&[
-        "dataset",
-        "add",
-        "discs",
-        text(&pictures),
-        "--image-size",
-        "64",
-    ]);
+    let arch = ["--arch", "efficientnet-lite0", "--weights", text(&weights)];
+    house.json(&[&["backbone", "add", "lite0"], arch.as_slice()].concat());
+    let folder = text(&pictures);
+    house.json(&["dataset", "add", "discs", folder, "--image-size", "64"]);
+    pictures
+}
 
-    let grid = house.train(GRID);
-    assert_eq!(grid.len(), 2);
-    for trial in &grid {
-        assert_eq!(trial["state"], "completed", "{trial}");
-        assert_eq!(trial["last_epoch"], 6, "{trial}");
-        assert_eq!(trial["environment"]["world_size"], "1", "{trial}");
-        assert_eq!(
-            trial["environment"]["libtorch"],
-            ffi::torch_version(),
-            "{trial}"
-        );
+/// The log's last lines come with the worker's next polls.
+fn wait_for_log(house: &House, trial: &Value, words: &str) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let id = trial["id"].as_str().unwrap();
+    while !house.typed(&["trial", "logs", id]).contains(words) {
+        assert!(Instant::now() < deadline, "the log never told `{words}`");
+        std::thread::yield_now();
     }
-    let two = house.train(TWO_RANKS);
-    assert_eq!(two.len(), 1);
-    assert_eq!(two[0]["state"], "completed", "{}", two[0]);
-    assert_eq!(two[0]["environment"]["world_size"], "2", "{}", two[0]);
+}
 
-    let pulled = house.folder.path().join("pulled");
-    house.json(&["model", "pull", "discs@champion", text(&pulled)]);
-    assert!(pulled.join("model.safetensors").exists());
-    house.json(&["model", "verify", text(&pulled)]);
-    // Colours this plain are told apart by a network that has learnt at all.
+/// Colours this plain are told apart by a network that has learnt at all.
+fn check_predictions(house: &House, pictures: &Path) {
     for class in 0..CLASSES {
         let path = pictures.join(format!("class {class}/00.png"));
         let answer = house.json(&["predict", "discs@champion", text(&path)]);
@@ -213,14 +196,36 @@ fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
             .sum();
         assert!((sum - 1.0).abs() < 1e-5, "{answer}");
     }
+}
+
+#[test]
+fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
+    let mut house = House::open();
+    let pictures = furnish(&house);
+
+    let grid = house.train(GRID);
+    assert_eq!(grid.len(), 2);
+    for trial in &grid {
+        assert_eq!(trial["state"], "completed", "{trial}");
+        assert_eq!(trial["last_epoch"], 6, "{trial}");
+        let environment = &trial["environment"];
+        assert_eq!(environment["world_size"], "1", "{trial}");
+        assert_eq!(environment["libtorch"], ffi::torch_version(), "{trial}");
+    }
+    wait_for_log(&house, &grid[0], "epoch 6 of 6");
+    let two = house.train(TWO_RANKS);
+    assert_eq!(two.len(), 1);
+    assert_eq!(two[0]["state"], "completed", "{}", two[0]);
+    assert_eq!(two[0]["environment"]["world_size"], "2", "{}", two[0]);
+
+    let pulled = house.folder.path().join("pulled");
+    house.json(&["model", "pull", "discs@champion", text(&pulled)]);
+    assert!(pulled.join("model.safetensors").exists());
+    house.json(&["model", "verify", text(&pulled)]);
+    check_predictions(&house, &pictures);
 
     let pid = house.up.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    let told = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(told.success());
     assert_eq!(house.up.wait().unwrap().code(), Some(0), "{}", house.log());
 }

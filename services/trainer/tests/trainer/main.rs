@@ -6,12 +6,16 @@
 )]
 
 mod catalogue;
+mod decode;
 mod house;
 mod learner;
 mod lite0;
+mod loader;
 mod optimizer;
 mod protocol;
 mod publish;
 mod ranks;
 mod resume;
+mod square;
 mod support;
+mod together;

@@ -97,6 +97,39 @@ fn sgd_with_momentum_is_the_formula() {
 }
 
 #[test]
+fn sgd_without_momentum_is_the_formula_and_keeps_nothing() {
+    let weight_decay = 0.05;
+    let rule = Rule::Sgd {
+        momentum: 0.0,
+        weight_decay,
+    };
+    let mut w: Vec<f64> = (0..WIDTH).map(|index| index as f64 / 3.0 - 1.0).collect();
+    let expect: Vec<Vec<f64>> = (0..STEPS)
+        .map(|step| {
+            for (w, g) in w.iter_mut().zip(gradient(step)) {
+                *w -= learning_rate(step) * (g + weight_decay * *w);
+            }
+            w.clone()
+        })
+        .collect();
+    check(&rule, &expect);
+    for (momentum, kept) in [(0.0, 0), (0.5, 1)] {
+        let rule = Rule::Sgd {
+            momentum,
+            weight_decay,
+        };
+        let w = Tensor::ones([3], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+        let mut optimizer = Optimizer::new(&rule, vec![("w".into(), w.shallow_clone())]);
+        for _ in 0..2 {
+            assert_eq!(optimizer.state().count(), kept, "momentum {momentum}");
+            w.sum(Kind::Float).backward();
+            optimizer.step(0.1).unwrap();
+        }
+        assert_eq!(optimizer.state().count(), kept, "momentum {momentum}");
+    }
+}
+
+#[test]
 fn adamw_is_the_formula() {
     let (beta1, beta2, eps, weight_decay) = (0.9, 0.99, 1e-8, 0.05);
     let mut w: Vec<f64> = (0..WIDTH).map(|index| index as f64 / 3.0 - 1.0).collect();

@@ -108,7 +108,7 @@ fn milestones(events: &[Event]) -> Vec<String> {
                 assert_eq!(*total_steps, 18);
                 assert_eq!(*samples, 4 * step);
             }
-            Event::Started { .. } | Event::Finished {} => {}
+            Event::Evaluating { .. } | Event::Started { .. } | Event::Finished {} => {}
             Event::Result { .. } | Event::Stopped {} | Event::Failed { .. } => panic!("{event:?}"),
         }
     }
@@ -169,12 +169,29 @@ fn what_is_no_command_is_refused_with_its_code() {
         top: 1,
     }))
     .unwrap();
-    let mut newer = whole.clone();
-    newer["protocol"] = (PROTOCOL + 1).into();
+    let changed = |changes: &[(&str, serde_json::Value)]| {
+        let mut line = whole.clone();
+        for (key, value) in changes {
+            line[*key] = value.clone();
+        }
+        line.to_string()
+    };
+    let meeting = serde_json::json!({"host": "127.0.0.1", "port": 1});
     for (line, code) in [
         ("tea, please".to_owned(), Code::BadRequest),
         (String::new(), Code::BadRequest),
-        (newer.to_string(), Code::VersionMismatch),
+        (
+            changed(&[("protocol", (PROTOCOL + 1).into())]),
+            Code::VersionMismatch,
+        ),
+        // A rank that trained beside its group would write over what the group writes.
+        (changed(&[("rank", 1.into())]), Code::BadRequest),
+        (changed(&[("world_size", 0.into())]), Code::BadRequest),
+        (changed(&[("world_size", 2.into())]), Code::BadRequest),
+        (
+            changed(&[("world_size", 2.into()), ("rendezvous", meeting)]),
+            Code::BadRequest,
+        ),
         (whole.to_string(), Code::LocalFile),
     ] {
         let mut trainer = Trainer::start_line(&line, &[]);
@@ -185,6 +202,42 @@ fn what_is_no_command_is_refused_with_its_code() {
         assert_eq!(fault.code, code, "{line}");
         assert_eq!(trainer.exit_code(), Some(4));
     }
+}
+
+#[test]
+fn weights_of_another_digest_are_not_trained() {
+    let fixture = fixture("test-resnet", 3, 20);
+    let mut work = train_work(
+        &fixture,
+        &spec(),
+        &fixture.folder.path().join("trial"),
+        None,
+    );
+    work.backbone.digest = Digest::of(b"other weights");
+    let (fault, _) = failure(TrainerWork::Train(Box::new(work)));
+    assert_eq!(fault.code, Code::BlobCorrupt, "{fault}");
+}
+
+#[test]
+fn a_head_of_other_features_is_refused_before_it_is_made() {
+    // Made, it would take 8 GiB.
+    let folder = tempfile::tempdir().unwrap();
+    let head = pomona_trainer::weights::HostTensor {
+        dtype: pomona_trainer::weights::DType::F32,
+        shape: vec![1 << 20, 1],
+        bytes: vec![0; 4 << 20],
+    };
+    let content = [("fc.weight".to_owned(), head)].into();
+    let weights = folder.path().join("wide.safetensors");
+    pomona_trainer::checkpoint::file::write(&weights, &content, None).unwrap();
+    let (fault, _) = failure(TrainerWork::ImportBackbone {
+        task: TaskId(1),
+        arch: "resnet50".into(),
+        weights,
+        output: folder.path().join("out"),
+    });
+    assert_eq!(fault.code, Code::MisshapenTensor, "{fault}");
+    assert!(fault.message.contains("[classes, 2048]"), "{fault}");
 }
 
 #[test]

@@ -3,14 +3,17 @@
 
 use crate::support::{Fixture, Lease, command, fixture, spec, train_work};
 use pomona_api::trainer::{Event, TrainWork, TrainerWork};
+use pomona_domain::Code;
 use pomona_domain::checkpoint::CheckpointKind;
-use pomona_trainer::checkpoint::{self, PAUSE_ENV, State};
+use pomona_domain::spec::Optimizer;
+use pomona_trainer::checkpoint::{self, PAUSE_ENV, State, file};
 use pomona_trainer::network::{Role, host_tensor};
 use pomona_trainer::protocol::Listener;
 use pomona_trainer::train::{self, CHECKPOINT_STEPS, Ended, Trial};
 use pomona_trainer::weights::HostTensor;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -238,22 +241,137 @@ fn a_checkpoint_of_another_trial_is_refused_by_what_differs() {
     other_spec.spec.train.learning_rate = 0.5;
     let mut other_backbone = work.clone();
     other_backbone.backbone.digest = pomona_domain::Digest::of(b"another");
+    let other = crate::support::fixture("test-convnet", 3, 11);
+    let mut other_data = work.clone();
+    other_data.data = other.data.clone();
     let truncated = fixture.folder.path().join("truncated.safetensors");
     std::fs::write(&truncated, &std::fs::read(&from).unwrap()[..4000]).unwrap();
-    for (mut work, resume, word) in [
-        (other_spec, &from, "spec"),
-        (other_backbone, &from, "backbone"),
-        (work.clone(), &truncated, "safetensors"),
-        (work.clone(), &fixture.backbone.weights, "no state"),
+    // The spec decides the freeze plan, unless blocks are counted otherwise.
+    let frozen = altered(&from, "frozen", |state| state.frozen_blocks += 1);
+    for (mut work, resume, world_size, word) in [
+        (other_spec, &from, 1, "another spec"),
+        (other_backbone, &from, 1, "another backbone"),
+        (other_data, &from, 1, "another data set"),
+        (work.clone(), &from, 2, "another world size"),
+        (work.clone(), &frozen, 1, "another freeze plan"),
+        (work.clone(), &truncated, 1, "safetensors"),
+        (work.clone(), &fixture.backbone.weights, 1, "no state"),
     ] {
         work.resume = Some(resume.clone());
-        let command = command(TrainerWork::Train(Box::new(work.clone())));
+        let mut command = command(TrainerWork::Train(Box::new(work.clone())));
+        command.world_size = world_size;
         let Err(fault) = Trial::prepare(&command, &work, &Quiet) else {
-            panic!("resumed over another {word}")
+            panic!("resumed, though: {word}")
         };
-        assert_eq!(fault.code, pomona_domain::Code::BadCheckpoint);
+        assert_eq!(fault.code, Code::BadCheckpoint, "{word}");
         assert!(fault.message.contains(word), "{}", fault.message);
     }
+}
+
+/// A copy of a checkpoint beside it, with another state.
+fn altered(from: &Path, name: &str, change: impl Fn(&mut State)) -> PathBuf {
+    let (content, mut state) = checkpoint::read(from).unwrap();
+    change(&mut state);
+    let text = checkpoint::canonical(&serde_json::to_value(&state).unwrap());
+    let path = from.with_file_name(format!("{name}.safetensors"));
+    file::write(&path, &content, Some(text)).unwrap().path
+}
+
+#[test]
+fn a_checkpoint_of_another_machine_is_refused_and_says_what_both_are() {
+    let fixture = fixture("test-convnet", 3, 10);
+    let spec = spec_of_a_short_trial();
+    let mut work = train_work(&fixture, &spec, &fixture.folder.path().join("first"), None);
+    assert_eq!(here(&work, 1, &Quiet), Ended::Finished);
+    let from = newest(&work.output);
+    let mut prepare = |resume: PathBuf| {
+        work.resume = Some(resume);
+        let command = command(TrainerWork::Train(Box::new(work.clone())));
+        Trial::prepare(&command, &work, &Quiet).err()
+    };
+    for key in ["libtorch", "cpu_capability", "precision"] {
+        let other = altered(&from, key, |state| {
+            let old = state.environment.insert(key.into(), "another".into());
+            assert!(old.is_some_and(|old| old != "another"), "no `{key}`");
+        });
+        let fault = prepare(other).unwrap();
+        assert_eq!(fault.code, Code::ResumeMismatch, "{key}: {fault}");
+        let said = format!("{key:?}: \"another\"");
+        assert_eq!(fault.message.matches(&said).count(), 1, "{fault}");
+        assert_eq!(fault.message.matches(key).count(), 2, "{fault}");
+    }
+    // What one machine sets and the other does not is a difference, too.
+    let other = altered(&from, "more", |state| {
+        state.environment.insert("mkl_cbwr".into(), "AVX2".into());
+    });
+    assert_eq!(prepare(other).unwrap().code, Code::ResumeMismatch);
+    let same = altered(&from, "same", |_| ());
+    assert!(prepare(same).is_none());
+}
+
+/// Trains in this process.
+fn here(work: &TrainWork, threads: u32, listener: &dyn Listener) -> Ended {
+    let mut command = command(TrainerWork::Train(Box::new(work.clone())));
+    command.threads = threads;
+    train::train(&command, work, listener).unwrap()
+}
+
+/// Asks for a stop at a step; it is asked once a step.
+struct StopAt(AtomicU64);
+
+impl Listener for StopAt {
+    fn say(&self, _: &Event) {}
+
+    fn stop_wanted(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::Relaxed) == 1
+    }
+}
+
+/// Stopped in its first epoch and again in its second, a trial ends as if it had never stopped.
+fn stopped_twice(momentum: f64) {
+    let fixture = fixture("test-resnet", 3, 20);
+    let mut spec = spec();
+    spec.train.optimizer = Optimizer::Sgd {
+        momentum,
+        weight_decay: 1e-4,
+    };
+    let path = |name| fixture.folder.path().join(name);
+    let whole = train_work(&fixture, &spec, &path("whole"), None);
+    assert_eq!(here(&whole, 1, &Quiet), Ended::Finished);
+    let mut work = train_work(&fixture, &spec, &path("stopped"), None);
+    // Nine steps an epoch. Threads are those that the trial began with, whatever a worker says.
+    for (steps, threads, at) in [(4, 1, 4), (9, 2, 13)] {
+        let stop = StopAt(steps.into());
+        assert_eq!(here(&work, threads, &stop), Ended::Stopped);
+        let from = newest(&work.output);
+        let (content, state) = checkpoint::read(&from).unwrap();
+        assert_eq!((state.step, state.position), (at, at % 9));
+        // A moment for each parameter, and none for running statistics.
+        let (mut kept, mut parameters) = (0, 0);
+        for name in content.keys() {
+            kept += usize::from(name.starts_with("optimizer."));
+            parameters += usize::from(name.starts_with("network.") && !name.contains("running_"));
+        }
+        assert_eq!(kept, if momentum > 0.0 { parameters } else { 0 });
+        work.resume = Some(from);
+    }
+    assert_eq!(here(&work, 2, &Quiet), Ended::Finished);
+    let (found, expect) = (files(&work.output), files(&whole.output));
+    assert!(expect.contains_key("last-18.safetensors"));
+    assert!(
+        found == expect,
+        "the final checkpoints are not the same bytes"
+    );
+}
+
+#[test]
+fn sgd_with_momentum_resumes_without_a_trace() {
+    stopped_twice(0.9);
+}
+
+#[test]
+fn sgd_without_momentum_resumes_without_a_trace() {
+    stopped_twice(0.0);
 }
 
 fn spec_of_a_short_trial() -> pomona_domain::spec::TrialSpec {

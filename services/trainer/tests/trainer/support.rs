@@ -109,7 +109,7 @@ pub fn fixture(arch: &str, classes: usize, each: usize) -> Fixture {
         seed: 0,
         group_pattern: None,
     };
-    let imported = data::import(&archive, digest, &options, folder.path()).unwrap();
+    let imported = data::import(&archive, digest, &options, folder.path(), 1, || ()).unwrap();
     let weights = folder.path().join("backbone.safetensors");
     let network = Network::new(
         Arch::parse(arch).unwrap(),
@@ -189,7 +189,6 @@ pub fn train_work(
         backbone: fixture.backbone.clone(),
         output: output.to_owned(),
         resume,
-        resume_best: None,
     }
 }
 

@@ -166,6 +166,7 @@ impl Agent {
 
     fn body(&self, incarnation: u64, reports: Vec<Report>, wait: Duration) -> Poll {
         Poll {
+            protocol: PROTOCOL,
             incarnation,
             running: self.running(),
             reports,

@@ -404,6 +404,7 @@ fn counts(event: &Event) -> bool {
         Event::Observed { .. } | Event::Checkpoint { .. } | Event::Result { .. } => true,
         Event::Started { .. }
         | Event::Progress { .. }
+        | Event::Evaluating { .. }
         | Event::Finished {}
         | Event::Stopped {}
         | Event::Failed { .. } => false,

@@ -212,7 +212,6 @@ impl Bench {
             },
             output: self.output(),
             resume: None,
-            resume_best: None,
         }
     }
 

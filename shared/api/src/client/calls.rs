@@ -17,7 +17,9 @@ use std::time::Duration;
 use super::{Call, Client, POLL_MARGIN};
 use crate::v1::catalogue::{AddBackbone, AddDataset, Predict};
 use crate::v1::cluster::{ClusterView, Explanation};
-use crate::v1::experiments::{ExperimentPreview, LogEntry, SubmitExperiment, TrialsQuery};
+use crate::v1::experiments::{
+    ExperimentPreview, ExperimentView, LogEntry, SubmitExperiment, TrialsQuery,
+};
 use crate::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
 use crate::v1::workers::{Desired, Poll, Register, Registered};
 use crate::v1::{Page, PageQuery};
@@ -62,7 +64,7 @@ impl Client {
 
     /// Gives a worker nothing new. `worker` is an id, a unique prefix of one, or a name.
     pub async fn worker_drain(&self, worker: &str) -> Result<Worker, Fault> {
-        self.answer(Call::post(&["api", "v1", "workers", worker, "drain"]))
+        self.answer(Call::once(&["api", "v1", "workers", worker, "drain"]))
             .await
     }
 
@@ -119,7 +121,7 @@ impl Client {
 
     /// Takes a task back.
     pub async fn task_cancel(&self, id: &str) -> Result<Task, Fault> {
-        self.answer(Call::post(&["api", "v1", "tasks", id, "cancel"]))
+        self.answer(Call::once(&["api", "v1", "tasks", id, "cancel"]))
             .await
     }
 
@@ -150,7 +152,7 @@ impl Client {
         &self,
         body: &SubmitExperiment,
         key: &str,
-    ) -> Result<Experiment, Fault> {
+    ) -> Result<ExperimentView, Fault> {
         let call = Call::post(&["api", "v1", "experiments"]).json(body)?;
         self.answer(call.key(key)).await
     }
@@ -161,26 +163,27 @@ impl Client {
     }
 
     /// An experiment, by id, a unique prefix of one, or name (the newest of that name).
-    pub async fn experiment_get(&self, id: &str) -> Result<Experiment, Fault> {
+    pub async fn experiment_get(&self, id: &str) -> Result<ExperimentView, Fault> {
         self.answer(Call::get(&["api", "v1", "experiments", id]))
             .await
     }
 
-    /// Gives its slots back; trials write a checkpoint first.
+    /// Gives its slots back; trials write a checkpoint first. A name must fit one experiment that
+    /// has not ended; so for the next two.
     pub async fn experiment_pause(&self, id: &str) -> Result<Experiment, Fault> {
-        self.answer(Call::post(&["api", "v1", "experiments", id, "pause"]))
+        self.answer(Call::once(&["api", "v1", "experiments", id, "pause"]))
             .await
     }
 
     /// Goes on.
     pub async fn experiment_resume(&self, id: &str) -> Result<Experiment, Fault> {
-        self.answer(Call::post(&["api", "v1", "experiments", id, "resume"]))
+        self.answer(Call::once(&["api", "v1", "experiments", id, "resume"]))
             .await
     }
 
     /// Takes it back.
     pub async fn experiment_cancel(&self, id: &str) -> Result<Experiment, Fault> {
-        self.answer(Call::post(&["api", "v1", "experiments", id, "cancel"]))
+        self.answer(Call::once(&["api", "v1", "experiments", id, "cancel"]))
             .await
     }
 
@@ -235,7 +238,7 @@ impl Client {
 
     /// Ends it; it counts as completed with what it has.
     pub async fn trial_stop(&self, id: &str) -> Result<Trial, Fault> {
-        self.answer(Call::post(&["api", "v1", "trials", id, "stop"]))
+        self.answer(Call::once(&["api", "v1", "trials", id, "stop"]))
             .await
     }
 

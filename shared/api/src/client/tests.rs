@@ -4,27 +4,43 @@ use super::*;
 use crate::v1::PageQuery;
 use crate::v1::events::Topic;
 use pomona_domain::Digest;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 /// Answers the n-th request with `answers[n]` (the last one again and again) and counts requests.
 async fn server(answers: Vec<String>) -> (Client, Arc<AtomicUsize>) {
+    let (client, count, _) = scripted(answers).await;
+    (client, count)
+}
+
+/// The same, and keeps the requests.
+async fn recording(answers: Vec<String>) -> (Client, Arc<Mutex<Vec<String>>>) {
+    let (client, _, requests) = scripted(answers).await;
+    (client, requests)
+}
+
+async fn scripted(answers: Vec<String>) -> (Client, Arc<AtomicUsize>, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let count = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&count);
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&requests);
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let n = seen.fetch_add(1, Ordering::SeqCst);
             let mut request = vec![0u8; 65536];
-            let _ = stream.read(&mut request).await;
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            let text = String::from_utf8_lossy(&request[..length]).into_owned();
+            kept.lock().unwrap().push(text);
             let answer = &answers[n.min(answers.len() - 1)];
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
-    (Client::new(&format!("http://{address}")).unwrap(), count)
+    let client = Client::new(&format!("http://{address}")).unwrap();
+    (client, count, requests)
 }
 
 fn http(status: &str, body: &str) -> String {
@@ -73,9 +89,50 @@ async fn a_read_is_repeated_when_the_coordinator_is_busy() {
 async fn a_mutation_without_a_key_is_never_repeated() {
     let busy = r#"{"error":{"code":"E0005","message":"stopping"}}"#;
     let (client, count) = server(vec![http("503 Service Unavailable", busy)]).await;
-    let fault = client.trial_stop("tri_1").await.unwrap_err();
+    let poll = crate::v1::workers::Poll {
+        protocol: crate::PROTOCOL,
+        incarnation: 1,
+        running: Vec::new(),
+        reports: Vec::new(),
+        logs: Vec::new(),
+        wait_ms: 0,
+    };
+    let fault = client
+        .worker_poll(pomona_domain::WorkerId(1), &poll)
+        .await
+        .unwrap_err();
     assert_eq!(fault.code, Code::NotReady);
     assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_control_has_a_key_of_its_own_and_is_repeated_with_it() {
+    let busy = r#"{"error":{"code":"E0004","message":"busy"}}"#;
+    let done = r#"{"error":{"code":"E0104","message":"it has ended"}}"#;
+    for control in ["pause", "resume", "cancel", "stop", "drain", "task"] {
+        let answers = vec![http("429 Busy", busy), http("409 Conflict", done)];
+        let (client, requests) = recording(answers).await;
+        let code = match control {
+            "pause" => client.experiment_pause("e").await.unwrap_err().code,
+            "resume" => client.experiment_resume("e").await.unwrap_err().code,
+            "cancel" => client.experiment_cancel("e").await.unwrap_err().code,
+            "stop" => client.trial_stop("tri_1").await.unwrap_err().code,
+            "drain" => client.worker_drain("w").await.unwrap_err().code,
+            _ => client.task_cancel("tsk_1").await.unwrap_err().code,
+        };
+        assert_eq!(code, Code::WrongState, "{control}");
+        let requests = requests.lock().unwrap().clone();
+        let key = |text: &String| {
+            let lower = text.to_lowercase();
+            let line = lower
+                .lines()
+                .find(|line| line.starts_with("idempotency-key: "));
+            line.map(str::to_owned)
+        };
+        let keys: Vec<_> = requests.iter().map(key).collect();
+        assert_eq!(keys.len(), 2, "{control}");
+        assert!(keys[0].is_some() && keys[0] == keys[1], "{keys:?}");
+    }
 }
 
 #[tokio::test]

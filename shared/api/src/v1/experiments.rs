@@ -1,6 +1,7 @@
 //! Bodies for experiments, trials and their logs.
 
-use pomona_domain::{Hparams, Timestamp};
+use pomona_domain::experiment::Experiment;
+use pomona_domain::{Fault, Hparams, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,6 +14,29 @@ pub struct SubmitExperiment {
     /// Overrides, each `path=value` with a YAML value.
     #[serde(default)]
     pub set: Vec<String>,
+}
+
+/// Answer of `POST /api/v1/experiments` and of `GET …/{id}`: the experiment, and what stands in its
+/// way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExperimentView {
+    /// The row.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub experiment: Experiment,
+    /// Why it will not get on as things are (`E0301`: no worker could ever run it). Absent when
+    /// there is nothing to say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub warnings: Vec<Fault>,
+}
+
+impl std::ops::Deref for ExperimentView {
+    type Target = Experiment;
+
+    fn deref(&self) -> &Experiment {
+        &self.experiment
+    }
 }
 
 /// Answer of `POST /api/v1/experiments/preview`: what a file would do.
@@ -38,6 +62,10 @@ pub struct ExperimentPreview {
     pub points: Vec<PreviewPoint>,
     /// Frozen depths in the space, and what features at their cuts would take.
     pub cuts: Vec<PreviewCut>,
+    /// Why it would not get on as things are. Absent when there is nothing to say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub warnings: Vec<Fault>,
 }
 
 /// Most points of a preview.

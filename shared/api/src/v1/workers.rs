@@ -53,6 +53,9 @@ pub struct Registered {
 /// Body of a poll.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Poll {
+    /// [`crate::PROTOCOL`]; another one, or none, is answered `E0003`: a worker may outlive the
+    /// coordinator that it registered with.
+    pub protocol: u32,
     /// As registered; another one is answered `E0303`: register again.
     pub incarnation: u64,
     /// Leases whose processes live here, or whose exit is among `reports`.
@@ -147,10 +150,6 @@ pub enum DesiredWork {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(value_type = Option<String>)]
         resume: Option<Digest>,
-        /// Its best checkpoint.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(value_type = Option<String>)]
-        resume_best: Option<Digest>,
     },
     /// Import a data set.
     ImportDataset {

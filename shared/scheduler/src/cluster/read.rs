@@ -10,7 +10,7 @@ use pomona_domain::lease::{Generation, Lease};
 use pomona_domain::model::{Alias, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
-use pomona_domain::worker::Worker;
+use pomona_domain::worker::{Worker, WorkerState};
 use pomona_domain::{ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
 
 impl Cluster {
@@ -139,6 +139,11 @@ impl Cluster {
     /// When a worker was last heard of.
     pub fn heard(&self, worker: WorkerId) -> Timestamp {
         self.soft.heard.get(&worker).copied().unwrap_or_default()
+    }
+
+    /// Whether a worker gets new work: it is alive and was heard of since memory was read.
+    pub fn takes_work(&self, worker: &Worker) -> bool {
+        worker.state == WorkerState::Alive && !self.soft.unheard.contains(&worker.id)
     }
 
     /// Starts in a row that failed: of a trial or a task, or on a worker.

@@ -48,7 +48,9 @@ pub(crate) fn place(draft: &mut Draft) {
 
 fn grant(draft: &mut Draft, placement: Placement) {
     let generation = Generation(draft.cluster().generation().0 + 1);
-    let id = LeaseId::derive("cluster", generation.0);
+    // With the time: a restored backup counts generations again, and a worker that still runs a
+    // lease of the other history must not take a new one for it.
+    let id = LeaseId::derive(&format!("cluster at {}", draft.now.0), generation.0);
     let worker = draft.cluster().worker(placement.worker);
     let name = worker.map_or_else(String::new, |worker| worker.name.clone());
     let indexes: Vec<String> = placement.slots.iter().map(ToString::to_string).collect();

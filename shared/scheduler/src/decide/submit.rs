@@ -3,7 +3,7 @@
 
 use super::draft::Draft;
 use super::experiment;
-use crate::plan::largest_gang;
+use crate::plan::unplaceable;
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::spec::ExperimentSpec;
@@ -46,25 +46,10 @@ pub(crate) fn submitted(
     });
     let subject = Subject::Experiment(id);
     draft.reason(subject, format!("submitted as `{}`", spec.name));
-    if let Some(text) = unplaceable(draft, spec.resources.slots_per_trial) {
+    if let Some(why) = unplaceable(draft.cluster(), spec.resources.slots_per_trial) {
+        let text = format!("it waits: {why}; it starts when such a worker joins");
         draft.reason(subject, text);
     }
     experiment::settle(draft, id);
     Ok(())
-}
-
-/// Why no registered worker could ever serve a gang of `slots`.
-fn unplaceable(draft: &Draft, slots: u32) -> Option<String> {
-    let largest = largest_gang(draft.cluster());
-    if largest >= slots {
-        return None;
-    }
-    Some(if largest == 0 {
-        "it waits: no worker with slots is registered".to_owned()
-    } else {
-        format!(
-            "it waits: a trial asks for {slots} slots of one worker, the largest has {largest}; \
-             it starts when a larger worker joins"
-        )
-    })
 }

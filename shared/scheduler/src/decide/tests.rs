@@ -89,11 +89,9 @@ fn what_the_searcher_draws_does_not_depend_on_restarts() {
 fn an_experiment_that_no_worker_can_serve_says_so_at_once() {
     let mut house = House::new();
     let id = house.submits(grid(1, "resources: {slots_per_trial: 4}"));
-    assert!(
-        house
-            .reasons()
-            .contains(&"it waits: no worker with slots is registered".to_owned())
-    );
+    assert!(house.reasons().contains(
+        &"it waits: no worker with slots is there; it starts when such a worker joins".to_owned()
+    ));
     house.joins("a", 2);
     let said = house.explains(Subject::Experiment(id));
     assert_eq!(

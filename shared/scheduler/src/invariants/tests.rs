@@ -28,7 +28,11 @@ fn house() -> (House, ExperimentId) {
 fn bent(house: &House, bend: impl Fn(&mut Snapshot)) -> Cluster {
     let mut rows = house.cluster.snapshot();
     bend(&mut rows);
-    Cluster::restore(rows, Config::default(), house.now)
+    let mut cluster = Cluster::restore(rows, Config::default(), house.now);
+    for worker in house.cluster.workers() {
+        cluster.touch(worker.id, house.now);
+    }
+    cluster
 }
 
 fn found(verdict: Result<(), String>, number: &str) {

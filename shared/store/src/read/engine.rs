@@ -76,6 +76,25 @@ impl Store {
         only(rows, "experiment", text)
     }
 
+    /// The experiment that a control means: as [`Store::experiment_find`], but a name must not fit
+    /// several that have not ended, and one that has not goes before those that have.
+    pub async fn experiment_meant(&self, text: &str) -> Result<Option<Experiment>, StoreError> {
+        if !text.starts_with("exp_") {
+            let open = Query::select()
+                .column(Experiments::Doc)
+                .from(Experiments::Table)
+                .and_where(Expr::col(Experiments::Name).eq(text))
+                .and_where(Expr::col(Experiments::Ended).eq(false))
+                .limit(2)
+                .to_owned();
+            let open = docs(&self.readers, "experiments", &open).await?;
+            if let Some(row) = only(open, "experiment", text)? {
+                return Ok(Some(row));
+            }
+        }
+        self.experiment_find(text).await
+    }
+
     /// An experiment's trials.
     pub async fn trial_list(
         &self,

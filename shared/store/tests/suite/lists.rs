@@ -315,6 +315,15 @@ async fn an_experiment_is_found_by_id_prefix_or_name(home: Home) {
     for (text, answer) in expect {
         assert_eq!(found(&leader.store, text).await, answer, "`{text}`");
     }
+    let meant = async |text: &str| {
+        let row = leader.store.experiment_meant(text).await;
+        row.map(|row| row.map(|row| row.id.0))
+            .map_err(|error| error.code())
+    };
+    assert_eq!(meant("flowers-1").await, Ok(Some(ids[0])));
+    assert_eq!(meant("exp_ab1").await, Ok(Some(ids[0])));
+    assert_eq!(meant("ab12").await, Err(Code::Ambiguous));
+    assert_eq!(meant("nobody").await, Ok(None));
     let long = "a".repeat(10_000);
     assert_eq!(found(&leader.store, &long).await, Ok(None));
 }

@@ -149,8 +149,12 @@ impl Service {
         }
         let pause = (PAUSE * 2u32.saturating_pow(self.ends - 1)).min(MAX_PAUSE);
         self.due = Some(Instant::now() + pause);
+        let hint = fault
+            .hint
+            .map(|hint| format!(" ({hint})"))
+            .unwrap_or_default();
         self.printer
-            .warn(&format!("{}; it is started again", fault.message));
+            .warn(&format!("{}{hint}; it is started again", fault.message));
         Ok(())
     }
 
@@ -186,6 +190,10 @@ impl Service {
         // No error when it has ended.
         let _ = running.child.kill().await;
         let _ = tokio::time::timeout(LAST_WORDS, running.words).await;
+        let tail = running.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fault) = coded(self.name, &tail) {
+            self.printer.warn(&fault.message);
+        }
     }
 }
 
@@ -201,8 +209,9 @@ async fn pass_on(stream: impl AsyncRead + Unpin, name: &'static str, tail: Tail,
     let style = printer.talk_style();
     let mut lines = BufReader::new(stream).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        // On a terminal, only what somebody should know; in a file, everything.
-        if !printer.is_live() || !is_routine(&line) {
+        // On a terminal, only what somebody should know; in a file, everything. What it ends with
+        // is told once, as our own fault.
+        if !is_verdict(&line) && (!printer.is_live() || !is_routine(&line)) {
             printer.say(&format!("{} {line}", style.dim(&format!("{name:>11} |"))));
         }
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
@@ -211,6 +220,11 @@ async fn pass_on(stream: impl AsyncRead + Unpin, name: &'static str, tail: Tail,
             tail.pop_front();
         }
     }
+}
+
+/// A line of the coded error that a program ends with.
+fn is_verdict(line: &str) -> bool {
+    line.starts_with("error[E") || line.starts_with("hint: ")
 }
 
 /// A line of a log at a level that tells of everyday things.
@@ -228,28 +242,33 @@ async fn last_words(name: &str, running: Running, status: ExitStatus) -> Fault {
 
 /// The coded error among the last lines of a program, or what is known of its end.
 fn fault_of(name: &str, status: &str, tail: &VecDeque<String>) -> Fault {
-    let coded = tail.iter().rev().find_map(|line| {
-        let (code, message) = line.strip_prefix("error[")?.split_once("]: ")?;
-        Some(Fault::new(
-            Code::parse(code)?,
-            format!("the {name} ended: {message}"),
-        ))
-    });
-    if let Some(fault) = coded {
-        let hint = tail
-            .iter()
-            .rev()
-            .find_map(|line| line.strip_prefix("hint: "));
-        return match hint {
-            Some(hint) => fault.hint(hint),
-            None => fault,
-        };
+    if let Some(fault) = coded(name, tail) {
+        return fault;
     }
     let fault = Fault::new(Code::Internal, format!("the {name} ended ({status})"));
     match tail.back() {
         Some(line) => fault.hint(format!("its last words were: {line}")),
         None => fault,
     }
+}
+
+/// The coded error among the last lines of a program.
+fn coded(name: &str, tail: &VecDeque<String>) -> Option<Fault> {
+    let fault = tail.iter().rev().find_map(|line| {
+        let (code, message) = line.strip_prefix("error[")?.split_once("]: ")?;
+        Some(Fault::new(
+            Code::parse(code)?,
+            format!("the {name} ended: {message}"),
+        ))
+    })?;
+    let hint = tail
+        .iter()
+        .rev()
+        .find_map(|line| line.strip_prefix("hint: "));
+    Some(match hint {
+        Some(hint) => fault.hint(hint),
+        None => fault,
+    })
 }
 
 #[cfg(test)]

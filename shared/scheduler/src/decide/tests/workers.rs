@@ -88,6 +88,28 @@ fn a_restart_of_the_coordinator_grants_a_full_term() {
 }
 
 #[test]
+fn after_a_restart_a_worker_gets_nothing_new_before_it_is_heard_of() {
+    let mut house = House::new();
+    let a = house.joins("a", 1);
+    house.restarts();
+    let id = house.submits(grid(1, ""));
+    house.passes(1_000, &[]);
+    assert_eq!(house.state(id, 1).name(), "waiting");
+    let trial = pomona_domain::change::Subject::Trial(house.trial(id, 1).id);
+    let said = house.explains(trial);
+    assert_eq!(
+        said,
+        "it waits: no worker was heard of since the coordinator started"
+    );
+    house.passes(1_000, &[a]);
+    assert_eq!(house.state(id, 1).name(), "running");
+    // So is a new process of it.
+    house.restarts();
+    house.registers("a", 2, &[SlotKind::Cpu]);
+    assert_eq!(house.state(id, 1).name(), "running");
+}
+
+#[test]
 fn a_draining_worker_keeps_what_it_has_and_gets_nothing_new() {
     let mut house = House::new();
     let a = house.joins("a", 2);
@@ -140,12 +162,13 @@ fn a_crash_casts_no_doubt_on_the_worker() {
 #[test]
 fn generations_grow_over_restarts_even_when_no_lease_is_live() {
     let mut house = House::new();
-    house.joins("a", 1);
+    let a = house.joins("a", 1);
     house.submits(grid(1, ""));
     let old = house.only_lease();
     house.exits(&old, pomona_domain::report::Outcome::Finished);
     assert!(house.generations().is_empty());
     house.restarts();
+    house.passes(0, &[a]);
     house.submits(grid(1, ""));
     assert!(house.only_lease().generation > old.generation);
 }

@@ -1,0 +1,167 @@
+//! Batches: their order and pixels are the caller's whatever the threads, a flip is a mirror, an end
+//! is an end, and a changed file is a fault.
+
+use crate::support::{Fixture, fixture};
+use image::{ImageFormat, Rgb, RgbImage};
+use pomona_domain::Code;
+use pomona_domain::dataset::Split;
+use pomona_trainer::data::{Batch, Dataset, Loader, Pick};
+use std::fs::File;
+use std::io::Cursor;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+fn open(fixture: &Fixture) -> Dataset {
+    Dataset::open(&fixture.data.manifest, &fixture.data.archive).unwrap()
+}
+
+fn straight(images: usize) -> Vec<Pick> {
+    let pick = |index| Pick { index, flip: false };
+    (0..images).map(pick).collect()
+}
+
+/// The mirror image, pixel by pixel.
+fn mirrored(pixels: &[u8], side: usize) -> Vec<u8> {
+    let mut mirror = vec![0; pixels.len()];
+    for (at, pixel) in pixels.chunks_exact(3).enumerate() {
+        let (x, y) = (at % side, at / side);
+        mirror[(y * side + side - 1 - x) * 3..][..3].copy_from_slice(pixel);
+    }
+    mirror
+}
+
+#[test]
+fn order_pixels_and_flips_are_the_callers_whatever_the_threads() {
+    let fixture = fixture("test-convnet", 3, 20);
+    let plain = open(&fixture);
+    let images = plain.len(Split::Train);
+    assert_eq!((images, plain.size()), (36, 32));
+    // Out of order, every second one flipped; the first batch is the longest work.
+    let picks: Vec<Pick> = (0..images)
+        .map(|at| Pick {
+            index: (at * 25 + 7) % images,
+            flip: at % 2 == 1,
+        })
+        .collect();
+    let sizes = vec![20, 1, 1, 5, 2, 1, 6];
+    let labels = plain.labels(Split::Train);
+    let mut at = 0;
+    let expect: Vec<Batch> = sizes
+        .iter()
+        .map(|size| {
+            let picks = &picks[at..at + size];
+            at += size;
+            let pixels = picks.iter().flat_map(|pick| {
+                let pixels = plain.pixels(Split::Train, pick.index).unwrap();
+                if pick.flip {
+                    mirrored(&pixels, 32)
+                } else {
+                    pixels
+                }
+            });
+            Batch {
+                pixels: pixels.collect(),
+                labels: picks.iter().map(|pick| labels[pick.index]).collect(),
+                indices: picks.iter().map(|pick| pick.index).collect(),
+            }
+        })
+        .collect();
+    // With decoded pixels kept, and decoded anew each time.
+    for budget in [u64::MAX, 0] {
+        let dataset = Arc::new(open(&fixture).with_cache_budget(budget));
+        for threads in [1, 2, 7, 0] {
+            // What is flipped in a batch must not be flipped in what is kept.
+            for _ in 0..2 {
+                let (dataset, picks) = (Arc::clone(&dataset), picks.clone());
+                let loader = Loader::new(dataset, Split::Train, picks, sizes.clone(), threads);
+                let found: Vec<Batch> = loader.map(Result::unwrap).collect();
+                assert!(found == expect, "{threads} threads, {budget} bytes kept");
+            }
+        }
+    }
+}
+
+#[test]
+fn dropped_in_mid_epoch_it_ends_and_no_thread_outlives_it() {
+    let fixture = fixture("test-convnet", 3, 20);
+    let dataset = Arc::new(open(&fixture).with_cache_budget(0));
+    for (threads, taken) in [(1, 0), (1, 3), (3, 1), (3, 20)] {
+        let mut loader = Loader::new(
+            Arc::clone(&dataset),
+            Split::Train,
+            straight(36),
+            vec![1; 36],
+            threads,
+        );
+        for _ in 0..taken {
+            assert!(loader.next().unwrap().is_ok());
+        }
+        // Meanwhile the threads make what they may make ahead, and wait.
+        for index in 0..36 {
+            dataset.pixels(Split::Train, index).unwrap();
+        }
+        let (gone, wait) = channel();
+        std::thread::spawn(move || {
+            drop(loader);
+            gone.send(()).unwrap();
+        });
+        assert!(
+            wait.recv_timeout(DEADLINE).is_ok(),
+            "{threads} threads never ended after {taken} batches"
+        );
+        assert_eq!(
+            Arc::strong_count(&dataset),
+            1,
+            "a thread holds the data set"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_changed_under_the_manifest_is_a_fault_in_mid_epoch() {
+    let fixture = fixture("test-convnet", 3, 20);
+    let path = open(&fixture).sample(Split::Train, 11).path.clone();
+    let mut tar = tar::Archive::new(File::open(&fixture.data.archive).unwrap());
+    let place = tar.entries().unwrap().find_map(|entry| {
+        let entry = entry.unwrap();
+        let found = entry.path().unwrap().to_str() == Some(path.as_str());
+        found.then(|| entry.raw_file_position())
+    });
+    let place = place.unwrap();
+    let archive = File::options()
+        .read(true)
+        .write(true)
+        .open(&fixture.data.archive)
+        .unwrap();
+    // A smaller picture over its beginning: it decodes, and only its digest tells.
+    let mut other = Cursor::new(Vec::new());
+    let plain = RgbImage::from_pixel(9, 9, Rgb([1, 2, 3]));
+    plain.write_to(&mut other, ImageFormat::Png).unwrap();
+    let other = other.into_inner();
+    let mut first = vec![0; other.len()];
+    archive.read_exact_at(&mut first, place).unwrap();
+    for threads in [1, 3] {
+        // Changed while the data set is open, as only a running trial would find it.
+        let dataset = Arc::new(open(&fixture));
+        archive.write_all_at(&other, place).unwrap();
+        let mut loader = Loader::new(dataset, Split::Train, straight(36), vec![3; 12], threads);
+        for batch in 0..3 {
+            let indices = loader.next().unwrap().unwrap().indices;
+            assert_eq!(indices, [batch * 3, batch * 3 + 1, batch * 3 + 2]);
+        }
+        let fault = loader.next().unwrap().unwrap_err();
+        assert_eq!(fault.code, Code::CorruptDataset, "{fault}");
+        assert!(fault.message.contains(&format!("`{path}`")), "{fault}");
+        assert!(loader.next().is_none() && loader.next().is_none());
+        archive.write_all_at(&first, place).unwrap();
+    }
+    // Put right again, there is nothing to complain about.
+    let dataset = Arc::new(open(&fixture));
+    let loader = Loader::new(dataset, Split::Train, straight(36), vec![36], 2);
+    let found: Vec<Batch> = loader.map(Result::unwrap).collect();
+    assert_eq!(found.len(), 1);
+}
