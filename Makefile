@@ -19,8 +19,8 @@ setup: ## Fetch libtorch, weights, photographs and tools into the cache (once)
 	@$(SETUP) libtorch lite0 tux tools
 
 .PHONY: build
-build: ## Release binaries of everything
-	@$(SETUP) libtorch
+build: ## Release binaries of everything, and the weights that the README's first experiment names
+	@$(SETUP) libtorch lite0
 	$(CARGO) build --release --workspace --bins
 
 .PHONY: demo

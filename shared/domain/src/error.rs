@@ -94,7 +94,7 @@ codes! {
     /// A trial ran out of restarts.
     RestartsExhausted = "E0304", 500;
     /// A trial ran over its time limit.
-    TimeLimit = "E0305", 500;
+    TimeLimit = "E0305", 422;
     /// A trial made no step for too long.
     Stalled = "E0306", 500;
     /// The folder holds no usable class.
@@ -130,7 +130,7 @@ codes! {
     /// The network's image size is too small or does not fit.
     BadImageSize = "E0510", 400;
     /// The loss or a metric is not a number.
-    NotANumber = "E0601", 500;
+    NotANumber = "E0601", 422;
     /// A rank was lost or a collective failed.
     RankLost = "E0602", 500;
     /// The checkpoint does not fit the trial.

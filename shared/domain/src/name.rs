@@ -26,7 +26,7 @@ pub fn check(what: &str, name: &str) -> Result<(), Fault> {
         format!("{what}: `{shown}` is not a name"),
     )
     .hint(
-        "a name has 1 to 64 letters, digits, `-`, `_` or `.`, and begins with a letter or digit",
+        "a name has 1 to 64 ASCII letters, digits, `-`, `_` or `.`, and begins with a letter or digit",
     ))
 }
 

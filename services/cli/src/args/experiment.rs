@@ -12,8 +12,9 @@ pub enum ExperimentCommand {
   pomona experiment submit grid.yaml --watch
   pomona experiment submit grid.yaml --set seed=8 --set train.epochs=20
 
-With --watch the exit status is 1 when the experiment fails, is cancelled or a gate of its promotion
-fails. Ctrl-C detaches; the experiment goes on.")]
+With --watch the exit status is 1 when the experiment is cancelled, a gate of its promotion fails or
+it fails by what its file asked for, and 2 when it fails by a fault of ours. Ctrl-C detaches with
+130; the experiment goes on.")]
     Submit {
         /// The file, and what to change in it.
         #[command(flatten)]

@@ -64,13 +64,8 @@ pub async fn follow(session: &Session, row: ExperimentView) -> Result<Done, Faul
     session.printer.data(&ended, |style| {
         view::summary(style, now(), &row, &trials, version)
     });
-    Ok(match view::verdict(&row, version) {
-        None => Done::Well,
-        Some(fault) => {
-            session.printer.fault(&fault);
-            Done::Poorly
-        }
-    })
+    // The exit status is the fault's: whose it is, is the same here as anywhere.
+    view::verdict(&row, version).map_or(Ok(Done::Well), Err)
 }
 
 /// The version that an ended experiment published.

@@ -128,12 +128,14 @@ pub(crate) fn published(
             fault.code
         ));
     }
-    let passed = gates.len();
-    let why = format!("experiment `{name}` published trial `{trial}`; {passed} gates passed");
+    let passed = match gates.len() {
+        0 => "it has no gate".to_owned(),
+        1 => "1 gate passed".to_owned(),
+        many => format!("{many} gates passed"),
+    };
+    let why = format!("experiment `{name}` published trial `{trial}`; {passed}");
     move_alias(draft, (model, alias), number, &why);
-    Ok(format!(
-        "{published} and `{alias}` points to it ({passed} gates passed)"
-    ))
+    Ok(format!("{published} and `{alias}` points to it ({passed})"))
 }
 
 fn gate_fault(failed: &GateOutcome) -> Fault {

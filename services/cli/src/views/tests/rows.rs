@@ -324,7 +324,7 @@ pub fn history() -> Vec<AliasMove> {
             1,
             1,
             -900,
-            "experiment `tux-grid` published trial `tri_…`; 1 gates passed",
+            "experiment `tux-grid` published trial `tri_…`; 1 gate passed",
         ),
         row(Some(1), 3, 2, 190, "set by request"),
     ]
