@@ -35,7 +35,7 @@ pub struct Text {
 impl<T: ToString> From<T> for Text {
     fn from(text: T) -> Self {
         Self {
-            text: text.to_string(),
+            text: harmless(text.to_string()),
             tone: Tone::Plain,
         }
     }
@@ -45,9 +45,26 @@ impl<T: ToString> From<T> for Text {
 #[expect(clippy::needless_pass_by_value, reason = "callers hand in fresh texts")]
 pub fn toned(text: impl ToString, tone: Tone) -> Text {
     Text {
-        text: text.to_string(),
+        text: harmless(text.to_string()),
         tone,
     }
+}
+
+/// Names of files and classes come from anybody: what would steer a terminal is written out.
+fn harmless(text: String) -> String {
+    let steers = |letter: char| letter.is_control() && letter != '\n';
+    if !text.contains(steers) {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if steers(letter) {
+            safe.extend(letter.escape_default());
+        } else {
+            safe.push(letter);
+        }
+    }
+    safe
 }
 
 /// A table that is being made.
@@ -260,6 +277,12 @@ mod tests {
             "12.4 s".into(),
         ]);
         grid.render()
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        let Text { text, .. } = Text::from("red\u{1b}[31m évil");
+        assert_eq!(text, "red\\u{1b}[31m évil");
     }
 
     #[test]
