@@ -60,22 +60,24 @@ static std::vector<at::Tensor> detached(rust::Slice<Tensor* const> tensors) {
   return out;
 }
 
-static std::unique_ptr<Store> store_new(rust::Str host, uint16_t port, bool server,
+static std::unique_ptr<Store> store_new(rust::Str host, uint16_t port, std::optional<int> listener,
                                         uint64_t timeout_ms) {
   c10d::TCPStoreOptions options;
   options.port = port;
-  options.isServer = server;
+  options.isServer = listener.has_value();
+  options.masterListenFd = listener;
   options.waitWorkers = false;
   options.timeout = std::chrono::milliseconds(timeout_ms);
   auto impl = std::make_unique<Store::Impl>();
   impl->store = c10::make_intrusive<c10d::TCPStore>(text(host), options);
   return std::make_unique<Store>(std::move(impl));
 }
-std::unique_ptr<Store> store_serve(rust::Str host, uint64_t timeout_ms) {
-  return store_new(host, 0, true, timeout_ms);
+std::unique_ptr<Store> store_serve(rust::Str host, uint16_t port, int32_t listener,
+                                   uint64_t timeout_ms) {
+  return store_new(host, port, listener, timeout_ms);
 }
 std::unique_ptr<Store> store_connect(rust::Str host, uint16_t port, uint64_t timeout_ms) {
-  return store_new(host, port, false, timeout_ms);
+  return store_new(host, port, std::nullopt, timeout_ms);
 }
 uint16_t Store::port() const { return impl->store->getPort(); }
 

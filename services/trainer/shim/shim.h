@@ -43,7 +43,9 @@ class Reducer {
   void before_backward() const;
 };
 
-std::unique_ptr<Store> store_serve(rust::Str host, uint64_t timeout_ms);
+// Serves on `listener`, a bound socket that becomes the store's.
+std::unique_ptr<Store> store_serve(rust::Str host, uint16_t port, int32_t listener,
+                                   uint64_t timeout_ms);
 std::unique_ptr<Store> store_connect(rust::Str host, uint16_t port, uint64_t timeout_ms);
 std::unique_ptr<Group> group_new(const Store& store, rust::Str prefix, int32_t rank, int32_t size,
                                  bool nccl, rust::Str host, uint64_t timeout_ms);

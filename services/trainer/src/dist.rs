@@ -10,7 +10,8 @@ pub mod ffi;
 use crate::fault;
 use cxx::UniquePtr;
 use pomona_api::trainer::Rendezvous;
-use pomona_domain::{Digest, Fault, Generation};
+use pomona_domain::{Code, Digest, Fault, Generation};
+use std::net::TcpListener;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -26,9 +27,16 @@ const BUCKET_BYTES: i64 = 25 << 20;
 pub struct StoreServer(UniquePtr<ffi::Store>);
 
 impl StoreServer {
-    /// Listens on a free port of `host`.
+    /// Listens on a free port of `host`, and on no other address: c10d by itself would bind every
+    /// interface, and it asks nobody who they are. `BadListen` when `host` cannot be bound.
     pub fn bind(host: &str) -> Result<Self, Fault> {
-        ffi::store_serve(host, TIMEOUT_MS)
+        let bad = |error: std::io::Error| {
+            let message = format!("the c10d store cannot listen on `{host}`: {error}");
+            Fault::new(Code::BadListen, message)
+        };
+        let listener = TcpListener::bind((host, 0)).map_err(bad)?;
+        let port = listener.local_addr().map_err(bad)?.port();
+        ffi::store_serve(host, port, listener, TIMEOUT_MS)
             .map(Self)
             .map_err(|error| fault::collective(&error))
     }

@@ -21,7 +21,12 @@ mod bridge {
         type Group;
         type Reducer;
 
-        fn store_serve(host: &str, timeout_ms: u64) -> Result<UniquePtr<Store>>;
+        fn store_serve(
+            host: &str,
+            port: u16,
+            listener: i32,
+            timeout_ms: u64,
+        ) -> Result<UniquePtr<Store>>;
         fn store_connect(host: &str, port: u16, timeout_ms: u64) -> Result<UniquePtr<Store>>;
         fn port(self: &Store) -> u16;
 
@@ -75,6 +80,8 @@ mod bridge {
 
 pub use bridge::{Group, Reducer, Store};
 use cxx::{Exception, UniquePtr};
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd as _;
 
 fn one(tensor: &tch::Tensor) -> *mut bridge::Tensor {
     tensor.as_ptr().cast_mut().cast()
@@ -84,8 +91,14 @@ fn many(tensors: &[tch::Tensor]) -> Vec<*mut bridge::Tensor> {
     tensors.iter().map(one).collect()
 }
 
-pub fn store_serve(host: &str, timeout_ms: u64) -> Result<UniquePtr<Store>, Exception> {
-    bridge::store_serve(host, timeout_ms)
+/// Serves on a bound socket, which becomes the store's.
+pub fn store_serve(
+    host: &str,
+    port: u16,
+    listener: TcpListener,
+    timeout_ms: u64,
+) -> Result<UniquePtr<Store>, Exception> {
+    bridge::store_serve(host, port, listener.into_raw_fd(), timeout_ms)
 }
 
 pub fn store_connect(

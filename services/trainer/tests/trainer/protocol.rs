@@ -377,6 +377,25 @@ fn a_data_set_is_imported_as_a_task() {
     assert_eq!(fault.code, Code::BadSplit);
 }
 
+/// The addresses, as the kernel writes them, at which somebody listens on a port.
+fn listening_at(port: u64) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(std::fs::read_to_string);
+    let mut found = Vec::new();
+    for line in tables.iter().flatten().flat_map(|table| table.lines()) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, LISTEN, ..] = words[..] else {
+            continue;
+        };
+        if let Some((address, at)) = local.split_once(':')
+            && u64::from_str_radix(at, 16) == Ok(port)
+        {
+            found.push(address.to_owned());
+        }
+    }
+    found
+}
+
 #[test]
 fn the_store_tells_its_port_serves_ranks_and_ends_with_its_worker() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_pomona-trainer"))
@@ -392,6 +411,7 @@ fn the_store_tells_its_port_serves_ranks_and_ends_with_its_worker() {
     let port = serde_json::from_str::<serde_json::Value>(&line).unwrap()["port"]
         .as_u64()
         .unwrap();
+    assert_eq!(listening_at(port), ["0100007F"], "127.0.0.1 alone");
     let at = Rendezvous {
         host: "127.0.0.1".into(),
         port: port as u16,
