@@ -89,8 +89,8 @@ fn a_grid_ends_promoted_and_its_model_is_pulled_with_the_digest_it_was_published
 #[test]
 fn the_coordinator_is_killed_in_mid_grid_and_trials_in_flight_go_on() {
     let mut house = House::open();
-    // A trial takes a second and more: one that has just started is in flight for a while.
-    let worker = house.worker_with("a", 2, "40");
+    // A trial takes seconds: one that has just started is in flight for a while.
+    let worker = house.slow_worker("a", 2);
     let experiment = house.submit(GRID);
     house.wait_trials(&experiment, "three are completed", |trials| {
         let completed = states(trials)
