@@ -206,7 +206,7 @@ impl Metrics {
             self.restarts.with_label_values(&[reason]).inc();
         }
         if new.is_ended() && old.is_none_or(|old| !old.is_ended()) {
-            let outcome = gauges::state(&new.state);
+            let outcome = new.state.name();
             self.trials_total.with_label_values(&[outcome]).inc();
         }
     }

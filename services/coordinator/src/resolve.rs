@@ -5,7 +5,7 @@
 use pomona_api::v1::experiments::{
     ExperimentPreview, MAX_PREVIEW_POINTS, PreviewCut, PreviewPoint, SubmitExperiment,
 };
-use pomona_domain::backbone::{Backbone, Block, check_image};
+use pomona_domain::backbone::{self, Backbone, Block, check_image};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::spec::{ExperimentSpec, FrozenDepth, TrialSpec};
 use pomona_domain::{Code, Fault, name, spec};
@@ -141,9 +141,12 @@ fn depths(spec: &ExperimentSpec) -> Vec<(String, FrozenDepth)> {
 
 /// How many blocks a depth freezes; `E0509` when the backbone has no such block.
 pub fn frozen_blocks(backbone: &Backbone, depth: &FrozenDepth) -> Result<u32, Fault> {
-    let count = u32::try_from(backbone.blocks.len()).unwrap_or(u32::MAX);
+    let names = || backbone.blocks.iter().map(|block| block.name.as_str());
+    if let Some(frozen) = backbone::frozen_blocks(names(), depth) {
+        return Ok(u32::try_from(frozen).unwrap_or(u32::MAX));
+    }
+    let count = backbone.blocks.len();
     match depth {
-        FrozenDepth::Blocks(blocks) if *blocks <= count => Ok(*blocks),
         FrozenDepth::Blocks(blocks) => Err(Fault::new(
             Code::UnknownBlock,
             format!(
@@ -152,22 +155,8 @@ pub fn frozen_blocks(backbone: &Backbone, depth: &FrozenDepth) -> Result<u32, Fa
             ),
         )
         .hint("`all` freezes all of them")),
-        FrozenDepth::Named(name) if name == "all" => Ok(count),
-        FrozenDepth::Named(name) => {
-            let last = backbone.blocks.iter().rposition(|block| is_in(block, name));
-            let last = last.and_then(|index| u32::try_from(index + 1).ok());
-            last.ok_or_else(|| unknown_block(backbone, name))
-        }
+        FrozenDepth::Named(name) => Err(unknown_block(backbone, name)),
     }
-}
-
-/// Whether a block is the one that is named, or of the stage that is named.
-fn is_in(block: &Block, name: &str) -> bool {
-    block.name == name
-        || block
-            .name
-            .strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn unknown_block(backbone: &Backbone, name: &str) -> Fault {
@@ -175,14 +164,10 @@ fn unknown_block(backbone: &Backbone, name: &str) -> Fault {
         Code::UnknownBlock,
         format!("backbone `{}` has no block `{name}`", backbone.name),
     );
-    let near = backbone
-        .blocks
-        .iter()
-        .map(|block| (strsim::damerau_levenshtein(name, &block.name), &block.name))
-        .min()
-        .filter(|(distance, _)| *distance <= 3);
+    let names = backbone.blocks.iter().map(|block| block.name.as_str());
+    let near = backbone::nearest_block(names, name);
     match near {
-        Some((_, block)) => fault.hint(format!("did you mean `{block}`?")),
+        Some(block) => fault.hint(format!("did you mean `{block}`?")),
         None => fault.hint(format!(
             "`pomona backbone show {}` lists its blocks",
             backbone.name

@@ -23,7 +23,7 @@ pub use load::{copy as copy_tensor, host_tensor};
 use crate::random::Key;
 use builder::Builder;
 use layer::Layer;
-use pomona_domain::backbone;
+use pomona_domain::backbone::{self, frozen_blocks, nearest_block};
 use pomona_domain::spec::FrozenDepth;
 use pomona_domain::{Code, Digest, Fault};
 use tch::{Device, Kind, Tensor};
@@ -42,8 +42,6 @@ pub(crate) struct Parts {
     blocks: Vec<Block>,
     /// From the last block to the features.
     pool: Vec<Layer>,
-    /// Width of the features.
-    features: i64,
 }
 
 impl Parts {
@@ -69,7 +67,6 @@ pub struct Network {
     blocks: Vec<Block>,
     pool: Layer,
     head: Layer,
-    features: i64,
     entries: Vec<Entry>,
     depth: usize,
     kind: Kind,
@@ -81,13 +78,12 @@ impl Network {
     pub fn new(arch: Arch, head: &HeadPlan, kind: Kind, device: Device) -> Self {
         let mut builder = arch.builder(kind, device);
         let parts = arch.build(&mut builder);
-        let head = head.build(&mut builder, arch.head_name(), parts.features);
+        let head = head.build(&mut builder, arch.head_name(), arch.features());
         let mut network = Self {
             arch,
             blocks: parts.blocks,
             pool: Layer::Seq(parts.pool),
             head,
-            features: parts.features,
             entries: builder.entries,
             depth: 0,
             kind,
@@ -114,7 +110,7 @@ impl Network {
 
     /// Width of the pooled features.
     pub fn features(&self) -> i64 {
-        self.features
+        self.arch.features()
     }
 
     /// Where its tensors are.
@@ -307,8 +303,10 @@ fn images_at_once(x: &Tensor) -> i64 {
 
 /// Resolves a frozen depth against block names from the input.
 pub fn resolve(arch: Arch, names: &[&str], depth: &FrozenDepth) -> Result<usize, Fault> {
+    if let Some(frozen) = frozen_blocks(names.iter().copied(), depth) {
+        return Ok(frozen);
+    }
     match depth {
-        FrozenDepth::Blocks(count) if *count as usize <= names.len() => Ok(*count as usize),
         FrozenDepth::Blocks(count) => Err(Fault::new(
             Code::UnknownBlock,
             format!(
@@ -318,29 +316,17 @@ pub fn resolve(arch: Arch, names: &[&str], depth: &FrozenDepth) -> Result<usize,
             ),
         )
         .hint(format!("use a number up to {}, or `all`", names.len()))),
-        FrozenDepth::Named(name) if name == "all" => Ok(names.len()),
-        FrozenDepth::Named(name) => {
-            let stage = format!("{name}.");
-            names
-                .iter()
-                .rposition(|block| block == name || block.starts_with(&stage))
-                .map(|index| index + 1)
-                .ok_or_else(|| unknown_block(arch, names, name))
-        }
+        FrozenDepth::Named(name) => Err(unknown_block(arch, names, name)),
     }
 }
 
 fn unknown_block(arch: Arch, names: &[&str], name: &str) -> Fault {
-    let nearest = names
-        .iter()
-        .map(|block| (strsim::osa_distance(block, name), block))
-        .min();
     let fault = Fault::new(
         Code::UnknownBlock,
         format!("`{}` has no block or stage `{name}`", arch.name()),
     );
-    match nearest {
-        Some((distance, block)) if distance <= 3 => fault.hint(format!("did you mean `{block}`?")),
-        _ => fault.hint(format!("its blocks are {}", names.join(", "))),
+    match nearest_block(names.iter().copied(), name) {
+        Some(block) => fault.hint(format!("did you mean `{block}`?")),
+        None => fault.hint(format!("its blocks are {}", names.join(", "))),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::FrozenDepth;
 use crate::{Code, Digest, Fault, Timestamp};
 
 /// The unit of freezing, counted from the input.
@@ -42,6 +43,37 @@ pub struct Backbone {
     pub created_at: Timestamp,
 }
 
+/// How many blocks a depth freezes, of blocks named from the input; `None` when there is no such
+/// block, stage or number. A stage (`layer3`) stands for its last block. Every room resolves with
+/// this one and refuses in its own words.
+pub fn frozen_blocks<'a, N>(names: N, depth: &FrozenDepth) -> Option<usize>
+where
+    N: IntoIterator<Item = &'a str, IntoIter: ExactSizeIterator + DoubleEndedIterator>,
+{
+    let mut names = names.into_iter();
+    match depth {
+        FrozenDepth::Blocks(count) => Some(*count as usize).filter(|count| *count <= names.len()),
+        FrozenDepth::Named(name) if name == "all" => Some(names.len()),
+        FrozenDepth::Named(name) => names.rposition(|block| is_in(block, name)).map(|at| at + 1),
+    }
+}
+
+/// Whether a block is the one that is named, or of the stage that is named.
+fn is_in(block: &str, name: &str) -> bool {
+    let rest = block.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The block that a reader most likely meant, if one is near.
+pub fn nearest_block<'a>(names: impl IntoIterator<Item = &'a str>, name: &str) -> Option<&'a str> {
+    names
+        .into_iter()
+        .map(|block| (strsim::damerau_levenshtein(name, block), block))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, block)| block)
+}
+
 /// The smallest side of an image that leaves an architecture at least one value before the
 /// pooling. The one place that says so.
 pub fn smallest_image(arch: &str) -> Option<u32> {
@@ -71,6 +103,28 @@ pub fn check_image(arch: &str, side: u32) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_depth_is_a_number_all_a_block_or_a_stage() {
+        let names = ["stem", "layer1.0", "layer1.1", "layer10.0", "pool"];
+        let named = |name: &str| FrozenDepth::Named(name.to_owned());
+        for (depth, wanted) in [
+            (FrozenDepth::Blocks(0), Some(0)),
+            (FrozenDepth::Blocks(5), Some(5)),
+            (FrozenDepth::Blocks(6), None),
+            (named("all"), Some(5)),
+            (named("stem"), Some(1)),
+            (named("layer1"), Some(3)),
+            (named("layer1.0"), Some(2)),
+            (named("layer10"), Some(4)),
+            (named("layer"), None),
+            (named(""), None),
+        ] {
+            assert_eq!(frozen_blocks(names, &depth), wanted, "{depth:?}");
+        }
+        assert_eq!(nearest_block(names, "layer1.2"), Some("layer1.0"));
+        assert_eq!(nearest_block(names, "nothing like it"), None);
+    }
 
     #[test]
     fn images_are_as_large_as_the_architecture_needs() {

@@ -151,6 +151,54 @@ pub struct DatasetSummary {
     pub groups: u32,
 }
 
+/// Problems shown in a summary; the manifest has all.
+const SHOWN_PROBLEMS: usize = 100;
+
+impl SetAside {
+    /// Its name, as it is counted and stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Corrupt => "corrupt",
+            Self::NotAnImage => "not_an_image",
+            Self::NoClass => "no_class",
+            Self::Link => "link",
+            Self::TooManyPixels => "too_many_pixels",
+            Self::ConflictingLabel => "conflicting_label",
+        }
+    }
+}
+
+impl DatasetSummary {
+    /// Counts samples by class and part, and problems by reason; relatives are for whoever found
+    /// them to add.
+    pub fn count(classes: &[String], samples: &[Sample], problems: &[Problem]) -> Self {
+        let mut summary = Self {
+            classes: classes
+                .iter()
+                .map(|class| (class.clone(), [0; 3]))
+                .collect(),
+            problems: problems.iter().take(SHOWN_PROBLEMS).cloned().collect(),
+            ..Self::default()
+        };
+        for sample in samples {
+            let part = match sample.split {
+                Split::Train => 0,
+                Split::Val => 1,
+                Split::Test => 2,
+            };
+            let class = classes.get(sample.label as usize);
+            if let Some(counts) = class.and_then(|class| summary.classes.get_mut(class)) {
+                counts[part] += 1;
+            }
+        }
+        for problem in problems {
+            let name = problem.why.name().to_owned();
+            *summary.set_aside.entry(name).or_insert(0) += 1;
+        }
+        summary
+    }
+}
+
 /// A version of a data set. Immutable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dataset {

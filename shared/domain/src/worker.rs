@@ -41,6 +41,17 @@ pub enum WorkerState {
     Lost,
 }
 
+impl WorkerState {
+    /// Its name, as it is stored and shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Draining => "draining",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Our agent on a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {

@@ -1,11 +1,11 @@
 //! How rows of the domain lie in the tables: the columns that are asked for, and the whole row as
 //! a document beside them.
 
-use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::{Lease, LeaseState};
-use pomona_domain::task::{Task, TaskSpec, TaskState};
-use pomona_domain::trial::{Trial, TrialState};
-use pomona_domain::worker::{Worker, WorkerState};
+use pomona_domain::task::{Task, TaskSpec};
+use pomona_domain::trial::Trial;
+use pomona_domain::worker::Worker;
 use pomona_migrations::tables::{Experiments, Leases, Tasks, Trials, Workers};
 use sea_orm::sea_query::{DynIden, IntoIden as _, SelectStatement, Value};
 use sea_orm::{ConnectionTrait, DbErr};
@@ -122,17 +122,9 @@ impl Versioned for Experiment {
         self.version
     }
     fn values(&self) -> Vec<Value> {
-        let state = match &self.state {
-            ExperimentState::Active => "active",
-            ExperimentState::Paused => "paused",
-            ExperimentState::Promoting { .. } => "promoting",
-            ExperimentState::Completed => "completed",
-            ExperimentState::Failed { .. } => "failed",
-            ExperimentState::Canceled => "canceled",
-        };
         vec![
             self.spec.name.as_str().into(),
-            state.into(),
+            self.state.name().into(),
             self.is_ended().into(),
             self.submitted_at.0.into(),
         ]
@@ -168,19 +160,10 @@ impl Versioned for Trial {
         self.version
     }
     fn values(&self) -> Vec<Value> {
-        let state = match &self.state {
-            TrialState::Waiting { .. } => "waiting",
-            TrialState::Running { .. } => "running",
-            TrialState::Stopping { .. } => "stopping",
-            TrialState::Paused => "paused",
-            TrialState::Completed => "completed",
-            TrialState::Failed { .. } => "failed",
-            TrialState::Canceled => "canceled",
-        };
         vec![
             self.experiment.to_string().into(),
             i64::from(self.number).into(),
-            state.into(),
+            self.state.name().into(),
             self.is_ended().into(),
             self.best.as_ref().map(|best| best.value).into(),
             self.best.as_ref().map(|best| best.tie).into(),
@@ -253,12 +236,7 @@ impl Versioned for Worker {
         self.version
     }
     fn values(&self) -> Vec<Value> {
-        let state = match self.state {
-            WorkerState::Alive => "alive",
-            WorkerState::Draining => "draining",
-            WorkerState::Lost => "lost",
-        };
-        vec![self.name.as_str().into(), state.into()]
+        vec![self.name.as_str().into(), self.state.name().into()]
     }
 }
 
@@ -295,16 +273,9 @@ impl Versioned for Task {
             TaskSpec::Publish { .. } => "publish",
             TaskSpec::Predict { .. } => "predict",
         };
-        let state = match self.state {
-            TaskState::Waiting => "waiting",
-            TaskState::Running { .. } => "running",
-            TaskState::Completed { .. } => "completed",
-            TaskState::Failed { .. } => "failed",
-            TaskState::Canceled => "canceled",
-        };
         vec![
             kind.into(),
-            state.into(),
+            self.state.name().into(),
             self.is_ended().into(),
             self.submitted_at.0.into(),
         ]

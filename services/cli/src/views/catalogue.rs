@@ -2,6 +2,7 @@
 
 use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::dataset::{Dataset, Filter, Fit, Sample, Split};
+use pomona_domain::spec::FrozenDepth;
 use pomona_domain::{Code, Fault, Timestamp};
 use std::fmt::Write as _;
 
@@ -223,22 +224,12 @@ fn sums(blocks: &[Block]) -> (u64, u64) {
 /// stands for its last block).
 pub fn frozen_blocks(backbone: &Backbone, depth: &str) -> Result<usize, Fault> {
     let blocks = &backbone.blocks;
-    if depth == "all" {
-        return Ok(blocks.len());
-    }
-    let found = match depth.parse::<usize>() {
-        Ok(number) => (number <= blocks.len()).then_some(number),
-        Err(_) => blocks
-            .iter()
-            .rposition(|block| {
-                block.name == depth
-                    || block
-                        .name
-                        .strip_prefix(depth)
-                        .is_some_and(|rest| rest.starts_with('.'))
-            })
-            .map(|index| index + 1),
-    };
+    let asked = depth.parse().map_or_else(
+        |_| FrozenDepth::Named(depth.to_owned()),
+        FrozenDepth::Blocks,
+    );
+    let names = blocks.iter().map(|block| block.name.as_str());
+    let found = pomona_domain::backbone::frozen_blocks(names, &asked);
     found.ok_or_else(|| {
         let message = format!("backbone `{}` has no frozen depth `{depth}`", backbone.name);
         Fault::new(Code::UnknownBlock, message).hint(format!(

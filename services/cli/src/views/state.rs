@@ -9,27 +9,26 @@ use crate::table::{Text, Tone, toned};
 
 /// An experiment's state.
 pub fn experiment(state: &ExperimentState) -> Text {
-    match state {
-        ExperimentState::Active => toned("active", Tone::Busy),
-        ExperimentState::Paused => toned("paused", Tone::Warn),
-        ExperimentState::Promoting { .. } => toned("promoting", Tone::Busy),
-        ExperimentState::Completed => toned("completed", Tone::Good),
-        ExperimentState::Failed { .. } => toned("failed", Tone::Bad),
-        ExperimentState::Canceled => toned("canceled", Tone::Dim),
-    }
+    let tone = match state {
+        ExperimentState::Active | ExperimentState::Promoting { .. } => Tone::Busy,
+        ExperimentState::Paused => Tone::Warn,
+        ExperimentState::Completed => Tone::Good,
+        ExperimentState::Failed { .. } => Tone::Bad,
+        ExperimentState::Canceled => Tone::Dim,
+    };
+    toned(state.name(), tone)
 }
 
 /// A trial's state.
 pub fn trial(state: &TrialState) -> Text {
-    match state {
-        TrialState::Waiting { .. } => toned("waiting", Tone::Dim),
-        TrialState::Running { .. } => toned("running", Tone::Busy),
-        TrialState::Stopping { .. } => toned("stopping", Tone::Warn),
-        TrialState::Paused => toned("paused", Tone::Warn),
-        TrialState::Completed => toned("completed", Tone::Good),
-        TrialState::Failed { .. } => toned("failed", Tone::Bad),
-        TrialState::Canceled => toned("canceled", Tone::Dim),
-    }
+    let tone = match state {
+        TrialState::Waiting { .. } | TrialState::Canceled => Tone::Dim,
+        TrialState::Running { .. } => Tone::Busy,
+        TrialState::Stopping { .. } | TrialState::Paused => Tone::Warn,
+        TrialState::Completed => Tone::Good,
+        TrialState::Failed { .. } => Tone::Bad,
+    };
+    toned(state.name(), tone)
 }
 
 /// A task's state, as a part of a sentence.
@@ -45,9 +44,10 @@ pub fn task(state: &TaskState) -> &'static str {
 
 /// A worker's state.
 pub fn worker(state: WorkerState) -> Text {
-    match state {
-        WorkerState::Alive => toned("alive", Tone::Good),
-        WorkerState::Draining => toned("draining", Tone::Warn),
-        WorkerState::Lost => toned("lost", Tone::Bad),
-    }
+    let tone = match state {
+        WorkerState::Alive => Tone::Good,
+        WorkerState::Draining => Tone::Warn,
+        WorkerState::Lost => Tone::Bad,
+    };
+    toned(state.name(), tone)
 }

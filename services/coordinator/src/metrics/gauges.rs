@@ -87,17 +87,12 @@ impl Gauges {
     fn fill_workers(&self, cluster: &Cluster) {
         self.workers.reset();
         self.slots.reset();
-        for state in ["alive", "draining", "lost"] {
-            self.workers.with_label_values(&[state]).set(0.0);
+        for state in [WorkerState::Alive, WorkerState::Draining, WorkerState::Lost] {
+            self.workers.with_label_values(&[state.name()]).set(0.0);
         }
         let busy: BTreeSet<_> = cluster.leases().flat_map(|lease| &lease.slots).collect();
         for worker in cluster.workers() {
-            let state = match worker.state {
-                WorkerState::Alive => "alive",
-                WorkerState::Draining => "draining",
-                WorkerState::Lost => "lost",
-            };
-            self.workers.with_label_values(&[state]).inc();
+            self.workers.with_label_values(&[worker.state.name()]).inc();
             for slot in &worker.slots {
                 let kind = match slot.kind {
                     SlotKind::Cpu => "cpu",
@@ -147,7 +142,7 @@ impl Gauges {
     fn fill_trials(&self, cluster: &Cluster) {
         self.trials.reset();
         for trial in cluster.trials() {
-            self.trials.with_label_values(&[state(&trial.state)]).inc();
+            self.trials.with_label_values(&[trial.state.name()]).inc();
         }
     }
 
@@ -221,19 +216,6 @@ impl Gauges {
 
 fn better(direction: Direction, a: f64, b: f64) -> f64 {
     if direction.is_better(b, a) { b } else { a }
-}
-
-/// A trial's state as a label.
-pub fn state(state: &TrialState) -> &'static str {
-    match state {
-        TrialState::Waiting { .. } => "waiting",
-        TrialState::Running { .. } => "running",
-        TrialState::Stopping { .. } => "stopping",
-        TrialState::Paused => "paused",
-        TrialState::Completed => "completed",
-        TrialState::Failed { .. } => "failed",
-        TrialState::Canceled => "canceled",
-    }
 }
 
 /// A metric's name as a label: names we know, and `other`.

@@ -9,14 +9,12 @@ mod listing;
 use super::archive::{self, Archive, FILE_LIMIT, Member};
 use super::decode::{self, Refusal, SIZES};
 use super::split::{self, Facts};
+use crate::checkpoint::file;
 use listing::{Listing, enough_classes, list, says_picture};
-use pomona_domain::dataset::{
-    DatasetSummary, ImportOptions, Manifest, Problem, Sample, SetAside, Split,
-};
+use pomona_domain::dataset::{DatasetSummary, ImportOptions, Manifest, Problem, Sample, SetAside};
 use pomona_domain::{Code, Digest, Fault};
 use regex::{Regex, RegexBuilder};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -24,8 +22,6 @@ use std::thread;
 /// Bytes of a group pattern, and of the automaton it becomes.
 const PATTERN_LIMIT: usize = 1000;
 const AUTOMATON_LIMIT: usize = 4 << 20;
-/// Problems shown in a summary; the manifest has all.
-const SHOWN_PROBLEMS: usize = 100;
 
 /// What an import made.
 #[derive(Debug, Clone, PartialEq)]
@@ -290,37 +286,15 @@ fn summary(
     duplicates: u32,
     groups: u32,
 ) -> DatasetSummary {
-    let mut counts = vec![[0u32; 3]; classes.len()];
-    for sample in samples {
-        let part = match sample.split {
-            Split::Train => 0,
-            Split::Val => 1,
-            Split::Test => 2,
-        };
-        counts[sample.label as usize][part] += 1;
-    }
-    let mut set_aside = BTreeMap::new();
-    for problem in problems {
-        let name = match problem.why {
-            SetAside::Corrupt => "corrupt",
-            SetAside::NotAnImage => "not_an_image",
-            SetAside::NoClass => "no_class",
-            SetAside::Link => "link",
-            SetAside::TooManyPixels => "too_many_pixels",
-            SetAside::ConflictingLabel => "conflicting_label",
-        };
-        *set_aside.entry(name.to_owned()).or_insert(0) += 1;
-    }
+    let mut summary = DatasetSummary::count(classes, samples, problems);
     if ignored > 0 {
         // Hidden files and the like: counted, not listed.
-        set_aside.insert("ignored".to_owned(), ignored);
+        summary.set_aside.insert("ignored".to_owned(), ignored);
     }
     DatasetSummary {
-        classes: classes.iter().cloned().zip(counts).collect(),
-        set_aside,
-        problems: problems.iter().take(SHOWN_PROBLEMS).cloned().collect(),
         duplicates,
         groups,
+        ..summary
     }
 }
 
@@ -341,16 +315,9 @@ fn write(manifest: &Manifest, output: &Path) -> Result<(PathBuf, Digest), Fault>
         )
     })?;
     let path = output.join("manifest.json");
-    let unfinished = output.join("manifest.json.unfinished");
-    std::fs::create_dir_all(output)
-        .and_then(|()| {
-            let mut file = std::fs::File::create(&unfinished)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&unfinished, &path)
-        })
-        .map_err(|error| archive::local(&path, &error))?;
-    Ok((path, Digest::of(&bytes)))
+    std::fs::create_dir_all(output).map_err(|error| archive::local(output, &error))?;
+    let written = file::write_bytes(&path, &bytes, || ())?;
+    Ok((written.path, written.digest))
 }
 
 /// `work(0)` to `work(n - 1)` over some threads; answers in order, and of several faults the

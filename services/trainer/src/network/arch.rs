@@ -114,6 +114,18 @@ impl Arch {
         }
     }
 
+    /// Width of the pooled features, which a head reads.
+    pub fn features(self) -> i64 {
+        match self {
+            Self::Resnet18 => 512,
+            Self::Resnet50 | Self::InceptionV3 => 2048,
+            Self::Vgg16 => 4096,
+            Self::EfficientnetLite0 => 1280,
+            Self::TestConvnet => 16,
+            Self::TestResnet => 64,
+        }
+    }
+
     /// Whether images of this side can be fed.
     pub fn check_image(self, side: u32) -> Result<(), Fault> {
         check_image(self.name(), side)

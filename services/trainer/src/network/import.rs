@@ -28,8 +28,7 @@ pub fn import(arch: &str, source: &Path, output: &Path) -> Result<TaskResult, Fa
             )
             .hint("check `--arch`: the file may hold another network, or one without its head")
         })?;
-    let features = Network::new(arch, &HeadPlan::linear(1), Kind::Float, Device::Cpu).features();
-    check_head(&tensors[&head].shape, features as usize, &head)?;
+    check_head(&tensors[&head].shape, arch.features() as usize, &head)?;
     let plan = HeadPlan::linear(u32::try_from(classes).unwrap_or(u32::MAX));
     let network = Network::new(arch, &plan, Kind::Float, Device::Cpu);
     network.load(&tensors)?;

@@ -33,7 +33,6 @@ pub fn build(b: &mut Builder) -> Parts {
         parts.block(b, name, |b| vec![mixed_e(b, name, input)]);
     }
     parts.pool = vec![Layer::GlobalAvgPool];
-    parts.features = 2048;
     parts
 }
 

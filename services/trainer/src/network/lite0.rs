@@ -50,7 +50,6 @@ pub fn build(b: &mut Builder) -> Parts {
         ]
     });
     parts.pool = vec![Layer::GlobalAvgPool];
-    parts.features = 1280;
     parts
 }
 

@@ -38,7 +38,6 @@ pub fn build(b: &mut Builder, first: i64, repeats: [usize; 4], bottleneck: bool)
         }
     }
     parts.pool = vec![Layer::GlobalAvgPool];
-    parts.features = input;
     parts
 }
 

@@ -53,7 +53,6 @@ pub fn build(b: &mut Builder) -> Parts {
             dropout("classifier.5"),
         ]
     });
-    parts.features = 4096;
     parts
 }
 
@@ -67,6 +66,5 @@ pub fn build_test(b: &mut Builder) -> Parts {
         });
     }
     parts.pool = vec![Layer::GlobalAvgPool];
-    parts.features = 16;
     parts
 }

@@ -246,11 +246,22 @@ struct Race {
     clock: AtomicI64,
     commits: AtomicU64,
     refusals: AtomicU64,
+    /// Collections that have ended.
+    passes: AtomicU64,
 }
 
 impl Race {
     fn now(&self) -> Timestamp {
         Timestamp(self.clock.load(Ordering::SeqCst))
+    }
+
+    /// Waits until two whole collections have run: what nobody refers to is marked, then removed.
+    async fn let_it_collect(&self) {
+        // The one that may be running does not count.
+        let enough = self.passes.load(Ordering::SeqCst) + 3;
+        while self.passes.load(Ordering::SeqCst) < enough {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Uploads a blob that others upload too, refers to it, and reads what it referred to.
@@ -291,6 +302,7 @@ async fn uploads_commits_and_collections_at_once_lose_nothing(home: Home) {
         clock: AtomicI64::new(at(0).0),
         commits: AtomicU64::new(0),
         refusals: AtomicU64::new(0),
+        passes: AtomicU64::new(0),
     });
     let tasks: Vec<_> = (trials.into_iter().zip([0, 3]))
         .map(|(trial, shift)| {
@@ -298,6 +310,9 @@ async fn uploads_commits_and_collections_at_once_lose_nothing(home: Home) {
             tokio::spawn(async move {
                 for number in 0..TURNS {
                     race.turn(trial, number + shift).await;
+                    if number % 10 == 9 {
+                        race.let_it_collect().await;
+                    }
                 }
             })
         })
@@ -308,6 +323,7 @@ async fn uploads_commits_and_collections_at_once_lose_nothing(home: Home) {
         let step = BLOB_KEEP_MS + BLOB_GRACE_MS;
         race.clock.fetch_add(step, Ordering::SeqCst);
         removed += race.store.blob_gc(race.now()).await.unwrap().removed;
+        race.passes.fetch_add(1, Ordering::SeqCst);
     }
     for task in tasks {
         task.await.unwrap();

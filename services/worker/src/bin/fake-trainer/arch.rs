@@ -1,6 +1,6 @@
 //! Blocks of the catalogue's architectures by name, with round figures.
 
-use pomona_domain::backbone::Block;
+use pomona_domain::backbone::{Block, frozen_blocks};
 use pomona_domain::spec::FrozenDepth;
 use pomona_domain::{Code, Fault};
 
@@ -91,23 +91,13 @@ pub fn blocks(arch: &str) -> Result<Vec<Block>, Fault> {
 /// The share of blocks that learn, 0 to 1.
 pub fn trained_share(arch: &str, depth: &FrozenDepth) -> Result<f64, Fault> {
     let names = block_names(arch)?;
-    let unknown = |depth: String| {
+    let frozen = frozen_blocks(names.iter().map(String::as_str), depth).ok_or_else(|| {
+        let depth = match depth {
+            FrozenDepth::Blocks(count) => count.to_string(),
+            FrozenDepth::Named(name) => name.clone(),
+        };
         let text = format!("`{arch}` has no block or stage `{depth}`");
         Fault::new(Code::UnknownBlock, text).hint("use a block's name, a number, or `all`")
-    };
-    let frozen = match depth {
-        FrozenDepth::Blocks(count) if *count as usize <= names.len() => *count as usize,
-        FrozenDepth::Blocks(count) => return Err(unknown(count.to_string())),
-        FrozenDepth::Named(name) if name == "all" => names.len(),
-        FrozenDepth::Named(name) => {
-            let stage = format!("{name}.");
-            let is_in = |block: &String| block == name || block.starts_with(&stage);
-            names
-                .iter()
-                .rposition(is_in)
-                .ok_or_else(|| unknown(name.clone()))?
-                + 1
-        }
-    };
+    })?;
     Ok(1.0 - frozen as f64 / names.len() as f64)
 }

@@ -18,8 +18,6 @@ use crate::line::{cannot, read, write};
 const MANIFEST: &str = "manifest.json";
 /// Name of the file that an import of a backbone writes.
 const BACKBONE: &str = "backbone.safetensors";
-/// Problems shown in a summary.
-const SHOWN_PROBLEMS: usize = 100;
 
 /// The pictures of a tar, sorted by path, and what else was in it.
 struct Found {
@@ -221,33 +219,9 @@ fn samples(images: &[Image], classes: &[String], options: &ImportOptions) -> Vec
 }
 
 fn summary(classes: &[String], samples: &[Sample], problems: &[Problem]) -> DatasetSummary {
-    let mut counts = vec![[0u32; 3]; classes.len()];
-    for sample in samples {
-        let part = match sample.split {
-            Split::Train => 0,
-            Split::Val => 1,
-            Split::Test => 2,
-        };
-        counts[sample.label as usize][part] += 1;
-    }
-    let mut set_aside = BTreeMap::new();
-    for problem in problems {
-        let name = match problem.why {
-            SetAside::Corrupt => "corrupt",
-            SetAside::NotAnImage => "not_an_image",
-            SetAside::NoClass => "no_class",
-            SetAside::Link => "link",
-            SetAside::TooManyPixels => "too_many_pixels",
-            SetAside::ConflictingLabel => "conflicting_label",
-        };
-        *set_aside.entry(name.to_owned()).or_insert(0) += 1;
-    }
     DatasetSummary {
-        classes: classes.iter().cloned().zip(counts).collect(),
-        set_aside,
-        problems: problems.iter().take(SHOWN_PROBLEMS).cloned().collect(),
-        duplicates: 0,
         groups: samples.len() as u32,
+        ..DatasetSummary::count(classes, samples, problems)
     }
 }
 
