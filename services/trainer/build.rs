@@ -27,7 +27,7 @@ fn main() {
         // Headers of the CUDA runtime, crt, cccl and NCCL; the rest is declared in `cuda-stubs`.
         let headers = var("POMONA_CUDA_INCLUDE")
             .expect("feature `cuda` needs POMONA_CUDA_INCLUDE: colon-separated include folders");
-        build.define("POMONA_NCCL", None).file("shim/nccl.cc");
+        build.define("POMONA_CUDA", None).file("shim/cuda.cc");
         for folder in headers.split(':') {
             build.flag("-isystem").flag(folder);
         }

@@ -11,4 +11,5 @@ using StorePtr = c10::intrusive_ptr<c10d::Store>;
 BackendPtr make_gloo(const StorePtr& store, int rank, int size, const std::string& host,
                      std::chrono::milliseconds timeout);
 BackendPtr make_nccl(const StorePtr& store, int rank, int size, std::chrono::milliseconds timeout);
+std::string name_of_gpu(int device);
 }  // namespace pomona

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 
+#include <ATen/Context.h>
 #include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -89,7 +90,7 @@ std::unique_ptr<Group> group_new(const Store& store, rust::Str prefix, int32_t r
   auto group = c10::make_intrusive<PG>(prefixed, rank, size);
   auto impl = std::make_unique<Group::Impl>();
   if (nccl) {
-#ifdef POMONA_NCCL
+#ifdef POMONA_CUDA
     impl->backend = make_nccl(prefixed, rank, size, timeout);
     group->setDefaultBackend(PG::NCCL);
     group->setBackend(c10::DeviceType::CUDA, PG::NCCL, impl->backend);
@@ -182,7 +183,23 @@ void keep_freed_memory() {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 }
+void exact_on_gpu() {
+  auto& context = at::globalContext();
+  context.setDeterministicAlgorithms(true, /*warn_only=*/false);
+  context.setDeterministicFillUninitializedMemory(false);
+  context.setDeterministicCuDNN(true);
+  context.setBenchmarkCuDNN(false);
+  context.setAllowTF32CuDNN(false);
+  context.setAllowTF32CuBLAS(false);
+}
 void exit_at_once(int32_t status) { std::_Exit(status); }
+rust::String gpu_name(int32_t device) {
+#ifdef POMONA_CUDA
+  return name_of_gpu(device);
+#else
+  TORCH_CHECK(false, "there is no GPU ", device, " for a trainer built without the feature `cuda`");
+#endif
+}
 rust::String cpu_capability() { return at::get_cpu_capability(); }
 rust::String torch_version() { return TORCH_VERSION; }
 

@@ -61,8 +61,12 @@ void adamw_step(rust::Slice<Tensor* const> parameters, rust::Slice<Tensor* const
 // Freed memory stays with the process: a step frees and takes the same megabytes again, and every
 // page given back costs a fault when it returns.
 void keep_freed_memory();
+// GPU arithmetic that repeats: deterministic kernels or an error, no timing of candidates, and f32
+// that is f32 (libtorch's default lets convolutions round to TF32).
+void exact_on_gpu();
 // Ends the process without running libtorch's destructors, which crash under a thread at work.
 void exit_at_once(int32_t status);
+rust::String gpu_name(int32_t device);
 rust::String cpu_capability();
 rust::String torch_version();
 

@@ -1,5 +1,5 @@
 //! `pomona-trainer`: one rank of a lease, told what to do on stdin; or, as `store`, the place where
-//! the ranks of a lease find each other.
+//! the ranks of a lease find each other; or, as `gpus`, what a worker asks before it offers GPUs.
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -23,13 +23,21 @@ enum Role {
         #[arg(long, default_value = "127.0.0.1")]
         host: String,
     },
+    /// Prints `{"cuda":N}`: how many GPUs this trainer can compute on.
+    Gpus,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().role {
         Some(Role::Store { host }) => serve(&host),
+        Some(Role::Gpus) => {
+            let count = tch::Cuda::device_count().max(0);
+            writeln!(std::io::stdout(), "{{\"cuda\":{count}}}").context("stdout is closed")?;
+            Ok(ExitCode::SUCCESS)
+        }
         None => {
-            let line: &'static Line = Box::leak(Box::default());
+            let line = Line::take_stdout().context("stdout cannot be kept for events")?;
+            let line: &'static Line = Box::leak(Box::new(line));
             protocol::leave(pomona_trainer::work::run(
                 line,
                 BufReader::new(std::io::stdin()),

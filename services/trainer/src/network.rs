@@ -294,10 +294,13 @@ impl Network {
     }
 }
 
-/// How many images run together without gradient.
+/// How many images run together without gradient. A GPU takes them all.
 fn images_at_once(x: &Tensor) -> i64 {
     const PIXELS: i64 = 1 << 18;
     let size = x.size();
+    if x.device().is_cuda() {
+        return size[0];
+    }
     (PIXELS / (size[2] * size[3])).max(1)
 }
 

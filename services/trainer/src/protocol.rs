@@ -1,12 +1,13 @@
 //! The lines between a worker and this process: one JSON object a line, up on stdout, down on
-//! stdin. The only place that writes to stdout.
+//! stdin. Nothing else reaches the stdout that this process was given.
 
 use pomona_api::PROTOCOL;
 use pomona_api::trainer::{Command, Event, Signal, TrainerWork};
 use pomona_domain::{Code, Fault};
+use std::fs::File;
 use std::io::{BufRead, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Exit status when the worker is gone: neither side can be told anything more.
 pub const EXIT_ORPHAN: u8 = 5;
@@ -23,15 +24,27 @@ pub trait Listener: Sync {
     fn stop_wanted(&self) -> bool;
 }
 
-/// Stdout, and the signals that came on stdin.
-#[derive(Debug, Default)]
+/// What was stdout, and the signals that came on stdin.
+#[derive(Debug)]
 pub struct Line {
-    stdout: Mutex<()>,
+    out: Mutex<File>,
     stop: AtomicBool,
     ending: AtomicBool,
 }
 
 impl Line {
+    /// Takes stdout for events alone. Libraries print there too (NCCL its version, oneDNN its
+    /// primitives): from now on that goes to the log.
+    pub fn take_stdout() -> std::io::Result<Self> {
+        let out = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+        rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
+        Ok(Self {
+            out: Mutex::new(File::from(out)),
+            stop: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+        })
+    }
+
     /// The last event: after it the worker may close the other end.
     pub fn end(&self, event: &Event) {
         self.ending.store(true, Ordering::SeqCst);
@@ -45,13 +58,8 @@ impl Listener for Line {
             return;
         };
         text.push('\n');
-        let _one_at_a_time = self.stdout.lock();
-        let mut out = std::io::stdout().lock();
-        if out
-            .write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .is_err()
-        {
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        if out.write_all(text.as_bytes()).is_err() {
             leave(EXIT_ORPHAN);
         }
     }
@@ -117,7 +125,7 @@ pub fn listen(line: &'static Line, input: impl BufRead + Send + 'static) {
     });
 }
 
-/// Ends the process at once. Everything said is written: stdout is flushed line by line.
+/// Ends the process at once. Everything said is written, line by line.
 pub fn leave(status: u8) -> ! {
     crate::dist::ffi::exit_at_once(i32::from(status))
 }

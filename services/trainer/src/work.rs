@@ -67,7 +67,7 @@ pub fn run(line: &'static Line, mut input: impl BufRead + Send + 'static) -> u8 
 
 /// What a resume must match, and over how many ranks the trial runs.
 fn reported_environment(command: &Command) -> BTreeMap<String, String> {
-    let mut all = train::environment(command.threads.max(1));
+    let mut all = train::environment(command, command.threads.max(1));
     all.insert("world_size".to_owned(), command.world_size.to_string());
     all
 }

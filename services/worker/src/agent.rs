@@ -153,11 +153,16 @@ impl Agent {
         let metrics = Metrics::new().map_err(|error| {
             Fault::new(Code::Internal, format!("metrics cannot be made: {error}"))
         })?;
+        let slots = if config.slots.cpu_only {
+            Slots::cpu(config.slots())
+        } else {
+            Slots::find(config.slots(), &trainer).await
+        };
         let tools = Tools {
             spool,
             logs: Arc::new(Logs::default()),
             metrics,
-            slots: Arc::new(Slots::find(config.slots(), config.slots.cpu_only)),
+            slots: Arc::new(slots),
             outbox,
             trainer: Arc::new(trainer),
             launcher: Arc::new(process::LAUNCHER.into()),

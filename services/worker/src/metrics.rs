@@ -249,7 +249,7 @@ mod tests {
 
     fn sources(folder: &std::path::Path) -> Sources {
         Sources {
-            slots: Arc::new(Slots::find(Some(1), true)),
+            slots: Arc::new(Slots::cpu(Some(1))),
             spool: Spool::open(folder, 1 << 20).unwrap(),
             cache: Cache::open(&folder.join("cache"), 1 << 20).unwrap(),
         }

@@ -4,7 +4,14 @@
 
 use nvml_wrapper::Nvml;
 use pomona_domain::worker::{Slot, SlotKind};
+use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+/// How long a trainer may take to say which GPUs it sees: loading CUDA takes seconds.
+const ASK: Duration = Duration::from_mins(1);
 
 /// The slots, and what a rank on one of them gets.
 #[derive(Debug)]
@@ -17,11 +24,28 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// Looks at the machine. `wanted` CPU slots replace the GPUs only with `cpu_only`; on GPUs it is
-    /// how many of them are offered.
-    pub fn find(wanted: Option<u32>, cpu_only: bool) -> Self {
+    /// Looks at the machine. GPUs are offered when the driver shows them and `trainer` can compute
+    /// on them, and `wanted` is then how many; otherwise the slots are shares of the cores.
+    pub async fn find(wanted: Option<u32>, trainer: &Path) -> Self {
+        let nvml = load().filter(|nvml| nvml.device_count().is_ok_and(|count| count > 0));
+        if nvml.is_none() || computes_on_gpus(trainer).await {
+            return Self::new(wanted, nvml);
+        }
+        tracing::warn!(
+            trainer = %trainer.display(),
+            "this machine has GPUs, but the trainer was built for CPUs: offering CPU slots \
+             (`make build-gpu` builds one for GPUs)"
+        );
+        Self::cpu(wanted)
+    }
+
+    /// Shares of the cores.
+    pub fn cpu(wanted: Option<u32>) -> Self {
+        Self::new(wanted, None)
+    }
+
+    fn new(wanted: Option<u32>, nvml: Option<Nvml>) -> Self {
         let cores = cores();
-        let nvml = if cpu_only { None } else { load() };
         let mut list = nvml.as_ref().map(gpus).unwrap_or_default();
         if list.is_empty() {
             let name = cpu_name();
@@ -61,6 +85,8 @@ impl Slots {
         BTreeMap::from([
             ("CUDA_DEVICE_ORDER".to_owned(), "PCI_BUS_ID".to_owned()),
             ("CUDA_VISIBLE_DEVICES".to_owned(), gpus.join(",")),
+            // Without it cuBLAS may take another way on another day.
+            ("CUBLAS_WORKSPACE_CONFIG".to_owned(), ":4096:8".to_owned()),
         ])
     }
 
@@ -77,6 +103,26 @@ impl Slots {
             Some((slot.index, busy, memory, energy))
         };
         self.list.iter().filter_map(sample).collect()
+    }
+}
+
+/// Asks the trainer; one that does not answer computes on CPUs.
+async fn computes_on_gpus(trainer: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Answer {
+        cuda: u32,
+    }
+    let asked = tokio::process::Command::new(trainer)
+        .arg("gpus")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(ASK, asked).await {
+        Ok(Ok(output)) => {
+            serde_json::from_slice(&output.stdout).is_ok_and(|answer: Answer| answer.cuda > 0)
+        }
+        Ok(Err(_)) | Err(_) => false,
     }
 }
 
@@ -128,16 +174,34 @@ fn cpu_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn cpu_slots_share_the_cores_and_each_rank_has_a_thread() {
-        let one = Slots::find(Some(1), true);
+        let one = Slots::cpu(Some(1));
         assert_eq!((one.list.len(), one.threads), (1, cores()));
-        let many = Slots::find(Some(1000), true);
+        let many = Slots::cpu(Some(1000));
         assert_eq!((many.list.len(), many.threads), (1000, 1));
         assert_eq!(many.get(999).map(|slot| slot.kind), Some(SlotKind::Cpu));
         assert!(many.get(1000).is_none());
-        let default = Slots::find(None, true);
+        let default = Slots::cpu(None);
         assert_eq!((default.list.len() as u32, default.threads), (cores(), 1));
+    }
+
+    #[tokio::test]
+    async fn a_trainer_is_asked_whether_it_computes_on_gpus() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = [
+            ("echo '{\"cuda\":2}'", true),
+            ("echo '{\"cuda\":0}'", false),
+            ("echo 'there is no role `gpus`' >&2; exit 2", false),
+        ];
+        for (words, expect) in table {
+            let trainer = folder.path().join("trainer");
+            std::fs::write(&trainer, format!("#!/bin/sh\n{words}\n")).unwrap();
+            std::fs::set_permissions(&trainer, std::fs::Permissions::from_mode(0o755)).unwrap();
+            assert_eq!(computes_on_gpus(&trainer).await, expect, "{words}");
+        }
+        assert!(!computes_on_gpus(&folder.path().join("none")).await);
     }
 }

@@ -33,6 +33,9 @@ struct Report {
     checks: Vec<Check>,
 }
 
+/// What NVIDIA's driver says of itself.
+const DRIVER: &str = "/proc/driver/nvidia/version";
+
 /// `pomona doctor`.
 pub fn run(args: &DoctorArgs, global: &GlobalArgs, printer: &Printer) -> Result<Done, Fault> {
     let spinner = printer.spinner("looking around");
@@ -148,7 +151,7 @@ fn memory() -> Check {
 
 /// GPUs as their driver tells them; no library of NVIDIA's is needed to ask.
 fn gpus() -> Check {
-    let Ok(driver) = std::fs::read_to_string("/proc/driver/nvidia/version") else {
+    let Ok(driver) = std::fs::read_to_string(DRIVER) else {
         return check("GPUs", Verdict::Ok, "no NVIDIA driver: CPU slots");
     };
     let version = driver
@@ -242,12 +245,17 @@ fn trainer(given: Option<&Path>) -> Vec<Check> {
         return checks;
     };
     checks.push(match libtorch(&path) {
-        Some(library) => {
-            let found = match torch_version(&library) {
-                Some(version) => format!("{version}, {}", library.display()),
-                None => format!("of an unknown version, {}", library.display()),
-            };
-            check("libtorch", Verdict::Ok, found)
+        Some(Loaded { library, cuda }) => {
+            let version = torch_version(&library);
+            let version = version.as_deref().unwrap_or("of an unknown version");
+            let devices = if cuda { "GPUs" } else { "CPUs" };
+            let found = format!("{version} for {devices}, {}", library.display());
+            if !cuda && Path::new(DRIVER).exists() {
+                let hint = "this machine has a GPU: build the trainer with `make build-gpu`";
+                hinted("libtorch", Verdict::Warn, found, hint)
+            } else {
+                check("libtorch", Verdict::Ok, found)
+            }
         }
         None => check(
             "libtorch",
@@ -258,20 +266,29 @@ fn trainer(given: Option<&Path>) -> Vec<Check> {
     checks
 }
 
-/// The library that a trainer loads, as the system's loader tells it (this is what `ldd` asks).
-fn libtorch(trainer: &Path) -> Option<PathBuf> {
+/// The libtorch that a trainer loads.
+struct Loaded {
+    library: PathBuf,
+    /// Whether its half for GPUs comes along.
+    cuda: bool,
+}
+
+/// What a trainer loads, as the system's loader tells it (this is what `ldd` asks).
+fn libtorch(trainer: &Path) -> Option<Loaded> {
     let output = Command::new(trainer)
         .env("LD_TRACE_LOADED_OBJECTS", "1")
         .stdin(Stdio::null())
         .output()
         .ok()?;
-    String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .find_map(|line| {
-            let (name, path) = line.trim().split_once(" => ")?;
-            let path = path.rsplit_once(" (").map_or(path, |(path, _)| path);
-            (name == "libtorch_cpu.so").then(|| PathBuf::from(path))
-        })
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let library = lines.find_map(|line| {
+        let (name, path) = line.trim().split_once(" => ")?;
+        let path = path.rsplit_once(" (").map_or(path, |(path, _)| path);
+        (name == "libtorch_cpu.so").then(|| PathBuf::from(path))
+    })?;
+    let cuda = text.contains("libtorch_cuda.so");
+    Some(Loaded { library, cuda })
 }
 
 /// `2.9.1+cpu`, from the file beside the library's folder (a wheel) or above it (a zip).
@@ -411,6 +428,6 @@ mod tests {
 
     #[test]
     fn a_shell_loads_no_libtorch() {
-        assert_eq!(libtorch(Path::new("/bin/cat")), None);
+        assert!(libtorch(Path::new("/bin/cat")).is_none());
     }
 }

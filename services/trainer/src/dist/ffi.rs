@@ -72,7 +72,9 @@ mod bridge {
             weight_decay: f64,
         ) -> Result<()>;
         fn keep_freed_memory();
+        fn exact_on_gpu() -> Result<()>;
         fn exit_at_once(status: i32);
+        fn gpu_name(device: i32) -> Result<String>;
         fn cpu_capability() -> Result<String>;
         fn torch_version() -> Result<String>;
     }
@@ -219,9 +221,17 @@ pub fn keep_freed_memory() {
     bridge::keep_freed_memory();
 }
 
+pub fn exact_on_gpu() -> Result<(), Exception> {
+    bridge::exact_on_gpu()
+}
+
 pub fn exit_at_once(status: i32) -> ! {
     bridge::exit_at_once(status);
     unreachable!("the process is gone")
+}
+
+pub fn gpu_name(device: i32) -> Result<String, Exception> {
+    bridge::gpu_name(device)
 }
 
 pub fn cpu_capability() -> String {

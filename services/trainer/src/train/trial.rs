@@ -66,11 +66,14 @@ impl Feed {
     }
 }
 
-/// The device of a slot.
+/// The device of a slot. A GPU is told to compute what repeats.
 pub fn device(command: &Command) -> Result<Device, Fault> {
     match command.device {
         SlotKind::Cpu => Ok(Device::Cpu),
-        SlotKind::Cuda if tch::Cuda::is_available() => Ok(Device::Cuda(command.slot as usize)),
+        SlotKind::Cuda if tch::Cuda::is_available() => {
+            ffi::exact_on_gpu().map_err(|error| fault::from_exception(&error))?;
+            Ok(Device::Cuda(command.slot as usize))
+        }
         SlotKind::Cuda => Err(Fault::new(
             Code::MissingProgram,
             "this trainer cannot use a GPU: no CUDA device is there, or it was built for CPUs",
@@ -79,13 +82,18 @@ pub fn device(command: &Command) -> Result<Device, Fault> {
 }
 
 /// What a resume must match to continue bit for bit.
-pub fn environment(threads: u32) -> BTreeMap<String, String> {
+pub fn environment(command: &Command, threads: u32) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
-        ("threads".to_owned(), threads.to_string()),
         ("precision".to_owned(), "f32".to_owned()),
         ("libtorch".to_owned(), ffi::torch_version()),
-        ("cpu_capability".to_owned(), ffi::cpu_capability()),
     ]);
+    if command.device == SlotKind::Cuda {
+        let name = ffi::gpu_name(command.slot as i32).unwrap_or_default();
+        all.insert("gpu".to_owned(), name);
+        return all;
+    }
+    all.insert("threads".to_owned(), threads.to_string());
+    all.insert("cpu_capability".to_owned(), ffi::cpu_capability());
     for name in ["ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_CBWR"] {
         if let Ok(value) = std::env::var(name) {
             all.insert(name.to_ascii_lowercase(), value);
@@ -102,7 +110,7 @@ impl<'a> Trial<'a> {
         listener: &'a dyn Listener,
     ) -> Result<Self, Fault> {
         let resumed = work.resume.as_deref().map(checkpoint::read).transpose()?;
-        let environment = resolve_environment(command.threads, resumed.as_ref())?;
+        let environment = resolve_environment(command, resumed.as_ref())?;
         let dataset = Arc::new(Dataset::open(&work.data.manifest, &work.data.archive)?);
         let labels = dataset.labels(Split::Train);
         let arch = Arch::parse(&work.backbone.arch)?;
@@ -395,15 +403,15 @@ fn progress(state: &State, group: &Group, life: &Life, total_steps: u64) -> Even
 
 /// Sets threads as the trial first had them, and refuses what cannot be matched.
 fn resolve_environment(
-    threads: u32,
+    command: &Command,
     resumed: Option<&(Content, State)>,
 ) -> Result<BTreeMap<String, String>, Fault> {
     let saved = resumed.map(|(_, state)| &state.environment);
     let threads = saved
         .and_then(|saved| saved.get("threads")?.parse().ok())
-        .unwrap_or(threads.max(1));
+        .unwrap_or(command.threads.max(1));
     set_threads(threads);
-    let here = environment(threads);
+    let here = environment(command, threads);
     match saved {
         Some(saved) if *saved != here => Err(Fault::new(
             Code::ResumeMismatch,

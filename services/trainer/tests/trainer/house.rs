@@ -48,6 +48,8 @@ impl House {
             .args(["--output", "json", "up", "--listen", "127.0.0.1:0"])
             .args(["--slots", "2", "--data-dir"])
             .arg(folder.path().join("data"))
+            // Two slots, also where there is one GPU.
+            .env("POMONA_WORKER_SLOTS_CPU_ONLY", "true")
             .stdout(Stdio::piped())
             .stderr(words)
             .spawn()

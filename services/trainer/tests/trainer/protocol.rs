@@ -1,12 +1,15 @@
 //! What a worker sees of a trainer process: the order of events, exit statuses, faults with codes.
 
-use crate::support::{Trainer, command, fixture, pictures, published_weights, spec, train_work};
+use crate::support::{
+    Trainer, command, fixture, pictures, published_weights, slot_kind, spec, train_work,
+};
 use pomona_api::PROTOCOL;
 use pomona_api::trainer::{Event, Rendezvous, TrainerWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::ImportOptions;
 use pomona_domain::spec::{FrozenDepth, Head, Optimizer};
 use pomona_domain::task::TaskResult;
+use pomona_domain::worker::SlotKind;
 use pomona_domain::{Code, Digest, Fault, Generation, TaskId};
 use pomona_trainer::dist::Group;
 use std::io::{BufRead, BufReader};
@@ -31,6 +34,25 @@ fn failure(work: TrainerWork) -> (Fault, bool) {
 }
 
 #[test]
+fn what_libraries_print_never_stands_among_the_events() {
+    let fixture = fixture("test-convnet", 3, 10);
+    let mut spec = spec();
+    spec.train.epochs = 1;
+    spec.transfer.frozen_depth = FrozenDepth::Blocks(1);
+    let output = fixture.folder.path().join("trial");
+    let work = train_work(&fixture, &spec, &output, None);
+    // oneDNN prints a line for each primitive to stdout, or to what it was told is stdout.
+    let mut trainer = Trainer::start(
+        &command(TrainerWork::Train(Box::new(work))),
+        &[("ONEDNN_VERBOSE", "1")],
+    );
+    // Reading panics at a line that is no event.
+    let events = trainer.events_until(|_| false);
+    assert_eq!(events.last(), Some(&Event::Finished {}));
+    assert_eq!(trainer.exit_code(), Some(0));
+}
+
+#[test]
 fn a_trial_tells_its_whole_life_in_order() {
     let fixture = fixture("test-resnet", 3, 20);
     let work = train_work(
@@ -51,7 +73,10 @@ fn a_trial_tells_its_whole_life_in_order() {
         panic!("{events:?}")
     };
     assert_eq!((*protocol, *rank), (PROTOCOL, 0));
-    assert_eq!(environment["threads"], "1");
+    match slot_kind() {
+        SlotKind::Cpu => assert_eq!(environment["threads"], "1"),
+        SlotKind::Cuda => assert!(!environment["gpu"].is_empty()),
+    }
     assert_eq!(environment["libtorch"], "2.13.0");
     assert_eq!(events.last(), Some(&Event::Finished {}));
 

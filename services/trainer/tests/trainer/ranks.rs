@@ -1,6 +1,6 @@
 //! Two ranks equal one. The ranks are real processes: this test binary, started again.
 
-use crate::support::spec;
+use crate::support::{device, spec};
 use pomona_api::trainer::Rendezvous;
 use pomona_domain::Generation;
 use pomona_domain::spec::{ClassWeights, FrozenDepth, Head, Optimizer as Rule, TrialSpec};
@@ -13,7 +13,7 @@ use pomona_trainer::train::learner::{Learner, Loss};
 use pomona_trainer::weights::{DType, HostTensor};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 const STEPS: usize = 20;
 const CLASSES: usize = 4;
@@ -114,7 +114,7 @@ fn train(case: Case, group: Group) -> Content {
         head: spec.transfer.head.clone(),
         classes: CLASSES as u32,
     };
-    let network = Network::new(Arch::TestConvnet, &plan, case.kind, Device::Cpu);
+    let network = Network::new(Arch::TestConvnet, &plan, case.kind, device(group.rank()));
     // Ranks start apart on purpose: rank 0's weights must win.
     network.draw(9 + u64::from(group.rank()), 0, |_| true);
     let optimizer = Optimizer::new(&spec.train.optimizer, network.trainable());
@@ -137,7 +137,9 @@ fn train(case: Case, group: Group) -> Content {
         if mine.is_empty() {
             learner.no_gradients().unwrap();
         } else {
-            let x = x.narrow(0, mine.start as i64, mine.len() as i64);
+            let x = x
+                .narrow(0, mine.start as i64, mine.len() as i64)
+                .to_device(learner.network.device());
             let masks = Masks {
                 key,
                 samples: &samples,
@@ -200,7 +202,7 @@ fn be_a_rank() -> bool {
         host: "127.0.0.1".into(),
         port,
     };
-    let group = Group::join(&at, Generation(1), rank, 2, Device::Cpu).unwrap();
+    let group = Group::join(&at, Generation(1), rank, 2, device(rank)).unwrap();
     file::write(Path::new(&output), &train(case, group), None).unwrap();
     true
 }
@@ -232,7 +234,7 @@ fn check(test: &str, case: Case, first_gradient: f64, after: f64) {
                 .unwrap()
         })
         .collect();
-    let alone = train(case, Group::alone(Device::Cpu));
+    let alone = train(case, Group::alone(device(0)));
     for mut rank in ranks {
         assert!(rank.wait().unwrap().success());
     }

@@ -1,11 +1,12 @@
 //! Kill at any step and resume equals never having stopped, byte for byte (T4), and what is frozen
 //! stays (T5). The ranks are real trainer processes and the kills are SIGKILL.
 
-use crate::support::{Fixture, Lease, command, fixture, spec, train_work};
+use crate::support::{Fixture, Lease, command, fixture, slot_kind, spec, train_work};
 use pomona_api::trainer::{Event, TrainWork, TrainerWork};
 use pomona_domain::Code;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::spec::Optimizer;
+use pomona_domain::worker::SlotKind;
 use pomona_trainer::checkpoint::{self, PAUSE_ENV, State, file};
 use pomona_trainer::network::{Role, host_tensor};
 use pomona_trainer::protocol::Listener;
@@ -289,7 +290,11 @@ fn a_checkpoint_of_another_machine_is_refused_and_says_what_both_are() {
         let command = command(TrainerWork::Train(Box::new(work.clone())));
         Trial::prepare(&command, &work, &Quiet).err()
     };
-    for key in ["libtorch", "cpu_capability", "precision"] {
+    let device = match slot_kind() {
+        SlotKind::Cpu => "cpu_capability",
+        SlotKind::Cuda => "gpu",
+    };
+    for key in ["libtorch", device, "precision"] {
         let other = altered(&from, key, |state| {
             let old = state.environment.insert(key.into(), "another".into());
             assert!(old.is_some_and(|old| old != "another"), "no `{key}`");

@@ -11,7 +11,7 @@ use pomona_domain::spec::{
     Transfer, TrialSpec,
 };
 use pomona_domain::worker::SlotKind;
-use pomona_domain::{Digest, Generation, LeaseId, TrialId};
+use pomona_domain::{Digest, Generation, LeaseId, TaskId, TrialId};
 use pomona_trainer::checkpoint::file::{self, Content};
 use pomona_trainer::data;
 use pomona_trainer::dist::StoreServer;
@@ -200,12 +200,41 @@ pub fn command(work: TrainerWork) -> Command {
         rank: 0,
         world_size: 1,
         local_rank: 0,
-        device: SlotKind::Cpu,
+        device: slot_kind(),
         slot: 0,
         threads: 1,
         rendezvous: None,
         work,
     }
+}
+
+/// What ranks of these tests run on: GPUs with `POMONA_TEST_DEVICE=cuda` (`make test-gpu`), else CPUs.
+pub fn slot_kind() -> SlotKind {
+    match std::env::var("POMONA_TEST_DEVICE").as_deref() {
+        Ok("cuda") => SlotKind::Cuda,
+        Ok(other) => panic!("POMONA_TEST_DEVICE is `{other}`, not `cuda`"),
+        Err(_) => SlotKind::Cpu,
+    }
+}
+
+/// The slot of a rank. More ranks than GPUs share them, which NCCL must be told to allow.
+fn slot(rank: u32) -> u32 {
+    match slot_kind() {
+        SlotKind::Cpu => rank,
+        SlotKind::Cuda => rank % tch::Cuda::device_count() as u32,
+    }
+}
+
+/// The device of a rank, as the trainer chooses it.
+pub fn device(rank: u32) -> Device {
+    let mut command = command(TrainerWork::Predict {
+        task: TaskId(1),
+        model: PathBuf::new(),
+        pictures: PathBuf::new(),
+        top: 1,
+    });
+    command.slot = slot(rank);
+    pomona_trainer::train::device(&command).unwrap()
 }
 
 /// A running trainer. Dropping it kills it.
@@ -289,7 +318,7 @@ impl Lease {
         let ranks = (0..world_size)
             .map(|rank| {
                 let mut command = command(TrainerWork::Train(Box::new(work.clone())));
-                (command.rank, command.local_rank, command.slot) = (rank, rank, rank);
+                (command.rank, command.local_rank, command.slot) = (rank, rank, slot(rank));
                 command.world_size = world_size;
                 command.rendezvous = store.as_ref().map(|store| Rendezvous {
                     host: "127.0.0.1".into(),

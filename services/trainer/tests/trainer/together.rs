@@ -1,7 +1,7 @@
 //! What two ranks have in common: rank 0's running statistics, and one evaluation. The ranks are
 //! real processes: this test binary, started again.
 
-use crate::support::{Fixture, fixture, spec};
+use crate::support::{Fixture, device, fixture, spec};
 use pomona_api::trainer::{DataFiles, Rendezvous};
 use pomona_domain::Generation;
 use pomona_domain::dataset::Split;
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 const RANK: &str = "POMONA_TEST_TOGETHER";
 const CLASSES: usize = 3;
@@ -39,7 +39,7 @@ fn ranks<T: Serialize + DeserializeOwned>(
             host: "127.0.0.1".into(),
             port: port.parse().unwrap(),
         };
-        let group = Group::join(&at, Generation(1), rank, 2, Device::Cpu).unwrap();
+        let group = Group::join(&at, Generation(1), rank, 2, device(rank)).unwrap();
         let found = serde_json::to_vec(&find(folder, group)).unwrap();
         std::fs::write(folder.join(format!("rank{rank}.json")), found).unwrap();
         return None;
@@ -85,7 +85,7 @@ fn trained_statistics(group: Group) -> [Statistics; 3] {
         Arch::TestResnet,
         &HeadPlan::linear(CLASSES as u32),
         Kind::Float,
-        Device::Cpu,
+        device(group.rank()),
     );
     network.draw(9, 0, |_| true);
     network.freeze(1);
@@ -103,7 +103,9 @@ fn trained_statistics(group: Group) -> [Statistics; 3] {
     let values: Vec<f32> = (0..4 * 3 * 32 * 32)
         .map(|at| key.normal(at) as f32)
         .collect();
-    let x = Tensor::from_slice(&values).reshape([4, 3, 32, 32]);
+    let x = Tensor::from_slice(&values)
+        .reshape([4, 3, 32, 32])
+        .to_device(learner.network.device());
     let samples = [0, 1, 2, 3];
     let masks = Masks {
         key,
@@ -149,7 +151,7 @@ fn evaluated(data: &DataFiles, split: Split, group: &Group) -> Found {
         Arch::TestResnet,
         &HeadPlan::linear(CLASSES as u32),
         Kind::Float,
-        Device::Cpu,
+        device(group.rank()),
     );
     network.draw(5, 0, |_| true);
     let mut beats = 0;
@@ -182,7 +184,7 @@ fn an_evaluation_by_two_ranks_is_that_of_one() {
     // 23 of each class to train on: 69, in parts of 35 and 34, each over a batch.
     let fixture = fixture("test-resnet", CLASSES, 39);
     let folder = remember(&fixture);
-    let (expect, confusion) = evaluated(&fixture.data, Split::Train, &Group::alone(Device::Cpu));
+    let (expect, confusion) = evaluated(&fixture.data, Split::Train, &Group::alone(device(0)));
     let images: u64 = confusion.iter().flatten().sum();
     assert!(images % 2 == 1 && images / 2 > BATCH as u64, "{images}");
     let predicted = |class: usize| confusion.iter().map(|row| row[class]).sum::<u64>() > 0;

@@ -309,7 +309,7 @@ fn environment(
         .get(rank)
         .is_some_and(|slot| slot.kind == SlotKind::Cuda)
     {
-        set("NCCL_ASYNC_ERROR_HANDLING", "1".to_owned());
+        set("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1".to_owned());
     }
     for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"] {
         set(name, tools.slots.threads.to_string());

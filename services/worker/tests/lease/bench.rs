@@ -81,7 +81,7 @@ impl Bench {
                 spool,
                 logs: Arc::new(Logs::default()),
                 metrics: Metrics::new().unwrap(),
-                slots: Arc::new(Slots::find(Some(4), true)),
+                slots: Arc::new(Slots::cpu(Some(4))),
                 outbox: Outbox::open(&folder.path().join("outbox")).unwrap(),
                 trainer: Arc::new(trainer),
                 launcher: Arc::new(env!("CARGO_BIN_EXE_pomona-worker").into()),

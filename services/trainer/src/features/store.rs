@@ -1,0 +1,376 @@
+//! Shards on disk: one file for each key, whole or not there, under a budget.
+//!
+//! A shard is f32 rows from offset 0, then its footer (key, shape, SHA-256 of the rows), then the
+//! footer's length and a magic word. It is written under another name, synced and renamed, and read
+//! only after its rows hashed to what the footer says. Processes meet through file locks, which die
+//! with them: a builder holds its unfinished file, a reader the shard it maps. It must never hand
+//! out a row that was not checked, and never remove a shard that a process uses.
+
+use crate::fault;
+use pomona_domain::{Digest, Fault};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tch::{Device, Kind, Tensor};
+
+/// Ending of a whole shard.
+const WHOLE: &str = "features";
+/// Ending of one that is being written.
+const PART: &str = "part";
+/// Last bytes of a whole shard.
+const MAGIC: &[u8; 8] = b"POMFEAT1";
+/// The largest footer.
+const FOOTER_LIMIT: u64 = 1 << 16;
+/// Between two looks at a shard that another process writes.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The folder of a machine's shards. Cheap to clone; every process opens its own.
+#[derive(Debug, Clone)]
+pub struct Store {
+    folder: PathBuf,
+    budget: u64,
+}
+
+/// What a shard holds: what decides its bytes, for the digest and for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Everything that decides the rows, as canonical JSON.
+    pub key: serde_json::Value,
+    /// Images.
+    pub rows: u64,
+    /// Shape of a row in memory order (`[H, W, C]`, or `[F]` when pooled).
+    pub shape: Vec<i64>,
+}
+
+impl Plan {
+    /// The name of the shard.
+    pub fn digest(&self) -> Digest {
+        Digest::of(crate::checkpoint::canonical(&self.key).as_bytes())
+    }
+
+    /// Bytes of its rows.
+    pub fn bytes(&self) -> u64 {
+        self.rows * self.row() as u64 * 4
+    }
+
+    /// Elements of a row.
+    fn row(&self) -> usize {
+        self.shape.iter().product::<i64>() as usize
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Footer {
+    plan: Plan,
+    rows_sha256: Digest,
+}
+
+/// A shard that was checked and is mapped. While it lives nobody removes the file.
+#[derive(Debug)]
+pub struct Shard {
+    /// [rows, shape…], f32, read-only by custom.
+    pub rows: Tensor,
+    /// SHA-256 of the rows.
+    pub digest: Digest,
+    _pin: File,
+}
+
+/// How a shard came to be.
+#[derive(Debug)]
+pub enum Found {
+    /// It was there, or another process wrote it while this one waited.
+    Hit(Shard),
+    /// This process computed it.
+    Built(Shard),
+    /// It does not fit beside what others use.
+    NoRoom,
+    /// The caller's `go_on` said no.
+    Stopped,
+}
+
+/// Takes the rows of a shard in order.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    file: &'a mut File,
+    path: &'a Path,
+    hash: Sha256,
+    written: u64,
+}
+
+impl Writer<'_> {
+    /// Adds rows, as a contiguous f32 tensor on the CPU.
+    pub fn rows(&mut self, rows: &Tensor) -> Result<(), Fault> {
+        let bytes = crate::network::host_tensor(rows).bytes;
+        self.hash.update(&bytes);
+        self.written += bytes.len() as u64;
+        self.file
+            .write_all(&bytes)
+            .map_err(|error| fault::file("write", self.path, &error))
+    }
+}
+
+impl Store {
+    /// Opens the store in `folder`, which may hold `budget` bytes.
+    pub fn open(folder: &Path, budget: u64) -> Result<Self, Fault> {
+        std::fs::create_dir_all(folder).map_err(|error| fault::file("make", folder, &error))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            budget,
+        })
+    }
+
+    fn path(&self, digest: Digest, ending: &str) -> PathBuf {
+        self.folder.join(format!("{}.{ending}", digest.hex()))
+    }
+
+    /// The shard of `plan`: the one on disk, the one that another process is writing, or what
+    /// `build` writes. `go_on` is asked while it waits; `build` asks for itself and gives `false` to
+    /// stop.
+    pub fn get(
+        &self,
+        plan: &Plan,
+        mut go_on: impl FnMut() -> bool,
+        build: impl FnOnce(&mut Writer<'_>) -> Result<bool, Fault>,
+    ) -> Result<Found, Fault> {
+        let part = self.path(plan.digest(), PART);
+        let cannot = |error: &std::io::Error| fault::file("write", &part, error);
+        loop {
+            if let Some(shard) = self.read(plan)? {
+                return Ok(Found::Hit(shard));
+            }
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create(true).truncate(false);
+            let file = file.open(&part).map_err(|error| cannot(&error))?;
+            match file.try_lock() {
+                // The builder before us may have renamed it between the look and the lock.
+                Ok(()) if is_at(&file, &part) && !self.path(plan.digest(), WHOLE).exists() => {
+                    return self.build(plan, file, build);
+                }
+                Ok(()) if is_at(&file, &part) => remove(&part),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if go_on() => std::thread::sleep(LOOK_EVERY),
+                Err(TryLockError::WouldBlock) => return Ok(Found::Stopped),
+                Err(TryLockError::Error(error)) => return Err(cannot(&error)),
+            }
+        }
+    }
+
+    fn build(
+        &self,
+        plan: &Plan,
+        mut file: File,
+        build: impl FnOnce(&mut Writer<'_>) -> Result<bool, Fault>,
+    ) -> Result<Found, Fault> {
+        let part = self.path(plan.digest(), PART);
+        if !self.make_room(&file, plan.bytes())? {
+            remove(&part);
+            return Ok(Found::NoRoom);
+        }
+        let mut writer = Writer {
+            file: &mut file,
+            path: &part,
+            hash: Sha256::new(),
+            written: 0,
+        };
+        let done = build(&mut writer);
+        let (hash, written) = (writer.hash, writer.written);
+        match done {
+            Ok(true) => {}
+            Ok(false) => {
+                remove(&part);
+                return Ok(Found::Stopped);
+            }
+            Err(fault) => {
+                remove(&part);
+                return Err(fault);
+            }
+        }
+        if written != plan.bytes() {
+            remove(&part);
+            return Err(fault::internal("a shard got other rows than were planned"));
+        }
+        let footer = Footer {
+            plan: plan.clone(),
+            rows_sha256: Digest(hash.finalize().into()),
+        };
+        let whole = self.path(plan.digest(), WHOLE);
+        finish(&mut file, &part, &whole, &footer).inspect_err(|_| remove(&part))?;
+        let shard = self.read(plan)?;
+        // Our lock goes with `file`, after the shard has its own.
+        drop(file);
+        shard
+            .map(Found::Built)
+            .ok_or_else(|| fault::internal("a shard is gone as soon as it was written"))
+    }
+
+    /// The whole shard, checked and mapped. One that is not what its footer says is removed.
+    fn read(&self, plan: &Plan) -> Result<Option<Shard>, Fault> {
+        let path = self.path(plan.digest(), WHOLE);
+        let Some(mut file) = opened(&path)? else {
+            return Ok(None);
+        };
+        let Some(footer) = check(&mut file, plan) else {
+            crate::protocol::log(&format!(
+                "the features in `{}` are damaged: computing them again",
+                path.display()
+            ));
+            remove(&path);
+            return Ok(None);
+        };
+        // For the order of eviction.
+        let _unknown_time = file.set_modified(SystemTime::now());
+        let mut shape = vec![plan.rows as i64];
+        shape.extend(&plan.shape);
+        let name = path.to_string_lossy();
+        let elements = (plan.bytes() / 4) as i64;
+        let rows = Tensor::f_from_file(&name, false, elements, (Kind::Float, Device::Cpu))
+            .map_err(|error| fault::torch(&error))?
+            .reshape(shape);
+        Ok(Some(Shard {
+            rows,
+            digest: footer.rows_sha256,
+            _pin: file,
+        }))
+    }
+
+    /// Reserves `bytes` for the locked, unfinished `file`, removing what was not used for longest
+    /// and nobody uses. Says whether it fits.
+    fn make_room(&self, file: &File, bytes: u64) -> Result<bool, Fault> {
+        let turn = self.folder.join("turn");
+        let cannot = |error: &std::io::Error| fault::file("use", &turn, error);
+        let turn = File::create(&turn).map_err(|error| cannot(&error))?;
+        // Held for milliseconds: nothing is computed meanwhile.
+        turn.lock().map_err(|error| cannot(&error))?;
+        let own = file.metadata().map_err(|error| cannot(&error))?.ino();
+        file.set_len(0).map_err(|error| cannot(&error))?;
+        let mut shards = Vec::new();
+        let mut total = bytes;
+        for entry in std::fs::read_dir(&self.folder).map_err(|error| cannot(&error))? {
+            let entry = entry.map_err(|error| cannot(&error))?;
+            let (path, Ok(data)) = (entry.path(), entry.metadata()) else {
+                continue;
+            };
+            let ending = path.extension().unwrap_or_default();
+            if data.ino() == own || !(ending == WHOLE || ending == PART) {
+                continue;
+            }
+            total += data.len();
+            // What a killed builder left goes first.
+            let used = if ending == PART {
+                SystemTime::UNIX_EPOCH
+            } else {
+                data.modified().unwrap_or(SystemTime::UNIX_EPOCH)
+            };
+            shards.push((used, path, data.len()));
+        }
+        shards.sort();
+        for (_, path, size) in shards {
+            if total <= self.budget {
+                break;
+            }
+            if evict(&path) {
+                total -= size;
+            }
+        }
+        if total > self.budget {
+            return Ok(false);
+        }
+        // Counted from now on, though the disk gives it when it is written.
+        file.set_len(bytes).map_err(|error| cannot(&error))?;
+        Ok(true)
+    }
+}
+
+/// The file at `path`, with a shared lock on it.
+fn opened(path: &Path) -> Result<Option<File>, Fault> {
+    let cannot = |error: &std::io::Error| fault::file("read", path, error);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(cannot(&error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) if is_at(&file, path) => Ok(Some(file)),
+        // Removed a moment ago.
+        Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(cannot(&error)),
+    }
+}
+
+/// The footer, when rows and footer are what they should be.
+fn check(file: &mut File, plan: &Plan) -> Option<Footer> {
+    let footer = footer(file)?;
+    if footer.plan != *plan {
+        return None;
+    }
+    file.rewind().ok()?;
+    let mut hash = Sha256::new();
+    let mut left = plan.bytes();
+    let mut chunk = vec![0; 1 << 20];
+    while left > 0 {
+        let size = left.min(chunk.len() as u64) as usize;
+        file.read_exact(&mut chunk[..size]).ok()?;
+        hash.update(&chunk[..size]);
+        left -= size as u64;
+    }
+    (Digest(hash.finalize().into()) == footer.rows_sha256).then_some(footer)
+}
+
+fn footer(file: &mut File) -> Option<Footer> {
+    let mut tail = [0; 16];
+    let size = file.seek(SeekFrom::End(0)).ok()?;
+    file.seek(SeekFrom::Start(size.checked_sub(16)?)).ok()?;
+    file.read_exact(&mut tail).ok()?;
+    let (length, magic) = tail.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().ok()?);
+    if magic != MAGIC || length > FOOTER_LIMIT {
+        return None;
+    }
+    file.seek(SeekFrom::Start(size.checked_sub(16 + length)?))
+        .ok()?;
+    let mut text = vec![0; length as usize];
+    file.read_exact(&mut text).ok()?;
+    let footer: Footer = serde_json::from_slice(&text).ok()?;
+    (footer.plan.bytes() + length + 16 == size).then_some(footer)
+}
+
+/// Footer, sync, rename, sync of the folder.
+fn finish(file: &mut File, part: &Path, whole: &Path, footer: &Footer) -> Result<(), Fault> {
+    let text = serde_json::to_vec(footer).map_err(fault::internal)?;
+    let folder = whole.parent().unwrap_or(Path::new("."));
+    file.write_all(&text)
+        .and_then(|()| file.write_all(&(text.len() as u64).to_le_bytes()))
+        .and_then(|()| file.write_all(MAGIC))
+        .and_then(|()| file.set_permissions(std::fs::Permissions::from_mode(0o444)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(part, whole))
+        .and_then(|()| File::open(folder)?.sync_all())
+        // From a builder to a reader: others may read it now.
+        .and_then(|()| file.lock_shared())
+        .map_err(|error| fault::file("write", part, &error))
+}
+
+/// Removes a file that no process holds. Says whether it is gone.
+fn evict(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    file.try_lock().is_ok() && is_at(&file, path) && std::fs::remove_file(path).is_ok()
+}
+
+/// Whether the open file is still the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let here = file.metadata().map(|data| (data.dev(), data.ino()));
+    let there = std::fs::metadata(path).map(|data| (data.dev(), data.ino()));
+    matches!((here, there), (Ok(here), Ok(there)) if here == there)
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        crate::protocol::log(&format!("`{}` cannot be removed: {error}", path.display()));
+    }
+}

@@ -1,0 +1,496 @@
+//! Features from the store are the features that the trainer computes (T6), a store never gives a
+//! row that is not whole, and processes share one without losing or repeating work. Whoever is
+//! killed here is a real process: this test binary, started again.
+
+use crate::support::{fixture, Fixture};
+use pomona_domain::dataset::Split;
+use pomona_trainer::data::{Dataset, Pick};
+use pomona_trainer::features::{Features, Found, Outcome, Plan, Request, Store};
+use pomona_trainer::network::{Arch, HeadPlan, Network};
+use pomona_trainer::random::Key;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tch::{Device, Kind, Tensor};
+
+const DEADLINE: Duration = Duration::from_mins(1);
+/// Rows and width of the shards that need no network.
+const ROWS: u64 = 100;
+const WIDTH: i64 = 300;
+
+fn plan(name: &str) -> Plan {
+    Plan {
+        key: serde_json::json!({ "name": name }),
+        rows: ROWS,
+        shape: vec![WIDTH],
+    }
+}
+
+/// Row `row` of the shard `name`.
+fn row(name: &str, row: u64) -> Vec<f32> {
+    let stream = Key {
+        seed: row,
+        replicate: 0,
+        purpose: "row",
+        epoch: 0,
+    }
+    .named(name);
+    (0..WIDTH as u64).map(|at| stream.normal(at) as f32).collect()
+}
+
+fn expected(name: &str) -> Tensor {
+    let rows: Vec<f32> = (0..ROWS).flat_map(|number| row(name, number)).collect();
+    Tensor::from_slice(&rows).reshape([ROWS as i64, WIDTH])
+}
+
+/// Gets a shard; `before_row` runs before each row that is computed.
+fn get(store: &Store, name: &str, mut before_row: impl FnMut(u64)) -> Found {
+    let build = |writer: &mut pomona_trainer::features::Writer<'_>| {
+        for number in 0..ROWS {
+            before_row(number);
+            writer.rows(&Tensor::from_slice(&row(name, number)).reshape([1, WIDTH]))?;
+        }
+        Ok(true)
+    };
+    store.get(&plan(name), || true, build).unwrap()
+}
+
+fn rows(found: &Found) -> &Tensor {
+    match found {
+        Found::Hit(shard) | Found::Built(shard) => &shard.rows,
+        Found::NoRoom | Found::Stopped => panic!("{found:?}"),
+    }
+}
+
+/// Files of the folder with this ending.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|found| found == ending))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_shard_is_computed_once_and_read_back_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), 1 << 30).unwrap();
+    let built = get(&store, "a", |_| ());
+    assert!(matches!(built, Found::Built(_)));
+    let hit = get(&store, "a", |_| panic!("it is there"));
+    assert!(matches!(hit, Found::Hit(_)));
+    assert!(rows(&built) == &expected("a") && rows(&hit) == &expected("a"));
+    assert!(files(folder.path(), "part").is_empty());
+    // Another key is another file.
+    assert!(rows(&get(&store, "b", |_| ())) == &expected("b"));
+    assert_eq!(files(folder.path(), "features").len(), 2);
+}
+
+#[test]
+fn a_damaged_shard_is_found_out_and_computed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), 1 << 30).unwrap();
+    drop(get(&store, "a", |_| ()));
+    let [path] = files(folder.path(), "features").try_into().unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let size = whole.len();
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 7] = [
+        ("a flipped bit in a row", |bytes| bytes[ROWS as usize * 40] ^= 1),
+        ("a flipped bit in the footer", |bytes| {
+            let at = bytes.len() - 40;
+            bytes[at] ^= 1;
+        }),
+        ("no magic word", |bytes| *bytes.last_mut().unwrap() = b'2'),
+        ("cut short", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("a row less", |bytes| drop(bytes.drain(..WIDTH as usize * 4))),
+        ("a byte more", |bytes| bytes.push(0)),
+        ("empty", Vec::clear),
+    ];
+    for (what, damage) in damages {
+        let mut bytes = whole.clone();
+        damage(&mut bytes);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        let mut computed = 0;
+        let found = get(&store, "a", |_| computed += 1);
+        assert_eq!(computed, ROWS, "{what}");
+        assert!(rows(&found) == &expected("a"), "{what}");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), size as u64);
+    }
+    // The shard of another plan under this one's name.
+    drop(get(&store, "b", |_| ()));
+    let other = files(folder.path(), "features");
+    let other = other.iter().find(|found| **found != path).unwrap();
+    std::fs::rename(other, &path).unwrap();
+    assert!(rows(&get(&store, "a", |_| ())) == &expected("a"));
+}
+
+#[test]
+fn what_fails_or_stops_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), 1 << 30).unwrap();
+    let few = |writer: &mut pomona_trainer::features::Writer<'_>| {
+        writer.rows(&Tensor::from_slice(&row("a", 0)).reshape([1, WIDTH]))
+    };
+    let failed = store.get(&plan("a"), || true, |writer| {
+        few(writer)?;
+        Err(pomona_trainer::fault::internal("on purpose"))
+    });
+    assert!(failed.unwrap_err().message.contains("on purpose"));
+    let short = store.get(&plan("a"), || true, |writer| few(writer).map(|()| true));
+    assert!(short.unwrap_err().message.contains("other rows"));
+    let stopped = store.get(&plan("a"), || true, |writer| few(writer).map(|()| false));
+    assert!(matches!(stopped.unwrap(), Found::Stopped));
+    assert!(files(folder.path(), "part").is_empty());
+    assert!(files(folder.path(), "features").is_empty());
+}
+
+#[test]
+fn the_budget_holds_whatever_is_asked_for_and_nothing_in_use_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let each = plan("a").bytes();
+    // Room for five, with their footers.
+    let budget = 5 * (each + 1000);
+    let store = Store::open(folder.path(), budget).unwrap();
+    let used = || -> u64 {
+        files(folder.path(), "features")
+            .iter()
+            .map(|path| std::fs::metadata(path).unwrap().len())
+            .sum()
+    };
+    let stream = Key {
+        seed: 1,
+        replicate: 0,
+        purpose: "experiment",
+        epoch: 0,
+    }
+    .stream();
+    // Each experiment reads two of twelve shards at a time; three run at once.
+    let mut running: Vec<Vec<(String, Found)>> = Vec::new();
+    let (mut hits, mut built, mut refused) = (0, 0, 0);
+    for experiment in 0..50 {
+        if running.len() == 3 {
+            running.remove(stream.bits(900 + experiment) as usize % 3);
+        }
+        let mut held = Vec::new();
+        for which in 0..2 {
+            let name = format!("shard {}", stream.bits(experiment * 2 + which) % 12);
+            let found = get(&store, &name, |_| ());
+            match found {
+                Found::Hit(_) => hits += 1,
+                Found::Built(_) => built += 1,
+                Found::NoRoom => refused += 1,
+                Found::Stopped => panic!("nobody stops"),
+            }
+            if !matches!(found, Found::NoRoom) {
+                held.push((name, found));
+            }
+            assert!(used() <= budget, "{} of {budget}", used());
+            assert!(files(folder.path(), "part").is_empty());
+        }
+        running.push(held);
+        for (name, found) in running.iter().flatten() {
+            assert!(rows(found) == &expected(name), "{name}");
+            let there = get(&store, name, |_| panic!("{name} is in use and was removed"));
+            assert!(matches!(there, Found::Hit(_)));
+        }
+    }
+    assert!(hits > 5 && built > 12 && refused > 0, "{hits} {built} {refused}");
+    // What was used last stays: both of these were, in this order.
+    drop(running);
+    drop(get(&store, "old", |_| ()));
+    drop(get(&store, "new", |_| ()));
+    for number in 0..4 {
+        drop(get(&store, &format!("more {number}"), |_| ()));
+    }
+    let mut computed = Vec::new();
+    drop(get(&store, "new", |_| computed.push("new")));
+    drop(get(&store, "old", |_| computed.push("old")));
+    computed.dedup();
+    assert_eq!(computed, ["old"]);
+}
+
+/// What a process of its own is told: a folder, and the row before which it waits for a file
+/// `go-on` to appear.
+const CHILD: &str = "POMONA_TEST_FEATURES";
+
+/// In the child's process: gets the shard `a`, slowly. Otherwise: nothing.
+fn be_a_child() -> bool {
+    let Ok(text) = std::env::var(CHILD) else {
+        return false;
+    };
+    let folder = Path::new(&text);
+    let store = Store::open(&folder.join("store"), 1 << 30).unwrap();
+    let found = get(&store, "a", |number| {
+        if number == ROWS / 2 {
+            std::fs::write(folder.join("half"), "").unwrap();
+            until(|| folder.join("go-on").exists());
+        }
+    });
+    assert!(rows(&found) == &expected("a"));
+    let how = if matches!(found, Found::Built(_)) { "built" } else { "hit" };
+    std::fs::write(folder.join("how"), how).unwrap();
+    true
+}
+
+fn until(met: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !met() {
+        assert!(begun.elapsed() < DEADLINE, "it never came");
+        std::thread::yield_now();
+    }
+}
+
+fn child(test: &str, folder: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([&format!("features::{test}"), "--exact", "--nocapture"])
+        .env(CHILD, folder)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_builder_killed_in_the_middle_leaves_nothing_that_anybody_uses() {
+    if be_a_child() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = "a_builder_killed_in_the_middle_leaves_nothing_that_anybody_uses";
+    let mut builder = child(name, folder.path());
+    until(|| folder.path().join("half").exists());
+    builder.kill().unwrap();
+    builder.wait().unwrap();
+    let store = folder.path().join("store");
+    assert_eq!(files(&store, "part").len(), 1);
+    let mut computed = 0;
+    let found = get(&Store::open(&store, 1 << 30).unwrap(), "a", |_| computed += 1);
+    assert_eq!(computed, ROWS);
+    assert!(rows(&found) == &expected("a"));
+    assert!(files(&store, "part").is_empty());
+}
+
+#[test]
+fn what_a_killed_builder_left_gives_way_to_others() {
+    if be_a_child() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = "what_a_killed_builder_left_gives_way_to_others";
+    let mut builder = child(name, folder.path());
+    until(|| folder.path().join("half").exists());
+    let store = folder.path().join("store");
+    let tight = Store::open(&store, plan("b").bytes() + 1000).unwrap();
+    assert!(matches!(get(&tight, "b", |_| ()), Found::NoRoom), "it is being written");
+    builder.kill().unwrap();
+    builder.wait().unwrap();
+    assert!(rows(&get(&tight, "b", |_| ())) == &expected("b"));
+    assert!(files(&store, "part").is_empty());
+}
+
+#[test]
+fn of_two_processes_one_computes_and_the_other_waits() {
+    if be_a_child() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let name = "of_two_processes_one_computes_and_the_other_waits";
+    let mut builder = child(name, folder.path());
+    until(|| folder.path().join("half").exists());
+    let store = Store::open(&folder.path().join("store"), 1 << 30).unwrap();
+    let build = |_: &mut pomona_trainer::features::Writer<'_>| panic!("somebody is at it");
+    // One that is told to stop does not wait.
+    let stopped = store.get(&plan("a"), || false, build).unwrap();
+    assert!(matches!(stopped, Found::Stopped));
+    let mut asked = 0;
+    let go_on = || {
+        asked += 1;
+        if asked == 2 {
+            std::fs::write(folder.path().join("go-on"), "").unwrap();
+        }
+        true
+    };
+    let found = store.get(&plan("a"), go_on, build).unwrap();
+    assert!(matches!(found, Found::Hit(_)));
+    assert!(rows(&found) == &expected("a"));
+    assert!(builder.wait().unwrap().success());
+    assert_eq!(std::fs::read_to_string(folder.path().join("how")).unwrap(), "built");
+}
+
+fn network(arch: Arch, depth: usize) -> Network {
+    let mut network = Network::new(arch, &HeadPlan::linear(5), Kind::Float, Device::Cpu);
+    network.draw(11, 0, |_| true);
+    network.freeze(depth);
+    network
+}
+
+fn open(fixture: &Fixture) -> Arc<Dataset> {
+    Arc::new(Dataset::open(&fixture.data.manifest, &fixture.data.archive).unwrap())
+}
+
+fn features(network: &Network, dataset: &Arc<Dataset>, folder: &Path, mirrored: bool) -> Features {
+    let request = Request {
+        network,
+        dataset,
+        mirrored,
+        environment: &BTreeMap::new(),
+        threads: 1,
+    };
+    let store = Store::open(folder, 1 << 30).unwrap();
+    match request.get(&store, || true).unwrap() {
+        Outcome::Ready(features) => features,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Activations at every cut of an independent forward pass over these images in this order, one by
+/// one: index 0 is the first block's.
+fn independent(network: &Network, dataset: &Dataset, split: Split, picks: &[Pick]) -> Vec<Tensor> {
+    let side = dataset.size();
+    let mut cuts: Vec<Vec<Tensor>> = network.blocks().iter().map(|_| Vec::new()).collect();
+    for pick in picks {
+        let pixels = dataset.pixels(split, pick.index).unwrap();
+        let preprocess = network.arch().preprocess();
+        let mut x = preprocess.apply(&pixels, 1, side, Kind::Float, Device::Cpu);
+        if pick.flip {
+            x = x.flip([3]);
+        }
+        tch::no_grad(|| {
+            let last = network.blocks().len() - 1;
+            let pooled = network.forward_with(&x, |index, output| {
+                if index < last {
+                    cuts[index].push(output.contiguous());
+                }
+            });
+            cuts[last].push(pooled);
+        });
+    }
+    cuts.iter().map(|rows| Tensor::cat(rows, 0)).collect()
+}
+
+/// Largest difference over the largest value.
+fn relative(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a - b).abs().max().double_value(&[]) / b.abs().max().double_value(&[])
+}
+
+/// T6 for every cut of a network.
+fn equal_at_every_cut(arch: Arch, fixture: &Fixture, weights: impl Fn(&Network)) {
+    let dataset = open(fixture);
+    let mut network = network(arch, 0);
+    weights(&network);
+    // Neither the store's order nor its batches, and both views.
+    let picks: Vec<Pick> = [3, 0, 7, 3, 5, 1]
+        .into_iter()
+        .zip([false, true, false, true, true, false])
+        .map(|(index, flip)| Pick { index, flip })
+        .collect();
+    let plain = [1, 0].map(|index| Pick { index, flip: false });
+    let train = independent(&network, &dataset, Split::Train, &picks);
+    let val = independent(&network, &dataset, Split::Val, &plain);
+    let folder = tempfile::tempdir().unwrap();
+    for depth in 1..=network.blocks().len() {
+        network.freeze(depth);
+        let cached = features(&network, &dataset, folder.path(), true);
+        let name = format!("{} {}", arch.name(), network.blocks()[depth - 1].name);
+        let off = relative(&cached.gather(&picks, Device::Cpu), &train[depth - 1]);
+        assert!(off < 1e-4, "{name}: {off}");
+        let found = cached.validation(0, 2, Device::Cpu);
+        let off = relative(&found, &val[depth - 1].flip([0]));
+        assert!(off < 1e-4, "{name}: {off}");
+        // What is trained on the features is what would be trained on the pixels.
+        let logits = network.above_cut(&found, pomona_trainer::network::Pass::Eval);
+        assert_eq!(logits.size(), [2, 5], "{name}");
+        // One depth at a time: all cuts of a large network are a lot of bytes.
+        drop(cached);
+        for path in files(folder.path(), "features") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn features_are_those_of_an_independent_pass_at_every_cut_of_the_test_networks() {
+    for arch in [Arch::TestConvnet, Arch::TestResnet] {
+        equal_at_every_cut(arch, &fixture("test-resnet", 3, 20), |_| ());
+    }
+}
+
+#[test]
+fn features_are_those_of_an_independent_pass_at_every_cut_of_resnet18() {
+    equal_at_every_cut(Arch::Resnet18, &fixture("test-resnet", 2, 15), |_| ());
+}
+
+#[test]
+fn features_are_those_of_an_independent_pass_at_every_cut_of_resnet50() {
+    equal_at_every_cut(Arch::Resnet50, &fixture("test-resnet", 2, 15), |_| ());
+}
+
+#[test]
+fn features_are_those_of_an_independent_pass_at_every_cut_of_vgg16() {
+    equal_at_every_cut(Arch::Vgg16, &fixture("test-resnet", 2, 15), |_| ());
+}
+
+#[test]
+fn features_are_those_of_an_independent_pass_at_every_cut_of_inception_v3() {
+    let fixture = crate::support::fixture_of_size("test-resnet", 2, 15, 80);
+    equal_at_every_cut(Arch::InceptionV3, &fixture, |_| ());
+}
+
+#[test]
+fn features_are_those_of_an_independent_pass_at_every_cut_of_lite0_with_its_real_weights() {
+    let fixture = fixture("test-resnet", 2, 15);
+    let published = crate::support::published_weights();
+    let published = pomona_trainer::weights::read(&published).unwrap();
+    equal_at_every_cut(Arch::EfficientnetLite0, &fixture, |network| {
+        network.load_backbone(&published).unwrap();
+    });
+}
+
+#[test]
+fn features_of_another_backbone_cut_view_set_or_machine_are_others() {
+    let fixture = fixture("test-resnet", 2, 15);
+    let dataset = open(&fixture);
+    let folder = tempfile::tempdir().unwrap();
+    let shards = || files(folder.path(), "features").len();
+    let first = network(Arch::TestResnet, 2);
+    let found = features(&first, &dataset, folder.path(), false);
+    assert_eq!((shards(), found.computed), (2, found.bytes));
+    // The same again costs nothing, also with another head.
+    first.draw(99, 0, |entry| entry.block.is_none());
+    let again = features(&first, &dataset, folder.path(), false);
+    assert_eq!((shards(), again.computed, again.digest), (2, 0, found.digest));
+    // The mirrored view is one shard more.
+    let mirrored = features(&first, &dataset, folder.path(), true);
+    assert_eq!(shards(), 3);
+    assert_ne!(mirrored.digest, found.digest);
+    let deeper = features(&network(Arch::TestResnet, 3), &dataset, folder.path(), false);
+    assert_eq!((shards(), deeper.computed), (5, deeper.bytes));
+    // Weights above the cut do not matter, one below it does.
+    let above = network(Arch::TestResnet, 2);
+    above.draw(77, 0, |entry| entry.block.is_none_or(|block| block >= 2));
+    assert_eq!(features(&above, &dataset, folder.path(), false).computed, 0);
+    let below = network(Arch::TestResnet, 2);
+    let buffer = below.entries().iter().find(|entry| entry.name.ends_with("running_mean"));
+    let _new = tch::no_grad(|| buffer.unwrap().tensor.shallow_clone().fill_(0.25));
+    let other = features(&below, &dataset, folder.path(), false);
+    assert_eq!(shards(), 7);
+    assert_ne!(other.digest, found.digest);
+    let elsewhere = BTreeMap::from([("threads".to_owned(), "7".to_owned())]);
+    let request = Request {
+        network: &first,
+        dataset: &dataset,
+        mirrored: false,
+        environment: &elsewhere,
+        threads: 1,
+    };
+    let store = Store::open(folder.path(), 1 << 30).unwrap();
+    assert!(matches!(request.get(&store, || true).unwrap(), Outcome::Ready(found) if found.computed > 0));
+    let tight = Store::open(&folder.path().join("tight"), 1000).unwrap();
+    assert!(matches!(request.get(&tight, || true).unwrap(), Outcome::NoRoom(bytes) if bytes == found.bytes));
+}
