@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use catalogue::{BackboneCommand, DatasetCommand};
 use experiment::{ExperimentCommand, TrialCommand};
-use machine::{DoctorArgs, TetherArgs, TopArgs, UpArgs, WorkerCommand};
+use machine::{DoctorArgs, FeatureCommand, TetherArgs, TopArgs, UpArgs, WorkerCommand};
 use model::{ExplainArgs, ModelCommand, PredictArgs};
 
 /// Where a coordinator is looked for when nothing is said.
@@ -103,6 +103,9 @@ pub enum Command {
     /// Machines that train
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Features of frozen blocks that workers keep for all trials
+    #[command(subcommand)]
+    Feature(FeatureCommand),
     /// Live view of slots, queue and running trials
     Top(TopArgs),
     /// Why something is as it is, or what an error code means

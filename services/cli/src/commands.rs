@@ -6,6 +6,7 @@ mod dataset;
 mod doctor;
 mod experiment;
 mod explain;
+mod feature;
 mod live;
 mod model;
 mod predict;
@@ -68,6 +69,7 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<Done, Fault> {
         Command::Model(command) => model::run(command, global, printer),
         Command::Predict(args) => ask(global, printer, |s| predict::run(args, s)),
         Command::Worker(command) => ask(global, printer, |s| worker::run(command, s)),
+        Command::Feature(command) => ask(global, printer, |s| feature::run(command, s)),
         Command::Top(args) => ask(global, printer, |s| top::run(args, s)),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod catalogue;
 pub mod experiment;
+pub mod feature;
 pub mod machine;
 pub mod model;
 pub mod preview;

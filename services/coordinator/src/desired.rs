@@ -102,6 +102,8 @@ pub async fn desired(
     Ok(Desired {
         acked_seq: worker.acked_seq,
         leases,
+        evict: Vec::new(),
+        want_features: false,
     })
 }
 

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod events;
 pub mod experiments;
 pub mod explain;
+pub mod features;
 pub mod key;
 pub mod models;
 pub mod refusal;
@@ -30,6 +31,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::desired::Inputs;
 use crate::engine::Handle;
+use crate::features::Features;
 use crate::longpoll::Told;
 use crate::metrics::Metrics;
 
@@ -46,6 +48,8 @@ pub struct App {
     pub inputs: Inputs,
     /// What each worker was told last.
     pub told: Told,
+    /// Which features each worker keeps.
+    pub features: Features,
     /// Idempotency keys whose first request is under way.
     pub keys: key::InFlight,
     /// True once the coordinator stops: nothing waits any more.

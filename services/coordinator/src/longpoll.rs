@@ -94,13 +94,17 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
     let poll = app.told.begin(id);
     let mut view = app.engine.decide(event).await?.view;
     log(app, body.logs).await?;
+    if let Some(shards) = body.features {
+        app.features.heard(id, shards);
+    }
     let mut stop = app.stop.clone();
     loop {
         let worker = view
             .worker(id)
             .filter(|row| row.incarnation == body.incarnation);
         let worker = worker.ok_or_else(|| unknown(id))?;
-        let answer = desired(&app.store, &app.inputs, &view, worker).await?;
+        let mut answer = desired(&app.store, &app.inputs, &view, worker).await?;
+        answer.want_features = app.features.wants(id);
         if !app.told.is_newest(id, poll) {
             // Nobody reads this any more: the worker was not told.
             return Ok(answer);
@@ -111,6 +115,7 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
         let overdue = waited >= REMIND && differs(&answer, &body.running);
         if news || overdue || waited >= asked || app.stopping() {
             app.told.tell(id, told);
+            answer.evict = app.features.unwanted(id);
             return Ok(answer);
         }
         let left = asked.saturating_sub(waited);

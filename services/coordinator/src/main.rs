@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod desired;
 mod engine;
+mod features;
 mod http;
 mod longpoll;
 mod metrics;

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{BLOBS, Config, DATABASE};
 use crate::desired::Inputs;
 use crate::engine;
+use crate::features::Features;
 use crate::http::{App, key::InFlight, refusal, routes};
 use crate::longpoll::Told;
 use crate::metrics::Metrics;
@@ -110,6 +111,7 @@ async fn assemble(
         clock,
         inputs: Inputs::default(),
         told: Told::default(),
+        features: Features::default(),
         keys: InFlight::default(),
         stop,
         config,

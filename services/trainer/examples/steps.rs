@@ -13,8 +13,8 @@ use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::{Filter, Fit, ImportOptions};
 use pomona_domain::metric::Direction;
 use pomona_domain::spec::{
-    Augment, AugmentOp, ClassWeights, FrozenDepth, Head, LrSchedule, Optimizer, Precision, Train,
-    Transfer, TrialSpec,
+    Augment, AugmentOp, ClassWeights, FrozenDepth, Head, LrSchedule, Optimizer, Precision, Share,
+    Train, Transfer, TrialSpec,
 };
 use pomona_domain::worker::SlotKind;
 use pomona_domain::{Digest, Generation, LeaseId, TrialId};
@@ -181,6 +181,7 @@ fn prepare(folder: &Path) -> anyhow::Result<TrainWork> {
         },
         output: folder.join("checkpoints"),
         resume: None,
+        features: None,
     })
 }
 
@@ -230,6 +231,7 @@ fn spec() -> TrialSpec {
         direction: Direction::Maximize,
         seed: 7,
         replicate: 0,
+        share: Share::Off,
     }
 }
 

@@ -57,6 +57,9 @@ pub struct State {
     pub best: Option<Best>,
     /// What a resume must match to continue bit for bit.
     pub environment: BTreeMap<String, String>,
+    /// Digest of the features it trains on; none when its frozen blocks run in every epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<Digest>,
 }
 
 /// The best evaluation so far.

@@ -8,17 +8,17 @@
 
 mod store;
 
-pub use store::{Found, Plan, Shard, Store};
+pub use store::{Found, Shard, Store, Writer};
 
 use crate::data::{Dataset, Loader, Pick};
 use crate::network::Network;
+use pomona_api::shard::{Key, Plan};
 use pomona_domain::dataset::Split;
 use pomona_domain::{Digest, Fault};
-use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// Images of one pass; the last is padded.
 pub const BATCH: usize = 32;
@@ -51,27 +51,6 @@ pub enum Outcome {
     Stopped,
 }
 
-/// Everything that decides a shard's bits.
-#[derive(Debug, Serialize)]
-struct Key<'a> {
-    prefix_version: u32,
-    arch: &'a str,
-    /// Frozen blocks.
-    cut: usize,
-    /// Name of the last one.
-    block: &'a str,
-    /// Names, shapes and bytes of everything in them, statistics included.
-    weights: Digest,
-    preprocess: crate::network::Preprocess,
-    /// The manifest: every file's digest, the split, size, fit and filter.
-    dataset: Digest,
-    split: Split,
-    mirrored: bool,
-    batch: usize,
-    /// Precision, threads, instruction set (or GPU), libtorch.
-    environment: &'a BTreeMap<String, String>,
-}
-
 /// A trial's wish for features.
 pub struct Request<'a> {
     /// The frozen blocks, on their device.
@@ -90,14 +69,18 @@ impl Request<'_> {
     /// Finds or computes all shards. `go_on` is called at least every second.
     pub fn get(&self, store: &Store, go_on: impl FnMut() -> bool) -> Result<Outcome, Fault> {
         let weights = self.network.digest(|entry| !self.network.is_live(entry));
-        let views: &[bool] = if self.mirrored { &[false, true] } else { &[false] };
+        let views: &[bool] = if self.mirrored {
+            &[false, true]
+        } else {
+            &[false]
+        };
         let mut wanted: Vec<(Split, bool)> = Vec::new();
         wanted.extend(views.iter().map(|&mirrored| (Split::Train, mirrored)));
         wanted.push((Split::Val, false));
         let plans: Vec<Plan> = wanted
             .iter()
             .map(|&(split, mirrored)| self.plan(weights, split, mirrored))
-            .collect::<Result<_, Fault>>()?;
+            .collect();
         let bytes = plans.iter().map(Plan::bytes).sum();
         let mut computed = 0;
         let mut shards = Vec::new();
@@ -117,7 +100,10 @@ impl Request<'_> {
                 Found::Stopped => return Ok(Outcome::Stopped),
             }
         }
-        let digests: Vec<String> = shards.iter().map(|shard| shard.digest.to_string()).collect();
+        let digests: Vec<String> = shards
+            .iter()
+            .map(|shard| shard.digest.to_string())
+            .collect();
         let Some(val) = shards.pop() else {
             return Err(crate::fault::internal("there is no shard"));
         };
@@ -129,29 +115,30 @@ impl Request<'_> {
             computed,
         }))
     }
-    fn plan(&self, weights: Digest, split: Split, mirrored: bool) -> Result<Plan, Fault> {
+    fn plan(&self, weights: Digest, split: Split, mirrored: bool) -> Plan {
         let network = self.network;
         let blocks = network.blocks();
+        let preprocess = network.arch().preprocess();
+        let last = blocks[..network.depth()].last();
         let key = Key {
             prefix_version: PREFIX_VERSION,
-            arch: network.arch().name(),
-            cut: network.depth(),
-            block: blocks[..network.depth()]
-                .last()
-                .map_or("", |block| block.name.as_str()),
+            arch: network.arch().name().to_owned(),
+            cut: network.depth() as u32,
+            block: last.map_or_else(String::new, |block| block.name.clone()),
             weights,
-            preprocess: network.arch().preprocess(),
+            mean: preprocess.mean,
+            scale: preprocess.scale,
             dataset: self.dataset.digest(),
             split,
             mirrored,
-            batch: BATCH,
-            environment: self.environment,
+            batch: BATCH as u32,
+            environment: self.environment.clone(),
         };
-        Ok(Plan {
-            key: serde_json::to_value(&key).map_err(crate::fault::internal)?,
+        Plan {
+            key,
             rows: self.dataset.len(split) as u64,
             shape: network.cut_shape(self.dataset.size()),
-        })
+        }
     }
 
     /// Writes the features of a split. Says `false` when it was told to stop.
@@ -187,7 +174,11 @@ impl Request<'_> {
                 network.device(),
             );
             let features = network.at_cut(&x).narrow(0, 0, count as i64);
-            writer.rows(&in_memory_order(&features).to_device(Device::Cpu).contiguous())?;
+            writer.rows(
+                &in_memory_order(&features)
+                    .to_device(Device::Cpu)
+                    .contiguous(),
+            )?;
         }
         Ok(true)
     }
@@ -216,7 +207,11 @@ impl Features {
         let places: Vec<i64> = picks
             .iter()
             .map(|pick| {
-                let next = if pick.flip { &mut next_mirrored } else { &mut next_plain };
+                let next = if pick.flip {
+                    &mut next_mirrored
+                } else {
+                    &mut next_plain
+                };
                 *next += 1;
                 *next - 1
             })
@@ -227,7 +222,9 @@ impl Features {
 
     /// The features of the validation images `from..from + count`.
     pub fn validation(&self, from: usize, count: usize, device: Device) -> Tensor {
-        as_activations(&self.val.rows.narrow(0, from as i64, count as i64)).to_device(device)
+        // A copy: layers work in place, and these are everybody's rows.
+        let rows = self.val.rows.narrow(0, from as i64, count as i64).copy();
+        as_activations(&rows).to_device(device)
     }
 }
 

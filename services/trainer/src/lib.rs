@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod data;
 pub mod dist;
 pub mod fault;
+pub mod features;
 pub mod metrics;
 pub mod network;
 pub mod optim;

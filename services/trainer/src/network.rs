@@ -167,44 +167,83 @@ impl Network {
 
     /// [N, C, H, W] → [N, classes].
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
-        let x = self.features_of(x, pass);
-        self.head.forward(x, pass)
+        self.head.forward(self.features_of(x, pass), pass)
+    }
+
+    /// [N, C, H, W] → class probabilities at serving, [N, classes] in f32.
+    pub fn probabilities(&self, x: &Tensor) -> Tensor {
+        tch::no_grad(|| self.forward(x, Pass::Eval).softmax(-1, Kind::Float))
     }
 
     /// [N, C, H, W] → [N, features].
+    pub fn features_of(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        match pass {
+            Pass::Eval => self.still(x, 0, self.blocks.len()),
+            Pass::Train(_) => self.pooled_above(&self.at_cut(x), pass),
+        }
+    }
+
+    /// [N, C, H, W] → what the frozen blocks give: [N, C', H', W'], or [N, features] when all are
+    /// frozen.
+    pub fn at_cut(&self, x: &Tensor) -> Tensor {
+        self.still(x, 0, self.depth)
+    }
+
+    /// What the frozen blocks gave → [N, classes].
+    pub fn above_cut(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        self.head.forward(self.pooled_above(x, pass), pass)
+    }
+
+    /// Shape of one image's activations at the cut, as they lie in memory: [H, W, C], or [features].
+    pub fn cut_shape(&self, side: u32) -> Vec<i64> {
+        if self.depth == self.blocks.len() {
+            return vec![self.features()];
+        }
+        let side = i64::from(side);
+        let frozen = self.blocks[..self.depth].iter();
+        let shape = frozen.fold(vec![3, side, side], |shape, block| {
+            block.layer.measure(&shape).shape
+        });
+        match shape.as_slice() {
+            [channels, height, width] => vec![*height, *width, *channels],
+            _ => shape,
+        }
+    }
+
+    fn pooled_above(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
+        if self.depth == self.blocks.len() {
+            return x.shallow_clone();
+        }
+        match pass {
+            Pass::Eval => self.still(x, self.depth, self.blocks.len()),
+            Pass::Train(_) => {
+                let live = self.blocks[self.depth..].iter();
+                let x = live.fold(x.shallow_clone(), |x, block| block.layer.forward(x, pass));
+                self.pool.forward(x, pass)
+            }
+        }
+    }
+
+    /// Blocks `from..to` as they are, pooled after the last.
     ///
     /// What runs without gradient runs over a few images at a time, so that activations stay in the
     /// processor's caches: an image's features do not depend on its neighbours there.
-    pub fn features_of(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
-        let still = match pass {
-            Pass::Eval => self.blocks.len(),
-            Pass::Train(_) => self.depth,
-        };
-        let mut x = x.shallow_clone();
-        if still > 0 {
-            x = tch::no_grad(|| {
-                let parts = x.split(images_at_once(&x), 0).into_iter();
-                let parts: Vec<Tensor> = parts.map(|part| self.still(part, still)).collect();
-                Tensor::cat(&parts, 0)
+    fn still(&self, x: &Tensor, from: usize, to: usize) -> Tensor {
+        if from == to {
+            return x.shallow_clone();
+        }
+        tch::no_grad(|| {
+            let parts = x.split(images_at_once(x), 0).into_iter().map(|part| {
+                let blocks = self.blocks[from..to].iter();
+                let x = blocks.fold(part, |x, block| block.layer.forward(x, Pass::Eval));
+                if to == self.blocks.len() {
+                    self.pool.forward(x, Pass::Eval)
+                } else {
+                    x
+                }
             });
-        }
-        if still == self.blocks.len() {
-            return x;
-        }
-        let live = self.blocks[still..].iter();
-        self.pool
-            .forward(live.fold(x, |x, block| block.layer.forward(x, pass)), pass)
-    }
-
-    /// The first `count` blocks as they are, pooled after the last.
-    fn still(&self, x: Tensor, count: usize) -> Tensor {
-        let blocks = self.blocks[..count].iter();
-        let x = blocks.fold(x, |x, block| block.layer.forward(x, Pass::Eval));
-        if count == self.blocks.len() {
-            self.pool.forward(x, Pass::Eval)
-        } else {
-            x
-        }
+            Tensor::cat(&parts.collect::<Vec<_>>(), 0)
+        })
     }
 
     /// Features as at serving; `see` gets each block's index and output.
@@ -301,7 +340,10 @@ fn images_at_once(x: &Tensor) -> i64 {
     if x.device().is_cuda() {
         return size[0];
     }
-    (PIXELS / (size[2] * size[3])).max(1)
+    match size.as_slice() {
+        [_, _, height, width] => (PIXELS / (height * width)).max(1),
+        _ => size[0],
+    }
 }
 
 /// Resolves a frozen depth against block names from the input.

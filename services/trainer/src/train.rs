@@ -1,8 +1,9 @@
 //! Training: the loop, on one page. What a trial is and how it resumes is in `trial`, a step in
-//! `learner`, the order of images in `epoch`, evaluation in `evaluate`.
+//! `learner`, the order of images in `epoch`, what a step takes in in `inputs`, evaluation in `evaluate`.
 
 pub mod epoch;
 pub mod evaluate;
+mod inputs;
 pub mod learner;
 mod trial;
 
@@ -12,10 +13,10 @@ use crate::optim::schedule;
 use crate::protocol::Listener;
 use crate::random::Key;
 use epoch::Step;
+use inputs::Feed;
 use pomona_api::trainer::{Command, TrainWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::{Code, Fault};
-use tch::Kind;
 
 pub use trial::{Trial, device, environment, set_threads};
 
@@ -38,6 +39,9 @@ pub fn train(command: &Command, work: &TrainWork, listener: &dyn Listener) -> Re
 
 /// Trains from where a trial stands to its end.
 pub fn run(trial: &mut Trial<'_>) -> Result<Ended, Fault> {
+    if trial.find_features()? == Ended::Stopped {
+        return Ok(Ended::Stopped);
+    }
     while trial.state.epoch < trial.spec.train.epochs {
         if run_epoch(trial)? == Ended::Stopped {
             return Ok(Ended::Stopped);
@@ -50,9 +54,9 @@ pub fn run(trial: &mut Trial<'_>) -> Result<Ended, Fault> {
 /// What is left of the epoch under way.
 fn run_epoch(trial: &mut Trial<'_>) -> Result<Ended, Fault> {
     let steps = trial.epoch_steps();
-    let mut loader = trial.loader(&steps);
+    let mut feed = trial.feed(&steps);
     for step in &steps {
-        let stop = run_step(trial, &mut loader, step)?;
+        let stop = run_step(trial, &mut feed, step)?;
         let inside = trial.state.position < trial.steps_per_epoch;
         if stop || (inside && trial.state.step.is_multiple_of(CHECKPOINT_STEPS)) {
             trial.save(CheckpointKind::Last)?;
@@ -65,10 +69,9 @@ fn run_epoch(trial: &mut Trial<'_>) -> Result<Ended, Fault> {
 }
 
 /// One optimiser step. Says whether any rank was asked to stop.
-fn run_step(trial: &mut Trial<'_>, loader: &mut trial::Feed, step: &Step) -> Result<bool, Fault> {
+fn run_step(trial: &mut Trial<'_>, feed: &mut Feed, step: &Step) -> Result<bool, Fault> {
     let begun = std::time::Instant::now();
-    let batch = loader.next(step.local.len())?;
-    let waited = begun.elapsed().as_secs_f64();
+    let input = trial.input(feed, step)?;
     let spec = trial.spec;
     let key = Key {
         seed: spec.seed,
@@ -77,14 +80,15 @@ fn run_step(trial: &mut Trial<'_>, loader: &mut trial::Feed, step: &Step) -> Res
         epoch: trial.state.epoch,
     };
     let weight = trial.learner.weight_of(&step.labels);
-    let loss = match &batch {
-        Some(batch) => {
-            let x = trial.pixels(&batch.pixels, batch.labels.len(), Kind::Float);
+    let loss = match &input {
+        Some(input) => {
             let masks = Masks {
                 key,
-                samples: &batch.indices,
+                samples: &input.samples,
             };
-            trial.learner.gradients(&x, &batch.labels, &masks, weight)?
+            trial
+                .learner
+                .gradients(&input.x, &input.labels, &masks, weight)?
         }
         None => trial.learner.no_gradients()?,
     };
@@ -108,6 +112,7 @@ fn run_step(trial: &mut Trial<'_>, loader: &mut trial::Feed, step: &Step) -> Res
     trial.state.position += 1;
     trial.state.loss_sum += loss;
     trial.state.weight_sum += weight;
+    let waited = input.map_or(0.0, |input| input.waited_seconds);
     trial.progress(step.local.len(), waited, begun.elapsed().as_secs_f64());
     Ok(stop > 0.0)
 }

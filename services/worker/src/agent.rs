@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::features::Features;
 use crate::identity::DataDir;
 use crate::lease::{Tools, Wish};
 use crate::logs::Logs;
@@ -82,12 +83,14 @@ pub async fn run(config: Config) -> Result<(), Fault> {
     let stop = signals()?;
     let (mut agent, server) = Agent::open(config).await?;
     let (tools, cache) = (agent.yard.tools.clone(), agent.yard.cache.clone());
+    let features = agent.yard.features.clone();
     announce(agent.id, server.as_ref())?;
     if let Some(server) = server {
         let sources = Sources {
             slots: Arc::clone(&tools.slots),
             spool: tools.spool.clone(),
             cache,
+            features,
         };
         tokio::spawn(server.serve(tools.metrics.clone(), sources));
     }
@@ -142,6 +145,7 @@ impl Agent {
         let cache = data.path("cache");
         let cache = Cache::open(&cache, config.cache.max_bytes)
             .map_err(|error| cannot("use", &cache, &error))?;
+        let features = Features::new(data.path("features"), config.features.max_bytes);
         let work = data.path("work");
         empty(&work)?;
         let server = match address {
@@ -177,6 +181,7 @@ impl Agent {
             yard: Yard {
                 tools,
                 cache,
+                features,
                 client,
                 config: Arc::new(config),
                 work: Arc::new(work),
@@ -245,6 +250,10 @@ impl Agent {
             tracing::error!("an acknowledgement cannot be kept: {}", error.fault());
         }
         self.yard.tools.outbox.sweep(&self.yard.tools.spool);
+        self.yard.features.evict(&answer.evict);
+        if answer.want_features {
+            self.yard.features.forget_telling();
+        }
         self.desired = answer.leases;
     }
 

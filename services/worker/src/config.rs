@@ -74,6 +74,8 @@ pub struct Config {
     pub spool: BudgetSection,
     /// The cache.
     pub cache: BudgetSection,
+    /// Features of frozen blocks.
+    pub features: BudgetSection,
     /// The log.
     pub log: LogSection,
 }

@@ -345,6 +345,7 @@ impl<'a> Supervisor<'a> {
             }
             // It has touched the watch.
             Event::Evaluating { .. } => {}
+            Event::Features { result, .. } => self.tools.metrics.asked_for_features(result),
             Event::Finished {} => state.word = Some(Word::Finished),
             Event::Stopped {} => state.word = Some(Word::Stopped),
             Event::Failed { fault, retry } => state.word = Some(Word::Failed { fault, retry }),

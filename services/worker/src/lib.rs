@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod cache;
 pub mod config;
+pub mod features;
 pub mod identity;
 pub mod lease;
 pub mod line;

@@ -7,13 +7,15 @@ mod server;
 
 pub use server::Server;
 
+use pomona_api::trainer::FeatureResult;
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge,
+    Opts, Registry, TextEncoder,
 };
 use std::sync::Arc;
 
 use crate::cache::Cache;
+use crate::features::Features;
 use crate::slots::Slots;
 use crate::spool::Spool;
 
@@ -37,6 +39,8 @@ pub struct Sources {
     pub spool: Spool,
     /// Its bytes.
     pub cache: Cache,
+    /// Its bytes.
+    pub features: Features,
 }
 
 /// Every metric of the worker. Cheap to clone.
@@ -55,6 +59,8 @@ pub struct Metrics {
     pub connected: IntGauge,
     spool_bytes: IntGauge,
     cache_bytes: IntGauge,
+    feature_bytes: IntGauge,
+    feature_requests: IntCounterVec,
     gpu_utilization: GaugeVec,
     gpu_memory: GaugeVec,
     gpu_energy: GaugeVec,
@@ -96,6 +102,17 @@ impl Maker<'_> {
 
     fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
         let made = IntCounter::new(name, help)?;
+        self.0.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let made = IntCounterVec::new(Opts::new(name, help), &[label])?;
         self.0.register(Box::new(made.clone()))?;
         Ok(made)
     }
@@ -172,6 +189,15 @@ impl Metrics {
                 "Bytes of reports that the coordinator has not acknowledged.",
             )?,
             cache_bytes: make.gauge("pomona_worker_cache_bytes", "Bytes of blobs in the cache.")?,
+            feature_bytes: make.gauge(
+                "pomona_feature_cache_bytes",
+                "Bytes of features of frozen blocks.",
+            )?,
+            feature_requests: make.counters(
+                "pomona_feature_cache_requests_total",
+                "Ranks that asked for features, by how it came out.",
+                "result",
+            )?,
             gpu_utilization: make.gauges(
                 "pomona_gpu_utilization_ratio",
                 "Share of time a GPU was busy.",
@@ -214,6 +240,16 @@ impl Metrics {
         self.checkpoint_save_seconds.observe(seconds.max(0.0));
     }
 
+    /// A rank asked for features.
+    pub fn asked_for_features(&self, result: FeatureResult) {
+        let name = match result {
+            FeatureResult::Hit => "hit",
+            FeatureResult::Built => "built",
+            FeatureResult::NoRoom => "no_room",
+        };
+        self.feature_requests.with_label_values(&[name]).inc();
+    }
+
     /// An upload failed.
     pub fn upload_failed(&self) {
         self.uploads.inc();
@@ -229,6 +265,7 @@ impl Metrics {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.spool_bytes.set(bytes(sources.spool.bytes()));
         self.cache_bytes.set(bytes(sources.cache.bytes()));
+        self.feature_bytes.set(bytes(sources.features.bytes()));
         for (gpu, busy, memory, energy) in sources.slots.gpu_samples() {
             let gpu = gpu.to_string();
             self.gpu_utilization.with_label_values(&[&gpu]).set(busy);
@@ -252,6 +289,7 @@ mod tests {
             slots: Arc::new(Slots::cpu(Some(1))),
             spool: Spool::open(folder, 1 << 20).unwrap(),
             cache: Cache::open(&folder.join("cache"), 1 << 20).unwrap(),
+            features: Features::new(folder.join("features"), 1 << 20),
         }
     }
 
@@ -270,6 +308,7 @@ mod tests {
         // A line that says less than one before it takes nothing back.
         metrics.progressed(0, ten, Progress::default());
         metrics.checkpointed(1000, 0.2);
+        metrics.asked_for_features(FeatureResult::Hit);
         let text = metrics.render(&sources(folder.path()));
         for line in [
             "pomona_train_samples_total 160",
@@ -279,6 +318,8 @@ mod tests {
             "pomona_checkpoint_bytes_total 1000",
             "pomona_worker_spool_bytes 0",
             "pomona_worker_cache_bytes 0",
+            "pomona_feature_cache_bytes 0",
+            "pomona_feature_cache_requests_total{result=\"hit\"} 1",
         ] {
             let found = text.lines().find(|l| l.starts_with(line));
             assert!(found.is_some(), "{line} is not in\n{text}");

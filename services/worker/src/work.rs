@@ -2,7 +2,9 @@
 //!
 //! It must never let a name from outside lead out of the lease's folder.
 
-use pomona_api::trainer::{BackboneFiles, DataFiles, PublishWork, TrainWork, TrainerWork};
+use pomona_api::trainer::{
+    BackboneFiles, DataFiles, FeatureStore, PublishWork, TrainWork, TrainerWork,
+};
 use pomona_api::v1::workers::{BackboneBlobs, DataBlobs, DesiredWork};
 use pomona_domain::task::TaskResult;
 use pomona_domain::{Code, Digest, Fault};
@@ -61,6 +63,8 @@ pub struct Places {
     pub blobs: BTreeMap<Digest, PathBuf>,
     /// The lease's own folder; it is there and empty.
     pub folder: PathBuf,
+    /// Where features are kept, if they are.
+    pub features: Option<FeatureStore>,
 }
 
 impl Places {
@@ -126,6 +130,7 @@ pub fn trainer_work(work: &DesiredWork, places: &Places) -> Result<TrainerWork, 
             backbone: places.backbone(backbone)?,
             output: places.output(),
             resume: resume.map(|digest| places.blob(digest)).transpose()?,
+            features: places.features.clone(),
         })),
         DesiredWork::ImportDataset {
             task,

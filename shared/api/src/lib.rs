@@ -1,10 +1,11 @@
-//! What crosses a process boundary: bodies of `/api/v1`, the worker's poll, the lines between
-//! worker and trainer, and (feature `client`) a typed HTTP client.
+//! What crosses a process boundary: bodies of `/api/v1`, the worker's poll, the lines and
+//! files between worker and trainer, and (feature `client`) a typed HTTP client.
 //!
 //! It must never decide anything or touch a database.
 
 #[cfg(feature = "client")]
 pub mod client;
+pub mod shard;
 pub mod trainer;
 pub mod v1;
 

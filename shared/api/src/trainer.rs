@@ -117,6 +117,30 @@ pub struct TrainWork {
     /// Checkpoint to continue from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<PathBuf>,
+    /// Where features of frozen blocks are kept; without it they are computed in every epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeatureStore>,
+}
+
+/// The features of a machine, which all its trainers share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureStore {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What it may hold.
+    pub max_bytes: u64,
+}
+
+/// How asking for features came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureResult {
+    /// All of them were there.
+    Hit,
+    /// Some or all of them were computed.
+    Built,
+    /// They do not fit: the frozen blocks run in every epoch.
+    NoRoom,
 }
 
 /// A data set on disk.
@@ -205,10 +229,21 @@ pub enum Event {
         /// Seconds in steps since the process began.
         step_seconds: f64,
     },
-    /// An evaluation goes on: work without a step.
+    /// An evaluation goes on, or features are computed: work without a step.
     Evaluating {
         /// This rank.
         rank: u32,
+    },
+    /// A trial that asked for features has them, or goes on without.
+    Features {
+        /// This rank.
+        rank: u32,
+        /// How it came out.
+        result: FeatureResult,
+        /// Bytes it reads, or would have read.
+        bytes: u64,
+        /// Seconds until it had them.
+        seconds: f64,
     },
     /// Metrics of one evaluation.
     Observed {

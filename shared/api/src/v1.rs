@@ -5,6 +5,7 @@ pub mod catalogue;
 pub mod cluster;
 pub mod events;
 pub mod experiments;
+pub mod features;
 pub mod models;
 pub mod workers;
 

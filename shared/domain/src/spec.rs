@@ -239,10 +239,11 @@ pub struct Resources {
 }
 
 /// Whether trials may share work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Share {
     /// When it is safe.
+    #[default]
     Auto,
     /// Never.
     Off,
@@ -287,6 +288,9 @@ pub struct TrialSpec {
     pub seed: u64,
     /// Replicate, from 0.
     pub replicate: u32,
+    /// Whether it may read features that were computed once.
+    #[serde(default)]
+    pub share: Share,
 }
 
 /// Metrics a trainer reports each epoch.

@@ -61,6 +61,34 @@ pub enum WorkerCommand {
     },
 }
 
+/// `pomona feature`.
+#[derive(Debug, Subcommand)]
+pub enum FeatureCommand {
+    /// What each worker keeps, and how much disk it takes
+    #[command(after_help = "Example:
+  pomona feature list --output json")]
+    List,
+    /// Everything that decides the bytes of a shard
+    #[command(after_help = "Example:
+  pomona feature show 3f9c01")]
+    Show {
+        /// The beginning of its digest.
+        shard: String,
+    },
+    /// Remove features; what a running trial reads stays
+    #[command(after_help = "Examples:
+  pomona feature evict 3f9c01
+  pomona feature evict --all")]
+    Evict {
+        /// The beginning of a digest.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        shard: Option<String>,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
 /// `pomona top`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -9,10 +9,13 @@ use pomona_api::v1::events::LiveEvent;
 use pomona_api::v1::experiments::{
     ExperimentPreview, ExperimentView, LogEntry, LogsQuery, SubmitExperiment, TrialsQuery,
 };
+use pomona_api::v1::features::FeatureCopy;
 use pomona_api::v1::models::{HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias};
 use pomona_api::v1::workers::{Desired, Poll, Register, Registered};
 
-use super::{blobs, catalogue, cluster, events, experiments, explain, models, trials, workers};
+use super::{
+    blobs, catalogue, cluster, events, experiments, explain, features, models, trials, workers,
+};
 use crate::openapi::{About, about, rows};
 
 /// One route and what is said of it.
@@ -72,6 +75,10 @@ routes! {
         about("A worker's heartbeat: a long poll for what should run there.").takes::<Poll>().answers::<Desired>();
     post "/api/v1/workers/{id}/drain" => workers::drain,
         about("Gives a worker nothing new.").keyed().answers::<rows::Worker>();
+    get "/api/v1/features" => features::list,
+        about("Features of frozen blocks that workers keep.").pages::<FeatureCopy>();
+    post "/api/v1/features/{digest}/evict" => features::evict,
+        about("Removes features wherever no trial uses them.").keyed().pages::<FeatureCopy>();
     put "/api/v1/blobs/{digest}" => blobs::put,
         about("Uploads a blob under its digest.").takes_bytes().status("201").answers::<rows::Blob>();
     head "/api/v1/blobs/{digest}" => blobs::head,

@@ -98,6 +98,7 @@ impl Machine {
             running: self.running(),
             reports: self.spool.clone(),
             logs: std::mem::take(&mut self.logs),
+            features: None,
             wait_ms,
         }
     }

@@ -1,30 +1,21 @@
 //! Shards on disk: one file for each key, whole or not there, under a budget.
 //!
-//! A shard is f32 rows from offset 0, then its footer (key, shape, SHA-256 of the rows), then the
-//! footer's length and a magic word. It is written under another name, synced and renamed, and read
-//! only after its rows hashed to what the footer says. Processes meet through file locks, which die
+//! A shard (`pomona_api::shard` has its format) is written under another name, synced and renamed,
+//! and read only after its rows hashed to what its footer says. Processes meet through file locks, which die
 //! with them: a builder holds its unfinished file, a reader the shard it maps. It must never hand
 //! out a row that was not checked, and never remove a shard that a process uses.
 
 use crate::fault;
+use pomona_api::shard::{Footer, PART, Plan, WHOLE};
 use pomona_domain::{Digest, Fault};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use tch::{Device, Kind, Tensor};
 
-/// Ending of a whole shard.
-const WHOLE: &str = "features";
-/// Ending of one that is being written.
-const PART: &str = "part";
-/// Last bytes of a whole shard.
-const MAGIC: &[u8; 8] = b"POMFEAT1";
-/// The largest footer.
-const FOOTER_LIMIT: u64 = 1 << 16;
 /// Between two looks at a shard that another process writes.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -33,40 +24,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Store {
     folder: PathBuf,
     budget: u64,
-}
-
-/// What a shard holds: what decides its bytes, for the digest and for people.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    /// Everything that decides the rows, as canonical JSON.
-    pub key: serde_json::Value,
-    /// Images.
-    pub rows: u64,
-    /// Shape of a row in memory order (`[H, W, C]`, or `[F]` when pooled).
-    pub shape: Vec<i64>,
-}
-
-impl Plan {
-    /// The name of the shard.
-    pub fn digest(&self) -> Digest {
-        Digest::of(crate::checkpoint::canonical(&self.key).as_bytes())
-    }
-
-    /// Bytes of its rows.
-    pub fn bytes(&self) -> u64 {
-        self.rows * self.row() as u64 * 4
-    }
-
-    /// Elements of a row.
-    fn row(&self) -> usize {
-        self.shape.iter().product::<i64>() as usize
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Footer {
-    plan: Plan,
-    rows_sha256: Digest,
 }
 
 /// A shard that was checked and is mapped. While it lives nobody removes the file.
@@ -136,7 +93,7 @@ impl Store {
         mut go_on: impl FnMut() -> bool,
         build: impl FnOnce(&mut Writer<'_>) -> Result<bool, Fault>,
     ) -> Result<Found, Fault> {
-        let part = self.path(plan.digest(), PART);
+        let part = self.path(plan.key.digest()?, PART);
         let cannot = |error: &std::io::Error| fault::file("write", &part, error);
         loop {
             if let Some(shard) = self.read(plan)? {
@@ -147,7 +104,7 @@ impl Store {
             let file = file.open(&part).map_err(|error| cannot(&error))?;
             match file.try_lock() {
                 // The builder before us may have renamed it between the look and the lock.
-                Ok(()) if is_at(&file, &part) && !self.path(plan.digest(), WHOLE).exists() => {
+                Ok(()) if is_at(&file, &part) && !self.path(plan.key.digest()?, WHOLE).exists() => {
                     return self.build(plan, file, build);
                 }
                 Ok(()) if is_at(&file, &part) => remove(&part),
@@ -165,7 +122,7 @@ impl Store {
         mut file: File,
         build: impl FnOnce(&mut Writer<'_>) -> Result<bool, Fault>,
     ) -> Result<Found, Fault> {
-        let part = self.path(plan.digest(), PART);
+        let part = self.path(plan.key.digest()?, PART);
         if !self.make_room(&file, plan.bytes())? {
             remove(&part);
             return Ok(Found::NoRoom);
@@ -197,7 +154,7 @@ impl Store {
             plan: plan.clone(),
             rows_sha256: Digest(hash.finalize().into()),
         };
-        let whole = self.path(plan.digest(), WHOLE);
+        let whole = self.path(plan.key.digest()?, WHOLE);
         finish(&mut file, &part, &whole, &footer).inspect_err(|_| remove(&part))?;
         let shard = self.read(plan)?;
         // Our lock goes with `file`, after the shard has its own.
@@ -209,7 +166,7 @@ impl Store {
 
     /// The whole shard, checked and mapped. One that is not what its footer says is removed.
     fn read(&self, plan: &Plan) -> Result<Option<Shard>, Fault> {
-        let path = self.path(plan.digest(), WHOLE);
+        let path = self.path(plan.key.digest()?, WHOLE);
         let Some(mut file) = opened(&path)? else {
             return Ok(None);
         };
@@ -303,7 +260,7 @@ fn opened(path: &Path) -> Result<Option<File>, Fault> {
 
 /// The footer, when rows and footer are what they should be.
 fn check(file: &mut File, plan: &Plan) -> Option<Footer> {
-    let footer = footer(file)?;
+    let footer = Footer::read(file)?;
     if footer.plan != *plan {
         return None;
     }
@@ -320,31 +277,11 @@ fn check(file: &mut File, plan: &Plan) -> Option<Footer> {
     (Digest(hash.finalize().into()) == footer.rows_sha256).then_some(footer)
 }
 
-fn footer(file: &mut File) -> Option<Footer> {
-    let mut tail = [0; 16];
-    let size = file.seek(SeekFrom::End(0)).ok()?;
-    file.seek(SeekFrom::Start(size.checked_sub(16)?)).ok()?;
-    file.read_exact(&mut tail).ok()?;
-    let (length, magic) = tail.split_at(8);
-    let length = u64::from_le_bytes(length.try_into().ok()?);
-    if magic != MAGIC || length > FOOTER_LIMIT {
-        return None;
-    }
-    file.seek(SeekFrom::Start(size.checked_sub(16 + length)?))
-        .ok()?;
-    let mut text = vec![0; length as usize];
-    file.read_exact(&mut text).ok()?;
-    let footer: Footer = serde_json::from_slice(&text).ok()?;
-    (footer.plan.bytes() + length + 16 == size).then_some(footer)
-}
-
 /// Footer, sync, rename, sync of the folder.
 fn finish(file: &mut File, part: &Path, whole: &Path, footer: &Footer) -> Result<(), Fault> {
-    let text = serde_json::to_vec(footer).map_err(fault::internal)?;
     let folder = whole.parent().unwrap_or(Path::new("."));
-    file.write_all(&text)
-        .and_then(|()| file.write_all(&(text.len() as u64).to_le_bytes()))
-        .and_then(|()| file.write_all(MAGIC))
+    footer
+        .write(file)
         .and_then(|()| file.set_permissions(std::fs::Permissions::from_mode(0o444)))
         .and_then(|()| file.sync_all())
         .and_then(|()| std::fs::rename(part, whole))

@@ -2,7 +2,6 @@
 
 use crate::data;
 use crate::network::{Arch, HeadPlan, Network};
-use crate::train::learner::Learner;
 use crate::{fault, weights};
 use pomona_api::trainer::PublishWork;
 use pomona_domain::dataset::{Filter, Fit, ImportOptions};
@@ -239,7 +238,9 @@ impl Served {
         let x = preprocess.apply(pixels, count, side, Kind::Float, self.network.device());
         let classes = self.labels.len();
         let mut flat = vec![0f32; count * classes];
-        Learner::probabilities(&self.network, &x).copy_data(&mut flat, count * classes);
+        self.network
+            .probabilities(&x)
+            .copy_data(&mut flat, count * classes);
         flat.chunks_exact(classes.max(1))
             .map(<[f32]>::to_vec)
             .collect()

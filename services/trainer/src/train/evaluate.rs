@@ -1,10 +1,10 @@
-//! Evaluation from pixels: each sample counts once, however many ranks share the work.
+//! Evaluation from pixels or features: each sample counts once, however many ranks share the work.
 
-use super::learner::Learner;
 use crate::data::{Dataset, Loader, Pick};
 use crate::dist::{self, Group};
+use crate::features::Features;
 use crate::metrics::Classification;
-use crate::network::Network;
+use crate::network::{Network, Pass};
 use pomona_domain::Fault;
 use pomona_domain::dataset::Split;
 use std::collections::BTreeMap;
@@ -26,39 +26,79 @@ pub struct Evaluation {
     pub report: Classification,
 }
 
-/// Evaluates a split. `beat` is called after every batch.
+/// Evaluates a split from its pixels. `beat` is called after every batch.
 pub fn evaluate(
     network: &Network,
     dataset: &Arc<Dataset>,
     split: Split,
     group: &Group,
     threads: usize,
-    mut beat: impl FnMut(),
+    beat: impl FnMut(),
 ) -> Result<Evaluation, Fault> {
-    let classes = dataset.classes().len();
     let labels = dataset.labels(split);
     let mine = dist::part(labels.len(), group.rank(), group.world_size());
-    let picks: Vec<Pick> = mine
-        .clone()
-        .map(|index| Pick { index, flip: false })
-        .collect();
+    let picks: Vec<Pick> = mine.map(|index| Pick { index, flip: false }).collect();
     let sizes: Vec<usize> = picks.chunks(BATCH).map(<[Pick]>::len).collect();
+    let preprocess = network.arch().preprocess();
+    let logits = Loader::new(Arc::clone(dataset), split, picks, sizes, threads).map(|batch| {
+        let batch = batch?;
+        let (count, side) = (batch.labels.len(), dataset.size());
+        let x = preprocess.apply(&batch.pixels, count, side, network.kind(), network.device());
+        Ok(network.forward(&x, Pass::Eval))
+    });
+    report(
+        network,
+        dataset.classes().len(),
+        labels,
+        group,
+        logits,
+        beat,
+    )
+}
+
+/// Evaluates the validation split from its features. `beat` is called after every batch.
+pub fn evaluate_features(
+    network: &Network,
+    features: &Features,
+    dataset: &Dataset,
+    group: &Group,
+    beat: impl FnMut(),
+) -> Result<Evaluation, Fault> {
+    let labels = dataset.labels(Split::Val);
+    let mine = dist::part(labels.len(), group.rank(), group.world_size());
+    let logits = mine.clone().step_by(BATCH).map(|from| {
+        let count = BATCH.min(mine.end - from);
+        let x = features.validation(from, count, network.device());
+        Ok(network.above_cut(&x, Pass::Eval))
+    });
+    report(
+        network,
+        dataset.classes().len(),
+        labels,
+        group,
+        logits,
+        beat,
+    )
+}
+
+/// The report of this rank's logits, batch by batch in the split's order, and of all other ranks'.
+fn report(
+    network: &Network,
+    classes: usize,
+    labels: Vec<u32>,
+    group: &Group,
+    logits: impl Iterator<Item = Result<Tensor, Fault>>,
+    mut beat: impl FnMut(),
+) -> Result<Evaluation, Fault> {
+    let mine = dist::part(labels.len(), group.rank(), group.world_size());
     let mut rows = vec![0f32; labels.len() * classes];
     let mut at = mine.start * classes;
-    let preprocess = network.arch().preprocess();
-    for batch in Loader::new(Arc::clone(dataset), split, picks, sizes, threads) {
-        let batch = batch?;
-        let count = batch.labels.len();
-        let x = preprocess.apply(
-            &batch.pixels,
-            count,
-            dataset.size(),
-            network.kind(),
-            network.device(),
-        );
-        let rows_of = Learner::probabilities(network, &x);
-        rows_of.copy_data(&mut rows[at..at + count * classes], count * classes);
-        at += count * classes;
+    let _no_grad = tch::no_grad_guard();
+    for logits in logits {
+        let probabilities = logits?.softmax(-1, Kind::Float);
+        let count = probabilities.numel();
+        probabilities.copy_data(&mut rows[at..at + count], count);
+        at += count;
         beat();
     }
     if group.world_size() > 1 {

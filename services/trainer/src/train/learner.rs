@@ -10,7 +10,7 @@ use crate::network::{Masks, Network, Pass};
 use crate::optim::Optimizer;
 use pomona_domain::Fault;
 use pomona_domain::spec::{self, ClassWeights};
-use tch::{Kind, Reduction, Tensor};
+use tch::{Reduction, Tensor};
 
 /// A network and what trains it.
 pub struct Learner {
@@ -122,8 +122,8 @@ impl Learner {
             .sum()
     }
 
-    /// Gradients of the joint batch, of which this rank has `x` and `labels`; `weight` is that of the
-    /// joint batch. Gives this rank's sum of weighted losses.
+    /// Gradients of the joint batch, of which this rank has `labels` and, as they are at the cut, `x`;
+    /// `weight` is that of the joint batch. Gives this rank's sum of weighted losses.
     pub fn gradients(
         &self,
         x: &Tensor,
@@ -135,7 +135,7 @@ impl Learner {
         if let Some(reducer) = &self.reducer {
             reducer.before_forward()?;
         }
-        let logits = self.network.forward(x, Pass::Train(masks));
+        let logits = self.network.above_cut(x, Pass::Train(masks));
         let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
         let target = Tensor::from_slice(&labels).to_device(x.device());
         let weights = self.loss.tensor.as_ref();
@@ -176,10 +176,5 @@ impl Learner {
             .map(|entry| entry.tensor.shallow_clone())
             .collect();
         self.group.broadcast(&buffers)
-    }
-
-    /// Class probabilities in f32, [N, classes].
-    pub fn probabilities(network: &Network, x: &Tensor) -> Tensor {
-        tch::no_grad(|| network.forward(x, Pass::Eval).softmax(-1, Kind::Float))
     }
 }

@@ -1,13 +1,14 @@
 //! A trial: its data, its network and where it stands; how it starts, resumes and saves.
 
 use super::epoch::{Plan, Step};
-use super::evaluate::{evaluate, metrics};
+use super::evaluate::metrics;
 use super::learner::{Learner, Loss};
 use super::not_a_number;
 use crate::checkpoint::{self, Best, FORMAT, Keeper, State, file::Content};
-use crate::data::{Batch, Dataset, Loader, Pick};
+use crate::data::Dataset;
 use crate::dist::{Group, ffi};
 use crate::fault;
+use crate::features::Features;
 use crate::network::{Arch, HeadPlan, Network};
 use crate::optim::Optimizer;
 use crate::protocol::{self, Listener};
@@ -21,10 +22,10 @@ use pomona_domain::{Code, Fault};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 /// Between two signs of life.
-const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// A trial under way.
 pub struct Trial<'a> {
@@ -33,12 +34,14 @@ pub struct Trial<'a> {
     pub(super) state: State,
     pub(super) listener: &'a dyn Listener,
     pub(super) steps_per_epoch: u64,
-    work: &'a TrainWork,
-    dataset: Arc<Dataset>,
-    labels: Vec<u32>,
+    pub(super) work: &'a TrainWork,
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) labels: Vec<u32>,
+    /// Features of the frozen blocks, when it reads them instead of pixels.
+    pub(super) features: Option<Features>,
     /// Rank 0's: two ranks that tidy one folder would trip over each other.
     keeper: Option<Keeper>,
-    threads: usize,
+    pub(super) threads: usize,
     life: Life,
 }
 
@@ -49,21 +52,6 @@ struct Life {
     data_wait_seconds: f64,
     step_seconds: f64,
     said: Option<Instant>,
-}
-
-/// Batches of this rank; steps without a part for it get none.
-pub(super) struct Feed(Loader);
-
-impl Feed {
-    pub(super) fn next(&mut self, count: usize) -> Result<Option<Batch>, Fault> {
-        if count == 0 {
-            return Ok(None);
-        }
-        match self.0.next() {
-            Some(batch) => batch.map(Some),
-            None => Err(fault::internal("the loader ended before the epoch")),
-        }
-    }
 }
 
 /// The device of a slot. A GPU is told to compute what repeats.
@@ -159,6 +147,7 @@ impl<'a> Trial<'a> {
             work,
             dataset,
             labels,
+            features: None,
             keeper,
             threads: command.threads.max(1) as usize,
             life: Life {
@@ -195,57 +184,10 @@ impl<'a> Trial<'a> {
             .split_off(self.state.position as usize)
     }
 
-    pub(super) fn loader(&self, steps: &[Step]) -> Feed {
-        let picks: Vec<Pick> = steps
-            .iter()
-            .flat_map(|step| step.local.iter().copied())
-            .collect();
-        let sizes = steps
-            .iter()
-            .map(|step| step.local.len())
-            .filter(|&size| size > 0)
-            .collect();
-        Feed(Loader::new(
-            Arc::clone(&self.dataset),
-            Split::Train,
-            picks,
-            sizes,
-            self.threads,
-        ))
-    }
-
-    pub(super) fn pixels(&self, pixels: &[u8], count: usize, kind: Kind) -> Tensor {
-        let network = &self.learner.network;
-        network.arch().preprocess().apply(
-            pixels,
-            count,
-            self.dataset.size(),
-            kind,
-            network.device(),
-        )
-    }
-
     /// Evaluates, says so, and keeps the checkpoints.
     pub(super) fn end_epoch(&mut self) -> Result<(), Fault> {
         self.learner.share_statistics()?;
-        let evaluation = {
-            let rank = self.learner.group.rank();
-            let mut last = Instant::now();
-            let group = &self.learner.group;
-            evaluate(
-                &self.learner.network,
-                &self.dataset,
-                Split::Val,
-                group,
-                self.threads,
-                || {
-                    if last.elapsed() > PROGRESS_EVERY {
-                        last = Instant::now();
-                        self.listener.say(&Event::Evaluating { rank });
-                    }
-                },
-            )?
-        };
+        let evaluation = self.validate()?;
         let mut found = metrics("val", self.dataset.classes(), &evaluation.report);
         found.insert(
             "train/loss".to_owned(),
@@ -449,6 +391,7 @@ fn first_state(
         weight_sum: 0.0,
         best: None,
         environment,
+        features: None,
     })
 }
 

@@ -2,12 +2,17 @@
 //! row that is not whole, and processes share one without losing or repeating work. Whoever is
 //! killed here is a real process: this test binary, started again.
 
-use crate::support::{fixture, Fixture};
+use crate::support::{Fixture, Lease, fixture, spec, train_work};
+use pomona_api::shard::{Key, Plan};
+use pomona_api::trainer::{Event, FeatureResult, TrainWork};
+use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::Split;
+use pomona_domain::spec::{FrozenDepth, Share};
+use pomona_domain::{Code, Digest};
 use pomona_trainer::data::{Dataset, Pick};
-use pomona_trainer::features::{Features, Found, Outcome, Plan, Request, Store};
-use pomona_trainer::network::{Arch, HeadPlan, Network};
-use pomona_trainer::random::Key;
+use pomona_trainer::features::{Features, Found, Outcome, Request, Store};
+use pomona_trainer::network::{Arch, HeadPlan, Init, Network};
+use pomona_trainer::random;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,22 +27,40 @@ const WIDTH: i64 = 300;
 
 fn plan(name: &str) -> Plan {
     Plan {
-        key: serde_json::json!({ "name": name }),
+        key: Key {
+            prefix_version: 1,
+            arch: name.to_owned(),
+            cut: 1,
+            block: String::new(),
+            weights: Digest::of(b""),
+            mean: [0.0; 3],
+            scale: [1.0; 3],
+            dataset: Digest::of(b""),
+            split: Split::Train,
+            mirrored: false,
+            batch: 32,
+            environment: BTreeMap::new(),
+        },
         rows: ROWS,
         shape: vec![WIDTH],
     }
 }
 
+/// What befalls a file.
+type Damage = fn(&mut Vec<u8>);
+
 /// Row `row` of the shard `name`.
 fn row(name: &str, row: u64) -> Vec<f32> {
-    let stream = Key {
+    let stream = random::Key {
         seed: row,
         replicate: 0,
         purpose: "row",
         epoch: 0,
     }
     .named(name);
-    (0..WIDTH as u64).map(|at| stream.normal(at) as f32).collect()
+    (0..WIDTH as u64)
+        .map(|at| stream.normal(at) as f32)
+        .collect()
 }
 
 fn expected(name: &str) -> Tensor {
@@ -98,16 +121,19 @@ fn a_damaged_shard_is_found_out_and_computed_again() {
     let [path] = files(folder.path(), "features").try_into().unwrap();
     let whole = std::fs::read(&path).unwrap();
     let size = whole.len();
-    type Damage = fn(&mut Vec<u8>);
     let damages: [(&str, Damage); 7] = [
-        ("a flipped bit in a row", |bytes| bytes[ROWS as usize * 40] ^= 1),
+        ("a flipped bit in a row", |bytes| {
+            bytes[ROWS as usize * 40] ^= 1;
+        }),
         ("a flipped bit in the footer", |bytes| {
             let at = bytes.len() - 40;
             bytes[at] ^= 1;
         }),
         ("no magic word", |bytes| *bytes.last_mut().unwrap() = b'2'),
         ("cut short", |bytes| bytes.truncate(bytes.len() / 2)),
-        ("a row less", |bytes| drop(bytes.drain(..WIDTH as usize * 4))),
+        ("a row less", |bytes| {
+            drop(bytes.drain(..WIDTH as usize * 4));
+        }),
         ("a byte more", |bytes| bytes.push(0)),
         ("empty", Vec::clear),
     ];
@@ -137,10 +163,14 @@ fn what_fails_or_stops_leaves_nothing() {
     let few = |writer: &mut pomona_trainer::features::Writer<'_>| {
         writer.rows(&Tensor::from_slice(&row("a", 0)).reshape([1, WIDTH]))
     };
-    let failed = store.get(&plan("a"), || true, |writer| {
-        few(writer)?;
-        Err(pomona_trainer::fault::internal("on purpose"))
-    });
+    let failed = store.get(
+        &plan("a"),
+        || true,
+        |writer| {
+            few(writer)?;
+            Err(pomona_trainer::fault::internal("on purpose"))
+        },
+    );
     assert!(failed.unwrap_err().message.contains("on purpose"));
     let short = store.get(&plan("a"), || true, |writer| few(writer).map(|()| true));
     assert!(short.unwrap_err().message.contains("other rows"));
@@ -163,7 +193,7 @@ fn the_budget_holds_whatever_is_asked_for_and_nothing_in_use_goes() {
             .map(|path| std::fs::metadata(path).unwrap().len())
             .sum()
     };
-    let stream = Key {
+    let stream = random::Key {
         seed: 1,
         replicate: 0,
         purpose: "experiment",
@@ -200,7 +230,10 @@ fn the_budget_holds_whatever_is_asked_for_and_nothing_in_use_goes() {
             assert!(matches!(there, Found::Hit(_)));
         }
     }
-    assert!(hits > 5 && built > 12 && refused > 0, "{hits} {built} {refused}");
+    assert!(
+        hits > 5 && built > 12 && refused > 0,
+        "{hits} {built} {refused}"
+    );
     // What was used last stays: both of these were, in this order.
     drop(running);
     drop(get(&store, "old", |_| ()));
@@ -233,7 +266,11 @@ fn be_a_child() -> bool {
         }
     });
     assert!(rows(&found) == &expected("a"));
-    let how = if matches!(found, Found::Built(_)) { "built" } else { "hit" };
+    let how = if matches!(found, Found::Built(_)) {
+        "built"
+    } else {
+        "hit"
+    };
     std::fs::write(folder.join("how"), how).unwrap();
     true
 }
@@ -269,7 +306,9 @@ fn a_builder_killed_in_the_middle_leaves_nothing_that_anybody_uses() {
     let store = folder.path().join("store");
     assert_eq!(files(&store, "part").len(), 1);
     let mut computed = 0;
-    let found = get(&Store::open(&store, 1 << 30).unwrap(), "a", |_| computed += 1);
+    let found = get(&Store::open(&store, 1 << 30).unwrap(), "a", |_| {
+        computed += 1;
+    });
     assert_eq!(computed, ROWS);
     assert!(rows(&found) == &expected("a"));
     assert!(files(&store, "part").is_empty());
@@ -286,7 +325,10 @@ fn what_a_killed_builder_left_gives_way_to_others() {
     until(|| folder.path().join("half").exists());
     let store = folder.path().join("store");
     let tight = Store::open(&store, plan("b").bytes() + 1000).unwrap();
-    assert!(matches!(get(&tight, "b", |_| ()), Found::NoRoom), "it is being written");
+    assert!(
+        matches!(get(&tight, "b", |_| ()), Found::NoRoom),
+        "it is being written"
+    );
     builder.kill().unwrap();
     builder.wait().unwrap();
     assert!(rows(&get(&tight, "b", |_| ())) == &expected("b"));
@@ -319,7 +361,10 @@ fn of_two_processes_one_computes_and_the_other_waits() {
     assert!(matches!(found, Found::Hit(_)));
     assert!(rows(&found) == &expected("a"));
     assert!(builder.wait().unwrap().success());
-    assert_eq!(std::fs::read_to_string(folder.path().join("how")).unwrap(), "built");
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("how")).unwrap(),
+        "built"
+    );
 }
 
 fn network(arch: Arch, depth: usize) -> Network {
@@ -379,10 +424,24 @@ fn relative(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[]) / b.abs().max().double_value(&[])
 }
 
+/// Random weights by libtorch's generator: ours is slow where nothing is optimised.
+fn random(network: &Network) {
+    tch::manual_seed(3);
+    let _no_grad = tch::no_grad_guard();
+    for entry in network.entries() {
+        let mut tensor = entry.tensor.shallow_clone();
+        let _same = match entry.init {
+            Init::Normal(deviation) => tensor.normal_(0.0, deviation),
+            Init::Uniform(bound) => tensor.uniform_(-bound, bound),
+            Init::Constant(value) => tensor.fill_(value),
+        };
+    }
+}
+
 /// T6 for every cut of a network.
 fn equal_at_every_cut(arch: Arch, fixture: &Fixture, weights: impl Fn(&Network)) {
     let dataset = open(fixture);
-    let mut network = network(arch, 0);
+    let mut network = Network::new(arch, &HeadPlan::linear(5), Kind::Float, Device::Cpu);
     weights(&network);
     // Neither the store's order nor its batches, and both views.
     let picks: Vec<Pick> = [3, 0, 7, 3, 5, 1]
@@ -417,29 +476,29 @@ fn equal_at_every_cut(arch: Arch, fixture: &Fixture, weights: impl Fn(&Network))
 #[test]
 fn features_are_those_of_an_independent_pass_at_every_cut_of_the_test_networks() {
     for arch in [Arch::TestConvnet, Arch::TestResnet] {
-        equal_at_every_cut(arch, &fixture("test-resnet", 3, 20), |_| ());
+        equal_at_every_cut(arch, &fixture("test-resnet", 3, 20), random);
     }
 }
 
 #[test]
 fn features_are_those_of_an_independent_pass_at_every_cut_of_resnet18() {
-    equal_at_every_cut(Arch::Resnet18, &fixture("test-resnet", 2, 15), |_| ());
+    equal_at_every_cut(Arch::Resnet18, &fixture("test-resnet", 2, 15), random);
 }
 
 #[test]
 fn features_are_those_of_an_independent_pass_at_every_cut_of_resnet50() {
-    equal_at_every_cut(Arch::Resnet50, &fixture("test-resnet", 2, 15), |_| ());
+    equal_at_every_cut(Arch::Resnet50, &fixture("test-resnet", 2, 15), random);
 }
 
 #[test]
 fn features_are_those_of_an_independent_pass_at_every_cut_of_vgg16() {
-    equal_at_every_cut(Arch::Vgg16, &fixture("test-resnet", 2, 15), |_| ());
+    equal_at_every_cut(Arch::Vgg16, &fixture("test-resnet", 2, 15), random);
 }
 
 #[test]
 fn features_are_those_of_an_independent_pass_at_every_cut_of_inception_v3() {
     let fixture = crate::support::fixture_of_size("test-resnet", 2, 15, 80);
-    equal_at_every_cut(Arch::InceptionV3, &fixture, |_| ());
+    equal_at_every_cut(Arch::InceptionV3, &fixture, random);
 }
 
 #[test]
@@ -464,19 +523,30 @@ fn features_of_another_backbone_cut_view_set_or_machine_are_others() {
     // The same again costs nothing, also with another head.
     first.draw(99, 0, |entry| entry.block.is_none());
     let again = features(&first, &dataset, folder.path(), false);
-    assert_eq!((shards(), again.computed, again.digest), (2, 0, found.digest));
+    assert_eq!(
+        (shards(), again.computed, again.digest),
+        (2, 0, found.digest)
+    );
     // The mirrored view is one shard more.
     let mirrored = features(&first, &dataset, folder.path(), true);
     assert_eq!(shards(), 3);
     assert_ne!(mirrored.digest, found.digest);
-    let deeper = features(&network(Arch::TestResnet, 3), &dataset, folder.path(), false);
+    let deeper = features(
+        &network(Arch::TestResnet, 3),
+        &dataset,
+        folder.path(),
+        false,
+    );
     assert_eq!((shards(), deeper.computed), (5, deeper.bytes));
     // Weights above the cut do not matter, one below it does.
     let above = network(Arch::TestResnet, 2);
     above.draw(77, 0, |entry| entry.block.is_none_or(|block| block >= 2));
     assert_eq!(features(&above, &dataset, folder.path(), false).computed, 0);
     let below = network(Arch::TestResnet, 2);
-    let buffer = below.entries().iter().find(|entry| entry.name.ends_with("running_mean"));
+    let buffer = below
+        .entries()
+        .iter()
+        .find(|entry| entry.name.ends_with("running_mean"));
     let _new = tch::no_grad(|| buffer.unwrap().tensor.shallow_clone().fill_(0.25));
     let other = features(&below, &dataset, folder.path(), false);
     assert_eq!(shards(), 7);
@@ -490,7 +560,121 @@ fn features_of_another_backbone_cut_view_set_or_machine_are_others() {
         threads: 1,
     };
     let store = Store::open(folder.path(), 1 << 30).unwrap();
-    assert!(matches!(request.get(&store, || true).unwrap(), Outcome::Ready(found) if found.computed > 0));
+    assert!(
+        matches!(request.get(&store, || true).unwrap(), Outcome::Ready(found) if found.computed > 0)
+    );
     let tight = Store::open(&folder.path().join("tight"), 1000).unwrap();
-    assert!(matches!(request.get(&tight, || true).unwrap(), Outcome::NoRoom(bytes) if bytes == found.bytes));
+    assert!(
+        matches!(request.get(&tight, || true).unwrap(), Outcome::NoRoom(bytes) if bytes == found.bytes)
+    );
+}
+
+/// Runs a trial to its end in a process of its own.
+fn run(work: &TrainWork) -> Vec<Event> {
+    let mut lease = Lease::start(work, 1, &[]);
+    let events = lease.ranks[0].events_until(|_| false);
+    let _status = lease.ranks[0].exit_code();
+    events
+}
+
+fn results(events: &[Event]) -> Vec<FeatureResult> {
+    let result = |event: &Event| match event {
+        Event::Features { result, .. } => Some(*result),
+        _ => None,
+    };
+    events.iter().filter_map(result).collect()
+}
+
+/// Metrics of the last evaluation.
+fn metrics(events: &[Event]) -> BTreeMap<String, f64> {
+    let found = events.iter().rev().find_map(|event| match event {
+        Event::Observed { metrics, .. } => Some(metrics.clone()),
+        _ => None,
+    });
+    found.unwrap()
+}
+
+#[test]
+fn the_first_trial_computes_and_the_next_find_everything_there() {
+    let fixture = fixture("test-resnet", 3, 20);
+    let at = |name: &str| fixture.folder.path().join(name);
+    let mut spec = spec();
+    let first = run(&train_work(&fixture, &spec, &at("first"), None));
+    assert_eq!(results(&first), [FeatureResult::Built]);
+    spec.train.learning_rate = 0.01;
+    spec.seed = 8;
+    let second = run(&train_work(&fixture, &spec, &at("second"), None));
+    assert_eq!(results(&second), [FeatureResult::Hit]);
+    // Nothing is frozen: there is nothing to share.
+    spec.transfer.frozen_depth = FrozenDepth::Blocks(0);
+    let whole = run(&train_work(&fixture, &spec, &at("whole"), None));
+    assert_eq!(results(&whole), []);
+    assert_eq!(whole.last(), Some(&Event::Finished {}));
+}
+
+#[test]
+fn a_trial_on_features_is_the_trial_on_pixels() {
+    let fixture = fixture("test-resnet", 3, 20);
+    for (name, depth) in [
+        ("all", FrozenDepth::Named("all".into())),
+        ("some", FrozenDepth::Blocks(2)),
+    ] {
+        let mut spec = spec();
+        spec.transfer.frozen_depth = depth;
+        let at = |how: &str| fixture.folder.path().join(format!("{name}-{how}"));
+        let shared = run(&train_work(&fixture, &spec, &at("shared"), None));
+        spec.share = Share::Off;
+        let alone = run(&train_work(&fixture, &spec, &at("alone"), None));
+        assert_eq!((results(&shared).len(), results(&alone).len()), (1, 0));
+        let (shared, alone) = (metrics(&shared), metrics(&alone));
+        assert!(shared.keys().eq(alone.keys()));
+        for (metric, value) in shared {
+            let off = (value - alone[&metric]).abs();
+            assert!(
+                off < 1e-3,
+                "{name}, {metric}: {value} is not {}",
+                alone[&metric]
+            );
+        }
+    }
+}
+
+#[test]
+fn features_that_do_not_fit_are_done_without_and_a_resume_never_mixes() {
+    let fixture = fixture("test-resnet", 3, 20);
+    let at = |name: &str| fixture.folder.path().join(name);
+    let mut tight = train_work(&fixture, &spec(), &at("tight"), None);
+    let store = tight.features.as_mut().unwrap();
+    (store.folder, store.max_bytes) = (at("small"), 1000);
+    let events = run(&tight);
+    assert_eq!(results(&events), [FeatureResult::NoRoom]);
+    assert_eq!(events.last(), Some(&Event::Finished {}));
+
+    let newest = |events: &[Event]| {
+        let found = events.iter().rev().find_map(|event| match event {
+            Event::Checkpoint {
+                checkpoint: CheckpointKind::Last,
+                path,
+                ..
+            } => Some(path.clone()),
+            _ => None,
+        });
+        found.unwrap()
+    };
+    // What began without them goes on without them, also where there is room.
+    let mut wide = train_work(&fixture, &spec(), &at("wide"), Some(newest(&events)));
+    let without = run(&wide);
+    assert_eq!(results(&without), []);
+    assert_eq!(without.last(), Some(&Event::Finished {}));
+    // What began with them is not continued without.
+    wide.resume = None;
+    let events = run(&wide);
+    assert_eq!(results(&events), [FeatureResult::Built]);
+    tight.resume = Some(newest(&events));
+    let refused = run(&tight);
+    let Some(Event::Failed { fault, .. }) = refused.last() else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(fault.code, Code::ResumeMismatch);
+    assert!(fault.message.contains("features"), "{fault}");
 }

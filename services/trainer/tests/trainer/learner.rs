@@ -75,7 +75,9 @@ fn gradients_are_those_of_weighted_smoothed_cross_entropy() {
             samples: &samples,
         };
         let weight = learner.weight_of(&LABELS);
-        let loss = learner.gradients(&x, &LABELS, &masks, weight).unwrap();
+        let loss = learner
+            .gradients(&learner.network.at_cut(&x), &LABELS, &masks, weight)
+            .unwrap();
 
         let features: Vec<f64> = (&learner.network.features_of(&x, Pass::Eval).flatten(0, 1))
             .try_into()

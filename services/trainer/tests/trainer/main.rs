@@ -7,6 +7,7 @@
 
 mod catalogue;
 mod decode;
+mod features;
 mod house;
 mod learner;
 mod lite0;

@@ -133,7 +133,10 @@ fn milestones(events: &[Event]) -> Vec<String> {
                 assert_eq!(*total_steps, 18);
                 assert_eq!(*samples, 4 * step);
             }
-            Event::Evaluating { .. } | Event::Started { .. } | Event::Finished {} => {}
+            Event::Evaluating { .. }
+            | Event::Features { .. }
+            | Event::Started { .. }
+            | Event::Finished {} => {}
             Event::Result { .. } | Event::Stopped {} | Event::Failed { .. } => panic!("{event:?}"),
         }
     }

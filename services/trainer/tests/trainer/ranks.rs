@@ -145,7 +145,7 @@ fn train(case: Case, group: Group) -> Content {
                 samples: &samples,
             };
             learner
-                .gradients(&x, &labels[mine], &masks, weight)
+                .gradients(&learner.network.at_cut(&x), &labels[mine], &masks, weight)
                 .unwrap();
         }
         if step == 0 {

@@ -5,7 +5,7 @@ use crate::support::{Fixture, Lease, command, fixture, slot_kind, spec, train_wo
 use pomona_api::trainer::{Event, TrainWork, TrainerWork};
 use pomona_domain::Code;
 use pomona_domain::checkpoint::CheckpointKind;
-use pomona_domain::spec::Optimizer;
+use pomona_domain::spec::{Optimizer, Share};
 use pomona_domain::worker::SlotKind;
 use pomona_trainer::checkpoint::{self, PAUSE_ENV, State, file};
 use pomona_trainer::network::{Role, host_tensor};
@@ -139,8 +139,9 @@ fn killed(work: &TrainWork, world_size: u32, kill: Kill) -> Vec<Event> {
 }
 
 /// Killed so and resumed, the trial leaves the files and observations of the uninterrupted one.
-fn check(world_size: u32) {
-    let (fixture, spec) = big();
+fn check(world_size: u32, share: Share) {
+    let (fixture, mut spec) = big();
+    spec.share = share;
     let whole = train_work(&fixture, &spec, &fixture.folder.path().join("whole"), None);
     let mut expect = Seen::default();
     expect.add(&to_the_end(&whole, world_size));
@@ -189,12 +190,17 @@ fn check_kill(kill: Kill, state: &State) {
 
 #[test]
 fn one_rank_killed_at_three_steps_ends_as_if_it_had_never_stopped() {
-    check(1);
+    check(1, Share::Auto);
+}
+
+#[test]
+fn one_rank_without_features_killed_at_three_steps_ends_as_if_it_had_never_stopped() {
+    check(1, Share::Off);
 }
 
 #[test]
 fn two_ranks_killed_at_three_steps_end_as_if_they_had_never_stopped() {
-    check(2);
+    check(2, Share::Auto);
 }
 
 #[test]

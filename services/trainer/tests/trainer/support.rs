@@ -2,13 +2,13 @@
 
 use pomona_api::PROTOCOL;
 use pomona_api::trainer::{
-    BackboneFiles, Command, DataFiles, Event, Rendezvous, TrainWork, TrainerWork,
+    BackboneFiles, Command, DataFiles, Event, FeatureStore, Rendezvous, TrainWork, TrainerWork,
 };
 use pomona_domain::dataset::{Filter, Fit, ImportOptions};
 use pomona_domain::metric::Direction;
 use pomona_domain::spec::{
-    Augment, AugmentOp, ClassWeights, FrozenDepth, Head, LrSchedule, Optimizer, Precision, Train,
-    Transfer, TrialSpec,
+    Augment, AugmentOp, ClassWeights, FrozenDepth, Head, LrSchedule, Optimizer, Precision, Share,
+    Train, Transfer, TrialSpec,
 };
 use pomona_domain::worker::SlotKind;
 use pomona_domain::{Digest, Generation, LeaseId, TaskId, TrialId};
@@ -97,12 +97,17 @@ pub struct Fixture {
 
 /// A data set of 32-pixel images and a seeded backbone.
 pub fn fixture(arch: &str, classes: usize, each: usize) -> Fixture {
+    fixture_of_size(arch, classes, each, 32)
+}
+
+/// The same with larger images.
+pub fn fixture_of_size(arch: &str, classes: usize, each: usize, image_size: u32) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("pictures.tar");
     pictures(&archive, classes, each);
     let digest = Digest::of(&std::fs::read(&archive).unwrap());
     let options = ImportOptions {
-        image_size: 32,
+        image_size,
         fit: Fit::Pad,
         filter: Filter::Bilinear,
         split: [60, 20, 20],
@@ -173,6 +178,7 @@ pub fn spec() -> TrialSpec {
         direction: Direction::Maximize,
         seed: 7,
         replicate: 0,
+        share: Share::Auto,
     }
 }
 
@@ -189,6 +195,10 @@ pub fn train_work(
         backbone: fixture.backbone.clone(),
         output: output.to_owned(),
         resume,
+        features: Some(FeatureStore {
+            folder: fixture.folder.path().join("features"),
+            max_bytes: 1 << 30,
+        }),
     }
 }
 

@@ -111,6 +111,7 @@ fn trained_statistics(group: Group) -> [Statistics; 3] {
         key,
         samples: &samples,
     };
+    let x = learner.network.at_cut(&x);
     learner.gradients(&x, &[0, 1, 2, 0], &masks, 8.0).unwrap();
     learner.update(0.01).unwrap();
     let apart = statistics(&learner.network);

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use super::is_passing;
 use crate::cache::{Cache, Pin};
 use crate::config::Config;
+use crate::features::Features;
 use crate::lease::{Order, Tools, Wish, supervise};
 use crate::work::{Places, cannot, inputs, owner, trainer_work};
 
@@ -32,6 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 pub(super) struct Yard {
     pub(super) tools: Tools,
     pub(super) cache: Cache,
+    pub(super) features: Features,
     pub(super) client: Client,
     pub(super) config: Arc<Config>,
     /// One folder for each lease lies in it.
@@ -134,6 +136,7 @@ impl Yard {
                 .map(|(digest, pin)| (*digest, pin.path()))
                 .collect(),
             folder: folder.to_owned(),
+            features: self.features.store(),
         };
         let limits = match &desired.work {
             DesiredWork::Train { .. } => self.config.trial_limits(),

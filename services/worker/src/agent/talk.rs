@@ -171,6 +171,7 @@ impl Agent {
             running: self.running(),
             reports,
             logs: Vec::new(),
+            features: None,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -186,11 +187,13 @@ impl Agent {
         self.seal().await?;
         let mut body = self.body(self.incarnation, self.batch(), self.manners.wait);
         body.logs = logs.take();
-        if !body.reports.is_empty() || !body.logs.is_empty() {
+        body.features = self.yard.features.news();
+        if !body.reports.is_empty() || !body.logs.is_empty() || body.features.is_some() {
             body.wait_ms = 0;
             let answer = self.yard.client.worker_poll(self.id, &body).await;
             if answer.is_err() {
                 logs.put_back(body.logs);
+                self.yard.features.forget_telling();
             }
             return answer.map(Some);
         }

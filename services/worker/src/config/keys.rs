@@ -91,6 +91,11 @@ const ALL: &[Key] = &[
         "Data sets, backbones and checkpoints kept on disk; those in use are kept in any case.",
     ),
     key(
+        "features.max_bytes",
+        "21474836480",
+        "Features of frozen blocks kept on disk for all trials; 0 keeps none.",
+    ),
+    key(
         "log.filter",
         "\"info\"",
         "Which log lines are written, in the syntax of `tracing`'s filter.",

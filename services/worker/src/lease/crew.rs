@@ -405,6 +405,7 @@ fn counts(event: &Event) -> bool {
         Event::Started { .. }
         | Event::Progress { .. }
         | Event::Evaluating { .. }
+        | Event::Features { .. }
         | Event::Finished {}
         | Event::Stopped {}
         | Event::Failed { .. } => false,

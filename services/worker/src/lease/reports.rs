@@ -61,6 +61,7 @@ impl Supervisor<'_> {
             Event::Started { .. }
             | Event::Progress { .. }
             | Event::Evaluating { .. }
+            | Event::Features { .. }
             | Event::Finished {}
             | Event::Stopped {}
             | Event::Failed { .. } => Ok(None),

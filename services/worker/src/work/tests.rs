@@ -10,6 +10,7 @@ fn places(folder: &Path, blobs: &[&[u8]]) -> Places {
     Places {
         blobs: blobs.collect(),
         folder: folder.to_owned(),
+        features: None,
     }
 }
 

@@ -212,6 +212,7 @@ impl Bench {
             },
             output: self.output(),
             resume: None,
+            features: None,
         }
     }
 

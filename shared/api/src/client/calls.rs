@@ -9,7 +9,7 @@ use pomona_domain::model::{Alias, AliasMove, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
-use pomona_domain::{Fault, Timestamp, WorkerId};
+use pomona_domain::{Digest, Fault, Timestamp, WorkerId};
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::v1::cluster::{ClusterView, Explanation};
 use crate::v1::experiments::{
     ExperimentPreview, ExperimentView, LogEntry, SubmitExperiment, TrialsQuery,
 };
+use crate::v1::features::FeatureCopy;
 use crate::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
 use crate::v1::workers::{Desired, Poll, Register, Registered};
 use crate::v1::{Page, PageQuery};
@@ -65,6 +66,18 @@ impl Client {
     /// Gives a worker nothing new. `worker` is an id, a unique prefix of one, or a name.
     pub async fn worker_drain(&self, worker: &str) -> Result<Worker, Fault> {
         self.answer(Call::once(&["api", "v1", "workers", worker, "drain"]))
+            .await
+    }
+
+    /// Features of frozen blocks on all workers that are there.
+    pub async fn feature_list(&self) -> Result<Page<FeatureCopy>, Fault> {
+        self.answer(Call::get(&["api", "v1", "features"])).await
+    }
+
+    /// Removes a shard wherever nobody uses it; gives the copies that will go.
+    pub async fn feature_evict(&self, shard: Digest) -> Result<Page<FeatureCopy>, Fault> {
+        let shard = shard.to_string();
+        self.answer(Call::once(&["api", "v1", "features", &shard, "evict"]))
             .await
     }
 

@@ -95,6 +95,7 @@ async fn a_mutation_without_a_key_is_never_repeated() {
         running: Vec::new(),
         reports: Vec::new(),
         logs: Vec::new(),
+        features: None,
         wait_ms: 0,
     };
     let fault = client

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
+use crate::v1::features::FeatureShard;
+
 /// Body of `POST /api/v1/workers`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Register {
@@ -67,6 +69,9 @@ pub struct Poll {
     /// Log lines (best effort, bounded; not part of the sequence).
     #[serde(default)]
     pub logs: Vec<LogLine>,
+    /// Features kept here, when that changed or the coordinator wants to know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<Vec<FeatureShard>>,
     /// Wait at most this long for a difference.
     pub wait_ms: u64,
 }
@@ -106,6 +111,13 @@ pub struct Desired {
     pub acked_seq: u64,
     /// Leases that should run here. What runs and is not among them is killed.
     pub leases: Vec<DesiredLease>,
+    /// Features that should go, unless they are in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub evict: Vec<Digest>,
+    /// Whether the next poll should say which features are kept here.
+    #[serde(default)]
+    pub want_features: bool,
 }
 
 /// A lease that should run.

@@ -32,6 +32,7 @@ impl ExperimentSpec {
             direction: self.search.direction,
             seed: trained.seed,
             replicate,
+            share: self.share,
         })
     }
 

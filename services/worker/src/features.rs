@@ -1,0 +1,196 @@
+//! Features of frozen blocks on this machine's disk, which its trainers compute and share.
+//!
+//! Trainers keep the budget and the order of eviction; a worker looks, and removes what it is told
+//! to. It must never remove what a process uses.
+
+use pomona_api::shard::{Footer, WHOLE};
+use pomona_api::trainer::FeatureStore;
+use pomona_api::v1::features::FeatureShard;
+use pomona_domain::{Digest, Timestamp};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+/// The shards of this machine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Features {
+    folder: Arc<PathBuf>,
+    max_bytes: u64,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What the coordinator was told.
+#[derive(Debug, Default)]
+struct Told {
+    /// Files as they were when it was.
+    files: Option<Files>,
+}
+
+/// Name → time of last use and bytes.
+type Files = BTreeMap<PathBuf, (SystemTime, u64)>;
+
+impl Features {
+    /// Those in `folder`, which may hold `max_bytes`; 0 keeps none.
+    pub fn new(folder: PathBuf, max_bytes: u64) -> Self {
+        Self {
+            folder: Arc::new(folder),
+            max_bytes,
+            told: Arc::default(),
+        }
+    }
+
+    /// What trainers are told.
+    pub fn store(&self) -> Option<FeatureStore> {
+        (self.max_bytes > 0).then(|| FeatureStore {
+            folder: self.folder.to_path_buf(),
+            max_bytes: self.max_bytes,
+        })
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.files().values().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// All shards, when they are not those that were told of last.
+    pub fn news(&self) -> Option<Vec<FeatureShard>> {
+        let files = self.files();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.files.as_ref() == Some(&files) {
+            return None;
+        }
+        let shards = files
+            .iter()
+            .filter_map(|(path, (used, bytes))| shard(path, *used, *bytes));
+        let shards = shards.collect();
+        told.files = Some(files);
+        Some(shards)
+    }
+
+    /// Tells everything again next time.
+    pub fn forget_telling(&self) {
+        self.told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .files = None;
+    }
+
+    /// Removes shards that nobody uses; what is left will be told.
+    pub fn evict(&self, shards: &[Digest]) {
+        if !shards.is_empty() {
+            self.forget_telling();
+        }
+        for digest in shards {
+            let path = self.folder.join(format!("{}.{WHOLE}", digest.hex()));
+            let Ok(file) = File::open(&path) else {
+                continue;
+            };
+            if file.try_lock().is_err() {
+                tracing::info!(%digest, "features in use are kept");
+            } else if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%digest, %error, "features cannot be removed");
+            }
+        }
+    }
+
+    fn files(&self) -> Files {
+        let Ok(entries) = std::fs::read_dir(self.folder.as_path()) else {
+            // Nobody has computed any yet.
+            return Files::new();
+        };
+        let files = entries.flatten().filter_map(|entry| {
+            let (path, data) = (entry.path(), entry.metadata().ok()?);
+            if path.extension()? != WHOLE {
+                return None;
+            }
+            Some((path, (data.modified().ok()?, data.len())))
+        });
+        files.collect()
+    }
+}
+
+fn shard(path: &Path, used: SystemTime, bytes: u64) -> Option<FeatureShard> {
+    let name = path.file_stem()?.to_str()?;
+    let since = used.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(FeatureShard {
+        digest: format!("sha256:{name}").parse().ok()?,
+        plan: Footer::read(&mut File::open(path).ok()?)?.plan,
+        bytes,
+        used_at: Timestamp(i64::try_from(since.as_millis()).ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pomona_api::shard::{Key, Plan};
+    use pomona_domain::dataset::Split;
+    use std::io::Write as _;
+
+    fn write(folder: &Path, arch: &str) -> Digest {
+        let plan = Plan {
+            key: Key {
+                prefix_version: 1,
+                arch: arch.to_owned(),
+                cut: 2,
+                block: "layer1".to_owned(),
+                weights: Digest::of(b"weights"),
+                mean: [0.0; 3],
+                scale: [1.0; 3],
+                dataset: Digest::of(b"manifest"),
+                split: Split::Train,
+                mirrored: false,
+                batch: 32,
+                environment: BTreeMap::new(),
+            },
+            rows: 3,
+            shape: vec![4],
+        };
+        let digest = plan.key.digest().unwrap();
+        let path = folder.join(format!("{}.{WHOLE}", digest.hex()));
+        let mut file = File::create(path).unwrap();
+        file.write_all(&[0; 48]).unwrap();
+        let rows_sha256 = Digest::of(&[0; 48]);
+        Footer { plan, rows_sha256 }.write(&mut file).unwrap();
+        digest
+    }
+
+    #[test]
+    fn shards_are_told_once_and_again_when_they_change_or_are_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let none = Features::new(folder.path().join("none"), 0);
+        assert_eq!((none.store(), none.bytes()), (None, 0));
+        assert_eq!(none.news(), Some(vec![]));
+        let features = Features::new(folder.path().to_owned(), 1 << 20);
+        assert_eq!(features.store().unwrap().max_bytes, 1 << 20);
+        assert_eq!(features.news(), Some(vec![]));
+        assert_eq!(features.news(), None);
+        let a = write(folder.path(), "a");
+        std::fs::write(folder.path().join("half.part"), "").unwrap();
+        std::fs::write(folder.path().join("torn.features"), "torn").unwrap();
+        let news = features.news().unwrap();
+        assert_eq!(news.len(), 1);
+        assert_eq!((news[0].digest, news[0].plan.rows), (a, 3));
+        assert!(news[0].bytes > 48 && features.bytes() == news[0].bytes + 4);
+        assert_eq!(features.news(), None);
+        features.forget_telling();
+        assert_eq!(features.news().unwrap(), news);
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_evicted() {
+        let folder = tempfile::tempdir().unwrap();
+        let features = Features::new(folder.path().to_owned(), 1 << 20);
+        let (a, b) = (write(folder.path(), "a"), write(folder.path(), "b"));
+        let reader = File::open(folder.path().join(format!("{}.{WHOLE}", a.hex()))).unwrap();
+        reader.lock_shared().unwrap();
+        features.evict(&[a, b, Digest::of(b"unknown")]);
+        let left: Vec<Digest> = features.news().unwrap().iter().map(|s| s.digest).collect();
+        assert_eq!(left, [a]);
+        drop(reader);
+        features.evict(&[a]);
+        assert_eq!(features.news(), Some(vec![]));
+    }
+}

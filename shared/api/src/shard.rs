@@ -1,0 +1,124 @@
+//! The file in which a trainer keeps features and a worker looks for them.
+//!
+//! Rows of f32 from offset 0 (so that they can be mapped), then the [`Footer`] as JSON, then its
+//! length as 8 little-endian bytes and [`MAGIC`]. A whole shard is named `DIGEST.features` by the
+//! hexadecimal digest of its key, one that is being written `DIGEST.part`. Who uses a file holds a
+//! lock on it (`flock`): its builder an exclusive one, its readers shared ones.
+
+use pomona_domain::dataset::Split;
+use pomona_domain::{Digest, Fault};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom, Write};
+use utoipa::ToSchema;
+
+/// Ending of a whole shard.
+pub const WHOLE: &str = "features";
+/// Ending of one that is being written.
+pub const PART: &str = "part";
+/// Last bytes of a whole shard.
+pub const MAGIC: &[u8; 8] = b"POMFEAT1";
+/// The largest footer in bytes.
+const LIMIT: u64 = 1 << 16;
+
+/// Everything that decides the bytes of a shard: what the features are of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Key {
+    /// Grows when the same key would give other bytes.
+    pub prefix_version: u32,
+    /// Architecture.
+    pub arch: String,
+    /// Frozen blocks.
+    pub cut: u32,
+    /// Name of the last one.
+    pub block: String,
+    /// Digest of everything in them: names, shapes, bytes, statistics included.
+    #[schema(value_type = String)]
+    pub weights: Digest,
+    /// From bytes to what the network takes: mean and scale for each channel.
+    pub mean: [f64; 3],
+    /// See `mean`.
+    pub scale: [f64; 3],
+    /// Digest of the data set's manifest: every picture, the split, size, fit and filter.
+    #[schema(value_type = String)]
+    pub dataset: Digest,
+    /// Which part of it.
+    #[schema(value_type = String)]
+    pub split: Split,
+    /// The view: whether left and right changed places.
+    pub mirrored: bool,
+    /// Images of one pass; the last is padded.
+    pub batch: u32,
+    /// The machine: precision, threads, instruction set or GPU, libtorch.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Key {
+    /// The shard's name.
+    pub fn digest(&self) -> Result<Digest, Fault> {
+        let text = serde_json::to_vec(self).map_err(|error| {
+            Fault::new(
+                pomona_domain::Code::Internal,
+                format!("a key is no JSON: {error}"),
+            )
+        })?;
+        Ok(Digest::of(&text))
+    }
+}
+
+/// What a shard holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Plan {
+    /// What the features are of.
+    pub key: Key,
+    /// Images.
+    pub rows: u64,
+    /// Shape of a row in memory order (`[H, W, C]`, or `[F]` when pooled).
+    pub shape: Vec<i64>,
+}
+
+impl Plan {
+    /// Bytes of its rows.
+    pub fn bytes(&self) -> u64 {
+        let row: i64 = self.shape.iter().product();
+        self.rows * row.max(0) as u64 * 4
+    }
+}
+
+/// What stands behind the rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Footer {
+    /// What they are.
+    pub plan: Plan,
+    /// Their digest.
+    pub rows_sha256: Digest,
+}
+
+impl Footer {
+    /// Writes it, its length and the magic word.
+    pub fn write(&self, file: &mut impl Write) -> std::io::Result<()> {
+        let text = serde_json::to_vec(self)?;
+        file.write_all(&text)?;
+        file.write_all(&(text.len() as u64).to_le_bytes())?;
+        file.write_all(MAGIC)
+    }
+
+    /// Reads it from the end of a file; `None` when that is no whole shard.
+    pub fn read(file: &mut (impl Read + Seek)) -> Option<Self> {
+        let mut tail = [0; 16];
+        let size = file.seek(SeekFrom::End(0)).ok()?;
+        file.seek(SeekFrom::Start(size.checked_sub(16)?)).ok()?;
+        file.read_exact(&mut tail).ok()?;
+        let (length, magic) = tail.split_at(8);
+        let length = u64::from_le_bytes(length.try_into().ok()?);
+        if magic != MAGIC || length > LIMIT {
+            return None;
+        }
+        let begin = size.checked_sub(16 + length)?;
+        file.seek(SeekFrom::Start(begin)).ok()?;
+        let mut text = vec![0; usize::try_from(length).ok()?];
+        file.read_exact(&mut text).ok()?;
+        let footer: Self = serde_json::from_slice(&text).ok()?;
+        (footer.plan.bytes() == begin).then_some(footer)
+    }
+}
