@@ -58,6 +58,12 @@ bench: ## Start-up, memory, input pipeline and training loop on this machine, as
 	@$(CARGO) build --release $(TRAINER) --examples
 	@$(PYTHON) scripts/bench.py
 
+.PHONY: bench-sharing
+bench-sharing: ## Grids against a plain PyTorch loop and an expert's script (fetches PyTorch, 3 GB, once); ROWS, ROUNDS
+	@$(SETUP) libtorch lite0 tux rivals
+	@$(CARGO) build --release --workspace --bins
+	@$(PYTHON) scripts/bench_sharing.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ROWS)
+
 # A tree of its own: the same crates against another libtorch.
 GPU = LIBTORCH=$$($(SETUP) libtorch-gpu-path) POMONA_CUDA_INCLUDE=$$($(SETUP) cuda-path) CARGO_TARGET_DIR=target/gpu
 

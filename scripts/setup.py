@@ -6,8 +6,10 @@
     setup.py tux           Tux Paint's photographs, from a Debian package, sorted into six classes
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
+    setup.py rivals        a Python environment with PyTorch, which `make bench-sharing` is measured against
     setup.py tools         cargo-nextest, cargo-deny, cargo-machete (only those that are missing)
     setup.py libtorch-path print the folder that LIBTORCH must name (libtorch-gpu-path: the one with CUDA)
+    setup.py rivals-python print the interpreter of rivals
     setup.py cuda-path     print the include folders of cuda-headers, colon-separated
     setup.py path          print the cache folder
 
@@ -113,6 +115,8 @@ TUX_CLASSES = {
 }
 TUX_COUNTS = {"bird": 35, "fruit_veg": 44, "household": 32, "mammal": 62, "plant": 38, "vehicle": 19}
 TUX_SKIP = {"cartoon", "toys", "plastic"}
+
+RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.0.0", "efficientnet-lite-pytorch==0.1.0"]
 
 TOOLS = [("cargo-nextest", "0.9.143"), ("cargo-deny", "0.20.2"), ("cargo-machete", "0.9.2")]
 
@@ -302,6 +306,22 @@ def tux() -> None:
         sorted_into.rename(goal)
 
 
+def rivals() -> None:
+    goal = cache() / f"rivals-{TORCH}"
+    if goal.exists():
+        return
+    say(f"PyTorch {TORCH} for comparison: fetching about 3 GB of Python packages into {goal} (once)")
+    part = cache() / f"rivals-{TORCH}-part"
+    shutil.rmtree(part, ignore_errors=True)
+    run(sys.executable, "-m", "venv", str(part))
+    run(str(part / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *RIVALS)
+    part.rename(goal)
+
+
+def rivals_python() -> Path:
+    return cache() / f"rivals-{TORCH}" / "bin" / "python"
+
+
 def tools() -> None:
     folder = cache() / "tools"
     for name, version in TOOLS:
@@ -315,7 +335,7 @@ def tools() -> None:
 def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
-        "lite0": lite0, "tux": tux, "tools": tools,
+        "lite0": lite0, "tux": tux, "tools": tools, "rivals": rivals,
     }
     for word in sys.argv[1:] or ["help"]:
         if word == "path":
@@ -324,6 +344,8 @@ def main() -> None:
             print(libtorch_folder() / "torch")
         elif word == "libtorch-gpu-path":
             print(gpu_folder() / "torch")
+        elif word == "rivals-python":
+            print(rivals_python())
         elif word == "cuda-path":
             print(":".join(str(cuda_folder() / "nvidia" / part) for part in ("cu13/include", "cu13/include/cccl", "nccl/include")))
         elif word in steps:

@@ -30,14 +30,15 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// `950`, `12.3 k`, `4.65 M`, `1.24 G`.
+/// `950`, `12.3 k`, `4.65 M`, `1.24 G`, `3.10 T`.
 pub fn count(number: u64) -> String {
     let value = number as f64;
     match number {
         0..=999 => number.to_string(),
         1_000..=999_949 => format!("{:.1} k", value / 1e3),
         999_950..=999_994_999 => format!("{:.2} M", value / 1e6),
-        _ => format!("{:.2} G", value / 1e9),
+        999_995_000..=999_994_999_999 => format!("{:.2} G", value / 1e9),
+        _ => format!("{:.2} T", value / 1e12),
     }
 }
 

@@ -7,7 +7,7 @@ use pomona_api::v1::experiments::{
 };
 use pomona_domain::backbone::{self, Backbone, Block, check_image};
 use pomona_domain::dataset::Dataset;
-use pomona_domain::spec::{ExperimentSpec, FrozenDepth, TrialSpec};
+use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Share, TrialSpec};
 use pomona_domain::{Code, Fault, name, spec};
 use pomona_search::preview as points_of;
 use pomona_store::{PageRequest, Store};
@@ -179,18 +179,15 @@ fn unknown_block(backbone: &Backbone, name: &str) -> Fault {
 pub fn preview(resolved: &Resolved) -> Result<ExperimentPreview, Fault> {
     let spec = &resolved.spec;
     let drawn = points_of(spec)?;
-    let images = |part: usize| -> u64 {
-        let counts = resolved.dataset.summary.classes.values();
-        counts.map(|split| u64::from(split[part])).sum()
-    };
-    let train = images(0);
+    let images = Images::of(resolved);
     let mut samples = 0;
+    let mut work = Work::default();
     let mut cuts: BTreeMap<u32, PreviewCut> = BTreeMap::new();
     for point in &drawn.points {
         let trial = spec.trial_spec(&point.hparams, point.replicate)?;
-        samples += u64::from(trial.train.epochs) * train;
-        let held_out = images(1) + images(2);
-        let shown = cut(resolved, &trial, (train, held_out))?;
+        samples += u64::from(trial.train.epochs) * images.train;
+        let shown = cut(resolved, &trial, images)?;
+        work.add(resolved, &trial, &shown, images);
         let entry = cuts.entry(shown.frozen_blocks).or_insert(PreviewCut {
             trials: 0,
             feature_bytes: 0,
@@ -209,6 +206,8 @@ pub fn preview(resolved: &Resolved) -> Result<ExperimentPreview, Fault> {
         slots_per_trial: drawn.slots_per_trial,
         epochs: drawn.epochs,
         samples,
+        multiply_adds: work.shared(),
+        multiply_adds_unshared: work.unshared,
         points: points
             .map(|point| PreviewPoint {
                 hparams: point.hparams,
@@ -220,21 +219,42 @@ pub fn preview(resolved: &Resolved) -> Result<ExperimentPreview, Fault> {
     })
 }
 
-/// What a trial's frozen depth means for a number of training and held-out images.
-fn cut(
-    resolved: &Resolved,
-    trial: &TrialSpec,
-    (train, held_out): (u64, u64),
-) -> Result<PreviewCut, Fault> {
+/// Images of a data set by part.
+#[derive(Clone, Copy)]
+struct Images {
+    train: u64,
+    val: u64,
+}
+
+impl Images {
+    fn of(resolved: &Resolved) -> Self {
+        let images = |part: usize| -> u64 {
+            let counts = resolved.dataset.summary.classes.values();
+            counts.map(|split| u64::from(split[part])).sum()
+        };
+        Self {
+            train: images(0),
+            val: images(1),
+        }
+    }
+
+    /// Images that a pass over the frozen blocks sees.
+    fn once(self, trial: &TrialSpec) -> u64 {
+        let views = u64::from(trial.train.augment.views.max(1));
+        self.train * views + self.val
+    }
+}
+
+/// What a trial's frozen depth means.
+fn cut(resolved: &Resolved, trial: &TrialSpec, images: Images) -> Result<PreviewCut, Fault> {
     let depth = &trial.transfer.frozen_depth;
     let frozen = frozen_blocks(&resolved.backbone, depth)?;
     let blocks = &resolved.backbone.blocks;
     let split = frozen as usize;
-    let last = split.checked_sub(1).and_then(|index| blocks.get(index));
-    let views = u64::from(trial.train.augment.views.max(1));
-    let feature_bytes = last.map_or(0, |block| {
-        scaled(block, resolved).saturating_mul(train * views + held_out)
-    });
+    let feature_bytes = match trial.share {
+        Share::Auto => bytes_at_cut(resolved, split).saturating_mul(images.once(trial)),
+        Share::Off => 0,
+    };
     Ok(PreviewCut {
         frozen_depth: match depth {
             FrozenDepth::Blocks(blocks) => blocks.to_string(),
@@ -251,15 +271,70 @@ fn cut(
     })
 }
 
-/// Bytes of one image's features at the data set's size; blocks were measured at the backbone's.
-fn scaled(block: &Block, resolved: &Resolved) -> u64 {
-    let spatial = block.output_shape.iter().skip(1).any(|side| *side > 1);
-    if !spatial {
-        return block.cut_bytes;
-    }
+/// Bytes of one image's features in f32 at the data set's size; pooled when all blocks are frozen.
+fn bytes_at_cut(resolved: &Resolved, split: usize) -> u64 {
+    let blocks = &resolved.backbone.blocks;
+    let Some(block) = split.checked_sub(1).and_then(|index| blocks.get(index)) else {
+        return 0;
+    };
+    let values = if split == blocks.len() {
+        block.output_shape.first().copied().unwrap_or(0)
+    } else {
+        let values = block.output_shape.iter().product();
+        let spatial = block.output_shape.iter().skip(1).any(|side| *side > 1);
+        if spatial {
+            at_size(resolved, values)
+        } else {
+            values
+        }
+    };
+    values.saturating_mul(4)
+}
+
+/// What grows with an image's area; blocks were measured at the backbone's size.
+fn at_size(resolved: &Resolved, measured: u64) -> u64 {
     let here = u64::from(resolved.dataset.options.image_size);
-    let measured = u64::from(resolved.backbone.image_size.max(1));
-    block.cut_bytes.saturating_mul(here * here) / (measured * measured)
+    let there = u64::from(resolved.backbone.image_size.max(1));
+    measured.saturating_mul(here * here) / (there * there)
+}
+
+/// Multiply-adds of an experiment.
+#[derive(Default)]
+struct Work {
+    unshared: u64,
+    /// What trains above a cut, and frozen blocks that are not shared.
+    each_epoch: u64,
+    /// The frozen blocks up to each cut, run once.
+    once: BTreeMap<u32, u64>,
+}
+
+impl Work {
+    fn add(&mut self, resolved: &Resolved, trial: &TrialSpec, cut: &PreviewCut, images: Images) {
+        let split = cut.frozen_blocks as usize;
+        let blocks = &resolved.backbone.blocks;
+        let macs =
+            |blocks: &[Block]| at_size(resolved, blocks.iter().map(|block| block.macs).sum());
+        let (frozen, live) = blocks.split_at(split.min(blocks.len()));
+        let (frozen, live) = (macs(frozen), macs(live));
+        let epochs = u64::from(trial.train.epochs);
+        let all = |macs: u64, images: u64| epochs.saturating_mul(macs).saturating_mul(images);
+        let above = all(live, 3 * images.train + images.val);
+        let below = all(frozen, images.train + images.val);
+        self.unshared = self.unshared.saturating_add(above).saturating_add(below);
+        self.each_epoch = self.each_epoch.saturating_add(above);
+        match trial.share {
+            Share::Auto => {
+                let once = self.once.entry(cut.frozen_blocks).or_default();
+                *once = (*once).max(frozen.saturating_mul(images.once(trial)));
+            }
+            Share::Off => self.each_epoch = self.each_epoch.saturating_add(below),
+        }
+    }
+
+    fn shared(&self) -> u64 {
+        let once = self.once.values().copied();
+        once.fold(self.each_epoch, u64::saturating_add)
+    }
 }
 
 #[cfg(test)]

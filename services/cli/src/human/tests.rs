@@ -68,6 +68,8 @@ fn counts_and_ages() {
     assert_eq!(count(999), "999");
     assert_eq!(count(4_652_008), "4.65 M");
     assert_eq!(count(999_960), "1.00 M");
+    assert_eq!(count(999_994_999_999), "999.99 G");
+    assert_eq!(count(999_995_000_000), "1.00 T");
     assert_eq!(plural(1, "trial"), "1 trial");
     assert_eq!(ago(Timestamp(0), Timestamp(125_000)), "2 min ago");
     assert_eq!(ago(Timestamp(5_000), Timestamp(0)), "now");

@@ -112,6 +112,7 @@ fn pairs(outlook: &Outlook) -> Vec<(&'static str, Text)> {
     if let Some(server) = server {
         let images = format!("{} over all trials", count(server.samples));
         pairs.push(("images trained", images.into()));
+        pairs.push(("compute", compute(server).into()));
     }
     pairs.push(("slots", slots(preview).into()));
     if let Some(limit) = preview.slot_ms_limit {
@@ -173,6 +174,18 @@ fn paths(style: Style, rows: &[PathValues]) -> String {
         ]);
     }
     grid.render()
+}
+
+/// What sharing saves.
+fn compute(server: &ExperimentPreview) -> String {
+    let (shared, unshared) = (server.multiply_adds, server.multiply_adds_unshared);
+    let work = format!("{} multiply-adds", count(shared));
+    // Below a tenth more nobody would notice.
+    let ratio = unshared as f64 / shared.max(1) as f64;
+    if ratio < 1.1 {
+        return work;
+    }
+    format!("{work}; {ratio:.1} times as many if frozen blocks ran in every epoch")
 }
 
 fn cuts(style: Style, rows: &[PreviewCut]) -> String {

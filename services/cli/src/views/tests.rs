@@ -148,6 +148,8 @@ fn a_preview_with_what_the_server_knows() {
             slots_per_trial: 1,
             epochs: 240,
             samples: 33_120,
+            multiply_adds: 2_140_000_000_000,
+            multiply_adds_unshared: 6_050_000_000_000,
             points: Vec::new(),
             cuts: vec![
                 cut("_blocks.14", 16, 717_232, 3_612_672),

@@ -14,6 +14,7 @@ use pomona_trainer::features::{Features, Found, Outcome, Request, Store};
 use pomona_trainer::network::{Arch, HeadPlan, Init, Network};
 use pomona_trainer::random;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -677,4 +678,39 @@ fn features_that_do_not_fit_are_done_without_and_a_resume_never_mixes() {
     };
     assert_eq!(fault.code, Code::ResumeMismatch);
     assert!(fault.message.contains("features"), "{fault}");
+}
+
+#[test]
+fn a_trial_that_waits_for_features_says_so_and_can_be_stopped() {
+    let fixture = fixture("test-resnet", 3, 20);
+    let at = |name: &str| fixture.folder.path().join(name);
+    assert_eq!(
+        results(&run(&train_work(&fixture, &spec(), &at("first"), None))),
+        [FeatureResult::Built]
+    );
+    // Somebody computes all of them anew, and takes its time.
+    let busy: Vec<File> = files(&at("features"), "features")
+        .iter()
+        .map(|path| {
+            std::fs::remove_file(path).unwrap();
+            let part = File::create(path.with_extension("part")).unwrap();
+            part.lock().unwrap();
+            part
+        })
+        .collect();
+    assert_eq!(busy.len(), 3);
+    let work = train_work(&fixture, &spec(), &at("second"), None);
+    let mut lease = Lease::start(&work, 1, &[]);
+    let trainer = &mut lease.ranks[0];
+    let _waits = trainer.events_until(|event| matches!(event, Event::Evaluating { .. }));
+    trainer.say(r#"{"signal":"stop"}"#);
+    let events = trainer.events_until(|_| false);
+    assert_eq!(events.last(), Some(&Event::Stopped {}));
+    let trained =
+        |event: &Event| matches!(event, Event::Checkpoint { .. } | Event::Progress { .. });
+    assert!(!events.iter().any(trained), "{events:?}");
+    assert_eq!(trainer.exit_code(), Some(3));
+    // They give up: the next trial does it.
+    drop(busy);
+    assert_eq!(results(&run(&work)), [FeatureResult::Built]);
 }

@@ -200,6 +200,53 @@ fn check_predictions(house: &House, pictures: &Path) {
     }
 }
 
+/// What the worker keeps, once its next poll has told it.
+fn features(house: &House, count: usize) -> Vec<Value> {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let list = house.json(&["feature", "list"]);
+        let items = list["items"].as_array().unwrap().clone();
+        if items.len() == count {
+            return items;
+        }
+        assert!(Instant::now() < deadline, "not {count} shards: {list}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The grid has two cuts: two shards each, for training and validation.
+fn check_features(house: &House) {
+    let shards = features(house, 4);
+    let mut cuts: Vec<&str> = shards
+        .iter()
+        .map(|shard| shard["plan"]["key"]["block"].as_str().unwrap())
+        .collect();
+    cuts.sort_unstable();
+    assert_eq!(
+        cuts,
+        ["_blocks.14", "_blocks.14", "_conv_head", "_conv_head"]
+    );
+    assert!(
+        shards
+            .iter()
+            .all(|shard| shard["plan"]["key"]["split"] != "test")
+    );
+    let first = shards[0]["digest"].as_str().unwrap();
+    let shown = house.json(&["feature", "show", &first[..first.len() - 8]]);
+    assert_eq!(shown["items"], serde_json::json!([shards[0]]));
+    let evicted = house.json(&["feature", "evict", first]);
+    assert_eq!(evicted["removed"].as_array().unwrap().len(), 1, "{evicted}");
+    assert!(
+        features(house, 3)
+            .iter()
+            .all(|shard| shard["digest"] != first)
+    );
+    let all = house.json(&["feature", "evict", "--all"]);
+    assert_eq!(all["removed"].as_array().unwrap().len(), 3, "{all}");
+    assert_eq!(all["kept"].as_array().unwrap().len(), 0, "{all}");
+    features(house, 0);
+}
+
 #[test]
 fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
     let mut house = House::open();
@@ -215,6 +262,7 @@ fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
         assert_eq!(environment["libtorch"], ffi::torch_version(), "{trial}");
     }
     wait_for_log(&house, &grid[0], "epoch 6 of 6");
+    check_features(&house);
     let two = house.train(TWO_RANKS);
     assert_eq!(two.len(), 1);
     assert_eq!(two[0]["state"], "completed", "{}", two[0]);

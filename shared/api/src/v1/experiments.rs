@@ -58,6 +58,11 @@ pub struct ExperimentPreview {
     pub epochs: u64,
     /// Training images seen over all trials.
     pub samples: u64,
+    /// Multiply-adds of all trials (forward, and twice that for what trains), with the frozen blocks
+    /// run once for each cut on an empty store, or in every epoch with `share: off`.
+    pub multiply_adds: u64,
+    /// The same with the frozen blocks run in every epoch.
+    pub multiply_adds_unshared: u64,
     /// The first trials, at most [`MAX_PREVIEW_POINTS`].
     pub points: Vec<PreviewPoint>,
     /// Frozen depths in the space, and what features at their cuts would take.
@@ -92,8 +97,8 @@ pub struct PreviewCut {
     pub trials: u32,
     /// Parameters of the blocks that train (the head comes on top).
     pub trained_parameters: u64,
-    /// Bytes of features (bf16, all images, all views) that one pass over the frozen part makes; 0
-    /// when nothing is frozen.
+    /// Bytes of features (f32, training images in all views and validation images) that one pass over
+    /// the frozen part makes; 0 when nothing is frozen or shared.
     pub feature_bytes: u64,
 }
 

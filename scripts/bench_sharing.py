@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""What a grid pays for the frozen backbone: Pomona against a plain PyTorch loop and an expert's script.
+
+    bench_sharing.py [--rounds N] [--full] [ROW …]
+
+bench/sharing/README.md says who the rivals are. Runs alternate; medians with their range are printed
+and written to target/bench/sharing.json. Without --full the plain loop is timed on one trial of one
+and of two epochs and scaled: `scaled` in the row says so. Every run of ours begins without features.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+RIVALS = ROOT / "bench" / "sharing"
+OUT = ROOT / "target" / "bench" / "sharing.json"
+THREADS = os.cpu_count() or 2
+
+# What is trained. Learning rates times weight decays make the trials.
+JOBS = {
+    "resnet18": {"arch": "resnet18", "frozen": "all", "size": 224, "rates": 12, "decays": [0.0, 0.01], "epochs": 10},
+    "lite0": {"arch": "efficientnet-lite0", "frozen": "all", "size": 128, "rates": 12, "decays": [0.0, 0.01], "epochs": 10},
+    "partial": {"arch": "resnet18", "frozen": "layer3", "size": 224, "rates": 3, "decays": [0.0, 0.01, 0.1], "epochs": 9},
+    "single": {"arch": "efficientnet-lite0", "frozen": "all", "size": 128, "rates": 1, "decays": [0.01], "epochs": 10},
+}
+# Row → job and rival.
+ROWS = {
+    "head_only_vs_loop": ("resnet18", "loop"),
+    "head_only_vs_expert": ("resnet18", "expert"),
+    "demo_vs_loop": ("lite0", "loop"),
+    "demo_vs_expert": ("lite0", "expert"),
+    "partial_unfreeze_vs_loop": ("partial", "loop"),
+    "single_trial": ("single", "loop"),
+}
+BATCH = 32
+
+
+def setup(word: str) -> Path:
+    return Path(subprocess.check_output([sys.executable, ROOT / "scripts/setup.py", word], text=True).strip())
+
+
+def trials(job: dict) -> list:
+    count = job["rates"]
+    rates = [1e-4 * 300 ** (i / max(1, count - 1)) for i in range(count)]
+    return [{"learning_rate": rate, "weight_decay": decay} for rate in rates for decay in job["decays"]]
+
+
+class House:
+    """A `pomona up` with the data and backbones of all jobs."""
+
+    def __init__(self, folder: Path, python: str):
+        self.folder, self.python = folder, python
+        self.up = subprocess.Popen(
+            [RELEASE / "pomona", "--output", "json", "up", "--listen", "127.0.0.1:0", "--data-dir", folder / "data"],
+            stdout=subprocess.PIPE, stderr=open(folder / "up.log", "w"), text=True,
+        )
+        self.server = json.loads(self.up.stdout.readline())["server"]
+        cache = setup("path")
+        resnet = folder / "resnet18.pth"
+        self.script(f"import torch, torchvision; torch.manual_seed(0); torch.save(torchvision.models.resnet18().state_dict(), {str(resnet)!r})")
+        self.weights = {"resnet18": resnet, "efficientnet-lite0": cache / "weights/efficientnet-lite0.pth"}
+        for arch, weights in self.weights.items():
+            self.ask("backbone", "add", arch, "--arch", arch, "--weights", weights)
+        noise = folder / "noise"
+        self.script(
+            "import numpy as np, pathlib; from PIL import Image; rng = np.random.default_rng(0)\n"
+            f"for n in range(400):\n  p = pathlib.Path({str(noise)!r}) / f'class{{n % 4}}'; p.mkdir(parents=True, exist_ok=True)\n"
+            "  Image.fromarray(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(p / f'{n:03}.png')"
+        )
+        self.pictures = {}
+        for size, source in [(224, noise), (128, cache / "tux")]:
+            self.ask("dataset", "add", f"set{size}", source, "--image-size", size, "--split", "60/20/20", "--seed", 0)
+            self.pictures[size] = self.decoded(size, source)
+
+    def script(self, text: str) -> None:
+        subprocess.run([self.python, "-c", text], check=True)
+
+    def ask(self, *words):
+        done = subprocess.run([RELEASE / "pomona", "--server", self.server, "--output", "json", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"pomona {' '.join(map(str, words))}: {done.stderr}")
+        return json.loads(done.stdout) if done.stdout.strip() else None
+
+    def decoded(self, size: int, source: Path) -> Path:
+        """The same pictures, in the same split, as a rival has them in memory."""
+        target = self.folder / f"set{size}.npz"
+        parts = {}
+        for part in ("train", "val"):
+            samples = self.ask("dataset", "show", f"set{size}", "--samples", part)["samples"]
+            parts[part] = [[str(source / sample["path"]), sample["label"]] for sample in samples]
+        listing = self.folder / f"set{size}.json"
+        listing.write_text(json.dumps(parts))
+        self.script(
+            "import json, numpy as np; from PIL import Image; arrays = {}\n"
+            "def square(path):\n"
+            "  image = Image.open(path).convert('RGBA'); side = max(image.size); page = Image.new('RGBA', (side, side), 'white')\n"
+            f"  page.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2)); return np.asarray(page.convert('RGB').resize(({size}, {size}), Image.BILINEAR))\n"
+            f"for part, samples in json.load(open({str(listing)!r})).items():\n"
+            "  arrays[part + '_x'] = np.stack([square(path) for path, _ in samples]); arrays[part + '_y'] = np.array([label for _, label in samples], dtype=np.int64)\n"
+            f"np.savez({str(target)!r}, **arrays)"
+        )
+        return target
+
+    def cpu(self) -> float:
+        """CPU seconds of everything under `up`, ended children counted in."""
+        pids = [self.up.pid, *map(int, subprocess.check_output(["ps", "--ppid", str(self.up.pid), "-o", "pid="], text=True).split())]
+        ticks = sum(sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15])) for pid in pids)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def ours(self, job: dict) -> dict:
+        self.ask("feature", "evict", "--all")
+        rates = sorted({trial["learning_rate"] for trial in trials(job)})
+        file = self.folder / "grid.yaml"
+        file.write_text(
+            f"name: bench\nbackbone: {job['arch']}\ndataset: set{job['size']}\n"
+            f"transfer: {{frozen_depth: {job['frozen']}}}\n"
+            f"train: {{epochs: {job['epochs']}, batch_size: {BATCH}, optimizer: {{kind: adamw}}, learning_rate: 0.001}}\n"
+            "search:\n  metric: val/accuracy\n  space:\n"
+            f"    train.learning_rate: {{values: {rates}}}\n    train.optimizer.weight_decay: {{values: {job['decays']}}}\n"
+        )
+        begun, cpu = time.perf_counter(), self.cpu()
+        self.ask("experiment", "submit", file, "--watch")
+        seconds = time.perf_counter() - begun
+        newest = self.ask("experiment", "list")["items"][0]
+        states = [trial["state"] for trial in self.ask("trial", "list", newest["id"])["items"]]
+        assert states == ["completed"] * len(trials(job)), states
+        return {"seconds": seconds, "cpu_seconds": self.cpu() - cpu}
+
+    def rival(self, name: str, job: dict, count: int | None = None, epochs: int | None = None) -> dict:
+        given = self.folder / "job.json"
+        given.write_text(json.dumps({
+            "arch": job["arch"], "frozen": job["frozen"], "weights": str(self.weights[job["arch"]]), "pictures": str(self.pictures[job["size"]]),
+            "classes": 4 if job["size"] == 224 else 6, "batch": BATCH, "threads": THREADS, "epochs": epochs or job["epochs"],
+            "trials": trials(job)[:count],
+        }))
+        return json.loads(subprocess.check_output([self.python, RIVALS / f"{name}.py", given], text=True).strip().splitlines()[-1])
+
+    def loop(self, job: dict, full: bool) -> dict:
+        """All of it, or what one trial of one and of two epochs say of it."""
+        if full:
+            return self.rival("loop", job)
+        one, two = (self.rival("loop", job, 1, epochs) for epochs in (1, 2))
+        scaled = {}
+        for key in ("seconds", "cpu_seconds"):
+            epoch = two[key] - one[key]
+            scaled[key] = len(trials(job)) * (one[key] - epoch + job["epochs"] * epoch)
+        return scaled
+
+    def close(self) -> None:
+        self.up.send_signal(signal.SIGTERM)
+        self.up.wait(60)
+
+
+def measure(house: House, row: str, rounds: int, full: bool) -> dict:
+    name, rival = ROWS[row]
+    job = JOBS[name]
+    full = full or name == "single"
+    ours, theirs = [], []
+    for number in range(rounds):
+        ours.append(house.ours(job))
+        theirs.append(house.loop(job, full) if rival == "loop" else house.rival("expert", job))
+        print(f"  {row} round {number + 1}: ours {ours[-1]['seconds']:.2f} s, {rival} {theirs[-1]['seconds']:.2f} s", flush=True)
+    middle = lambda runs, key: statistics.median(run[key] for run in runs)
+    mine, other = middle(ours, "seconds"), middle(theirs, "seconds")
+    return {
+        "id": row, "unit": "s", "ours": round(mine, 3), "rival": round(other, 3), "ratio": round(other / mine, 2), "bound": None, "of_bound": None,
+        "scaled": rival == "loop" and not full,
+        "cpu_seconds": {"ours": round(middle(ours, "cpu_seconds"), 2), "rival": round(middle(theirs, "cpu_seconds"), 2)},
+        "runs": {"ours": [round(run["seconds"], 3) for run in ours], "rival": [round(run["seconds"], 3) for run in theirs]},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("rows", nargs="*", metavar="ROW")
+    arguments = parser.parse_args()
+    unknown = set(arguments.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    python = str(setup("rivals-python"))
+    folder = Path(tempfile.mkdtemp(prefix="pomona-bench-"))
+    house = House(folder, python)
+    try:
+        rows = [measure(house, row, arguments.rounds, arguments.full) for row in arguments.rows or ROWS]
+    finally:
+        house.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    versions = json.loads(subprocess.check_output([python, "-c", "import json, torch, torchvision, numpy; print(json.dumps({'torch': torch.__version__, 'torchvision': torchvision.__version__, 'numpy': numpy.__version__}))"], text=True))
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine())
+    result = {"machine": {"cpu": cpu, "cores": os.cpu_count(), "load": os.getloadavg()[0]}, "versions": {"python": platform.python_version(), **versions}, "rows": rows}
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{'row':<28} {'ours':>10} {'rival':>12}   ratio")
+    for row in rows:
+        scaled = " (the rival's time is scaled)" if row["scaled"] else ""
+        print(f"{row['id']:<28} {row['ours']:>8.2f} s {row['rival']:>10.2f} s   {row['ratio']:.1f}×{scaled}")
+    print(f"written to {OUT.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
