@@ -109,6 +109,12 @@ fn the_coordinator_is_killed_in_mid_grid_and_trials_in_flight_go_on() {
     };
     hear("completed");
     hear("started");
+    // Started means leased: only what has measured something is surely running on the worker.
+    house.wait_trials(&experiment, "one is in its first epochs", |trials| {
+        trials.iter().any(|trial| {
+            trial["state"] == "running" && matches!(trial["last_epoch"].as_u64(), Some(1..=3))
+        })
+    });
     house.kill_coordinator();
     // Training goes on without it: the worker's own counter moves.
     let before = worker.samples_trained();

@@ -147,6 +147,10 @@ async fn send(client: &Client, spool: &Spool, metrics: &Metrics, entry: &Entry) 
         let Err(fault) = put_all(client, entry).await else {
             return spool.uploaded(entry.entry);
         };
+        if !spool.is_wanted(entry) {
+            // Its file went while it was sent: nobody waits for it.
+            continue;
+        }
         metrics.upload_failed();
         let lease = entry.lease;
         if is_hopeless(fault.code) {

@@ -10,7 +10,7 @@ use crate::printer::Style;
 use crate::table::{self, Grid, Tone, toned};
 
 /// Digits of a digest that are shown.
-const SHOWN: usize = 10;
+const SHOWN: usize = 8;
 
 /// What each worker keeps.
 pub fn list(
@@ -22,8 +22,7 @@ pub fn list(
     let mut grid = Grid::new(
         style,
         &[
-            "shard", "worker", "network", "cut", "data set", "part", "view", ">images", ">size",
-            "used",
+            "shard", "worker", "network", "cut", "data set", "part", ">images", ">size", "used",
         ],
     );
     for copy in copies {
@@ -34,8 +33,13 @@ pub fn list(
             (&key.arch).into(),
             (&key.block).into(),
             dataset(copy, names).into(),
-            part(key.split).into(),
-            view(copy).into(),
+            // Only training images have more than one view.
+            (if key.mirrored {
+                "mirrored".to_owned()
+            } else {
+                part(copy)
+            })
+            .into(),
             copy.shard.plan.rows.into(),
             bytes(copy.shard.bytes).into(),
             toned(ago(copy.shard.used_at, now), Tone::Dim),
@@ -94,8 +98,7 @@ pub fn card(
             ("frozen weights", key.weights.into()),
             ("data set", dataset(copy, names).into()),
             ("manifest", key.dataset.into()),
-            ("part", part(key.split).into()),
-            ("view", view(copy).into()),
+            ("part", part(copy).into()),
             (
                 "rows",
                 format!("{} of {} f32 values", plan.rows, shape.join("×")).into(),
@@ -115,18 +118,14 @@ fn dataset(copy: &FeatureCopy, names: &BTreeMap<Digest, String>) -> String {
         .unwrap_or_else(|| digest.hex()[..SHOWN].to_owned())
 }
 
-fn part(split: Split) -> &'static str {
-    match split {
+/// Which images, and how.
+fn part(copy: &FeatureCopy) -> String {
+    let key = &copy.shard.plan.key;
+    let part = match key.split {
         Split::Train => "train",
         Split::Val => "val",
         Split::Test => "test",
-    }
-}
-
-fn view(copy: &FeatureCopy) -> &'static str {
-    if copy.shard.plan.key.mirrored {
-        "mirrored"
-    } else {
-        "as it is"
-    }
+    };
+    let view = if key.mirrored { ", mirrored" } else { "" };
+    format!("{part}{view}")
 }

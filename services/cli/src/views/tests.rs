@@ -3,7 +3,7 @@
 mod rows;
 
 use super::preview::Outlook;
-use super::{catalogue, experiment, machine, model, preview, trial, watch};
+use super::{catalogue, experiment, feature, machine, model, preview, trial, watch};
 use crate::printer::Style;
 use crate::views::experiment::Tally;
 use pomona_api::v1::experiments::{ExperimentPreview, LogEntry, PreviewCut};
@@ -429,4 +429,20 @@ fn a_trial_without_a_point_starts_without_a_colon() {
     assert!(line.ends_with(" started"), "{line}");
     let beside = watch::running(PLAIN, &rows::experiment(ExperimentState::Active), &trial);
     assert_eq!(beside, beside.trim_end());
+}
+
+#[test]
+fn features_of_two_workers() {
+    let copies = rows::features();
+    let names = rows::dataset_names();
+    let text = feature::list(PLAIN, now(), &copies, &names);
+    insta::assert_snapshot!(fits(text));
+}
+
+#[test]
+fn one_shard_of_features_and_who_keeps_it() {
+    let copies = rows::features();
+    let names = rows::dataset_names();
+    let text = feature::card(PLAIN, now(), &copies[..2], &names);
+    insta::assert_snapshot!(fits(text));
 }

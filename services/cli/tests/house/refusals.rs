@@ -38,6 +38,8 @@ fn what_is_not_there_is_named_with_its_code() {
     page.refused(&["explain", "task", "tsk_0000"], (1, "E0102", "`tsk_0000`"));
     page.refused(&["explain", "worker", "nobody"], (1, "E0102", "`nobody`"));
     page.refused(&["worker", "drain", "nobody"], (1, "E0102", "`nobody`"));
+    page.refused(&["feature", "show", "3f9c01"], (1, "E0102", "`3f9c01`"));
+    page.refused(&["feature", "evict", "3f9c01"], (1, "E0102", "`3f9c01`"));
     let deep = ["backbone", "show", "lite", "--frozen-depth", "_blocks.99"];
     page.refused(&deep, (1, "E0509", "`_blocks.99`"));
     insta::assert_snapshot!(page.end());

@@ -248,6 +248,13 @@ fn machines(house: &House) {
     assert!(names.contains(&"a"), "{names:?}");
     assert!(seen(house, &["worker", "list"]).contains("CPU"));
     assert!(seen(house, &["top", "--once"]).contains("slots"));
+    assert!(seen(house, &["feature", "list"]).contains("no features yet"));
+    assert_eq!(
+        house.json(&["feature", "list"])["items"],
+        serde_json::json!([])
+    );
+    let evicted = house.json(&["feature", "evict", "--all"]);
+    assert_eq!(evicted, serde_json::json!({"removed": [], "kept": []}));
     assert_eq!(house.json(&["top"])["cluster"]["workers_alive"], 1);
     let drained = house.json(&["worker", "drain", "a"]);
     assert_eq!(drained["state"], "draining");

@@ -4,6 +4,7 @@
 mod blobs;
 mod bodies;
 mod events;
+mod features;
 mod harness;
 mod life;
 mod metrics;

@@ -1,10 +1,12 @@
 //! Fixed rows, as the API gives them.
 
+use pomona_api::shard::{Key, Plan};
 use pomona_api::v1::cluster::{Because, ClusterView, Explanation};
+use pomona_api::v1::features::{FeatureCopy, FeatureShard};
 use pomona_api::v1::models::{ModelView, VersionSummary};
 use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
-use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, SetAside};
+use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, SetAside, Split};
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, GateOutcome, Lineage, ModelFile, Version};
@@ -410,4 +412,49 @@ pub fn explanation() -> Explanation {
             because(31, "leased again: worker `laptop` was lost"),
         ],
     }
+}
+
+/// The same shard on two workers, and one more.
+pub fn features() -> Vec<FeatureCopy> {
+    let copy = |worker: u64, mirrored: bool, dataset: &[u8]| FeatureCopy {
+        worker: WorkerId(worker),
+        worker_name: format!("gpu-{worker}"),
+        shard: FeatureShard {
+            digest: Digest::of(&[u8::from(mirrored)]),
+            plan: Plan {
+                key: Key {
+                    prefix_version: 1,
+                    arch: "efficientnet-lite0".to_owned(),
+                    cut: 16,
+                    block: "_blocks.14".to_owned(),
+                    weights: Digest::of(b"weights"),
+                    mean: [127.0; 3],
+                    scale: [128.0; 3],
+                    dataset: Digest::of(dataset),
+                    split: Split::Train,
+                    mirrored,
+                    batch: 32,
+                    environment: BTreeMap::from([
+                        ("libtorch".to_owned(), "2.13.0".to_owned()),
+                        ("precision".to_owned(), "f32".to_owned()),
+                        ("threads".to_owned(), "4".to_owned()),
+                    ]),
+                },
+                rows: 40_000,
+                shape: vec![7, 7, 192],
+            },
+            bytes: 1_505_280_700,
+            used_at: at(-90),
+        },
+    };
+    vec![
+        copy(1, false, b"manifest"),
+        copy(2, false, b"manifest"),
+        copy(2, true, b"gone"),
+    ]
+}
+
+/// Data sets by manifest.
+pub fn dataset_names() -> BTreeMap<Digest, String> {
+    BTreeMap::from([(Digest::of(b"manifest"), "flowers@2".to_owned())])
 }
