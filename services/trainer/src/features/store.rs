@@ -108,11 +108,14 @@ impl Store {
                     return self.build(plan, file, build);
                 }
                 Ok(()) if is_at(&file, &part) => remove(&part),
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) if go_on() => std::thread::sleep(LOOK_EVERY),
-                Err(TryLockError::WouldBlock) => return Ok(Found::Stopped),
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(cannot(&error)),
             }
+            drop(file);
+            if !go_on() {
+                return Ok(Found::Stopped);
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 
