@@ -161,6 +161,61 @@ fn measured_shapes_are_the_real_ones() {
     }
 }
 
+/// Values between -1 and 1 that look random, as tests/fixtures/reference_networks.py makes them.
+fn noise(name: &str, shape: &[i64]) -> Tensor {
+    let phase: u32 = name.bytes().map(u32::from).sum();
+    let count = shape.iter().product::<i64>();
+    let wave = (Tensor::arange(count, (Kind::Double, Device::Cpu)) * 12.9898 + f64::from(phase))
+        .sin()
+        * 43758.5453;
+    (wave.remainder(1.0) * 2.0 - 1.0).reshape(shape)
+}
+
+#[test]
+fn networks_give_torchvisions_numbers() {
+    let text = include_str!("../fixtures/reference_networks.json");
+    let reference: serde_json::Value = serde_json::from_str(text).unwrap();
+    for arch in [
+        Arch::Resnet18,
+        Arch::Resnet50,
+        Arch::Vgg16,
+        Arch::InceptionV3,
+    ] {
+        let network = network(arch);
+        tch::no_grad(|| {
+            for entry in network.entries() {
+                let shape = entry.tensor.size();
+                let noise = noise(&entry.name, &shape);
+                let value = match shape.as_slice() {
+                    [_, rest @ ..] if !rest.is_empty() => {
+                        noise * (2.4 / (rest.iter().product::<i64>() as f64).sqrt())
+                    }
+                    _ if entry.name.ends_with("running_var") => noise * 0.5 + 1.0,
+                    _ if entry.name.ends_with("weight") => noise * 0.1 + 1.0,
+                    _ => noise * 0.1,
+                };
+                entry.tensor.shallow_clone().copy_(&value);
+            }
+        });
+        let expect = &reference["networks"][arch.name()];
+        let side = expect["side"].as_i64().unwrap();
+        let x = noise("image", &[1, 3, side, side]).to_kind(Kind::Float);
+        let logits = tch::no_grad(|| network.forward(&x, Pass::Eval));
+        let logits: Vec<f64> = (&logits.reshape(-1).to_kind(Kind::Double))
+            .try_into()
+            .unwrap();
+        let expect: Vec<f64> = serde_json::from_value(expect["logits"].clone()).unwrap();
+        let largest = expect
+            .iter()
+            .fold(0f64, |most, value| most.max(value.abs()));
+        assert!(largest > 0.01, "{}: {largest}", arch.name());
+        for (ours, theirs) in logits.iter().step_by(25).zip(&expect) {
+            let off = (ours - theirs).abs() / largest;
+            assert!(off < 1e-4, "{}: {ours} is not {theirs}", arch.name());
+        }
+    }
+}
+
 #[test]
 fn multiply_adds_are_the_published_ones() {
     let giga = |arch| {
