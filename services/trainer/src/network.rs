@@ -194,7 +194,8 @@ impl Network {
         self.head.forward(self.pooled_above(x, pass), pass)
     }
 
-    /// Shape of one image's activations at the cut, as they lie in memory: [H, W, C], or [features].
+    /// Shape of one image's activations at the cut, as they lie in memory: [H, W, C], or the width of
+    /// the pooled features.
     pub fn cut_shape(&self, side: u32) -> Vec<i64> {
         if self.depth == self.blocks.len() {
             return vec![self.features()];
