@@ -22,7 +22,7 @@ use tch::{Device, Tensor};
 
 /// Images of one pass; the last is padded.
 pub const BATCH: usize = 32;
-/// Grows when the same key would give other bits: guarded by golden outputs.
+/// Grows when the same key would give other bits.
 const PREFIX_VERSION: u32 = 1;
 
 /// The features that a trial reads.
@@ -66,7 +66,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Finds or computes all shards. `go_on` is called at least every second.
+    /// Finds or computes all shards. `go_on` is asked after every batch, and while it waits.
     pub fn get(&self, store: &Store, go_on: impl FnMut() -> bool) -> Result<Outcome, Fault> {
         let weights = self.network.digest(|entry| !self.network.is_live(entry));
         let views: &[bool] = if self.mirrored {
@@ -115,6 +115,7 @@ impl Request<'_> {
             computed,
         }))
     }
+
     fn plan(&self, weights: Digest, split: Split, mirrored: bool) -> Plan {
         let network = self.network;
         let blocks = network.blocks();

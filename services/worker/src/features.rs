@@ -18,14 +18,8 @@ use std::time::SystemTime;
 pub struct Features {
     folder: Arc<PathBuf>,
     max_bytes: u64,
-    told: Arc<Mutex<Told>>,
-}
-
-/// What the coordinator was told.
-#[derive(Debug, Default)]
-struct Told {
-    /// Files as they were when it was.
-    files: Option<Files>,
+    /// Files as they were when the coordinator was told of them last.
+    told: Arc<Mutex<Option<Files>>>,
 }
 
 /// Name → time of last use and bytes.
@@ -58,23 +52,20 @@ impl Features {
     pub fn news(&self) -> Option<Vec<FeatureShard>> {
         let files = self.files();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.files.as_ref() == Some(&files) {
+        if told.as_ref() == Some(&files) {
             return None;
         }
         let shards = files
             .iter()
             .filter_map(|(path, (used, bytes))| shard(path, *used, *bytes));
         let shards = shards.collect();
-        told.files = Some(files);
+        *told = Some(files);
         Some(shards)
     }
 
     /// Tells everything again next time.
     pub fn forget_telling(&self) {
-        self.told
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .files = None;
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Removes shards that nobody uses; what is left will be told.

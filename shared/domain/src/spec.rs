@@ -174,6 +174,13 @@ pub struct Augment {
     pub ops: Vec<AugmentOp>,
 }
 
+impl Augment {
+    /// Whether a trial sees images mirrored, too.
+    pub fn mirrors(&self) -> bool {
+        self.views > 1 && self.ops.contains(&AugmentOp::HorizontalFlip)
+    }
+}
+
 /// What a view may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,9 +1,9 @@
 //! Shards on disk: one file for each key, whole or not there, under a budget.
 //!
 //! A shard (`pomona_api::shard` has its format) is written under another name, synced and renamed,
-//! and read only after its rows hashed to what its footer says. Processes meet through file locks, which die
-//! with them: a builder holds its unfinished file, a reader the shard it maps. It must never hand
-//! out a row that was not checked, and never remove a shard that a process uses.
+//! and read only after its rows hashed to what its footer says. Processes meet through file locks,
+//! which die with them: a builder holds its unfinished file, a reader the shard it maps. It must
+//! never hand out a row that was not checked, and never remove a shard that a process uses.
 
 use crate::fault;
 use pomona_api::shard::{Footer, PART, Plan, WHOLE};
@@ -80,10 +80,6 @@ impl Store {
         })
     }
 
-    fn path(&self, digest: Digest, ending: &str) -> PathBuf {
-        self.folder.join(format!("{}.{ending}", digest.hex()))
-    }
-
     /// The shard of `plan`: the one on disk, the one that another process is writing, or what
     /// `build` writes. `go_on` is asked while it waits; `build` asks for itself and gives `false` to
     /// stop.
@@ -93,10 +89,12 @@ impl Store {
         mut go_on: impl FnMut() -> bool,
         build: impl FnOnce(&mut Writer<'_>) -> Result<bool, Fault>,
     ) -> Result<Found, Fault> {
-        let part = self.path(plan.key.digest()?, PART);
+        let name = plan.key.digest()?.hex();
+        let [part, whole] =
+            [PART, WHOLE].map(|ending| self.folder.join(format!("{name}.{ending}")));
         let cannot = |error: &std::io::Error| fault::file("write", &part, error);
         loop {
-            if let Some(shard) = self.read(plan)? {
+            if let Some(shard) = read(plan, &whole)? {
                 return Ok(Found::Hit(shard));
             }
             let mut options = OpenOptions::new();
@@ -104,8 +102,12 @@ impl Store {
             let file = file.open(&part).map_err(|error| cannot(&error))?;
             match file.try_lock() {
                 // The builder before us may have renamed it between the look and the lock.
-                Ok(()) if is_at(&file, &part) && !self.path(plan.key.digest()?, WHOLE).exists() => {
-                    return self.build(plan, file, build);
+                Ok(()) if is_at(&file, &part) && !whole.exists() => {
+                    let made = self.build(plan, file, (&part, &whole), build);
+                    if !matches!(made, Ok(Found::Built(_))) {
+                        remove(&part);
+                    }
+                    return made;
                 }
                 Ok(()) if is_at(&file, &part) => remove(&part),
                 Ok(()) | Err(TryLockError::WouldBlock) => {}
@@ -119,82 +121,35 @@ impl Store {
         }
     }
 
+    /// Fills the locked file at `part` and gives it its name. What is not built stays as it is.
     fn build(
         &self,
         plan: &Plan,
         mut file: File,
+        (part, whole): (&Path, &Path),
         build: impl FnOnce(&mut Writer<'_>) -> Result<bool, Fault>,
     ) -> Result<Found, Fault> {
-        let part = self.path(plan.key.digest()?, PART);
         if !self.make_room(&file, plan.bytes())? {
-            remove(&part);
             return Ok(Found::NoRoom);
         }
         let mut writer = Writer {
             file: &mut file,
-            path: &part,
+            path: part,
             hash: Sha256::new(),
             written: 0,
         };
-        let done = build(&mut writer);
-        let (hash, written) = (writer.hash, writer.written);
-        match done {
-            Ok(true) => {}
-            Ok(false) => {
-                remove(&part);
-                return Ok(Found::Stopped);
-            }
-            Err(fault) => {
-                remove(&part);
-                return Err(fault);
-            }
+        if !build(&mut writer)? {
+            return Ok(Found::Stopped);
         }
-        if written != plan.bytes() {
-            remove(&part);
+        if writer.written != plan.bytes() {
             return Err(fault::internal("a shard got other rows than were planned"));
         }
         let footer = Footer {
             plan: plan.clone(),
-            rows_sha256: Digest(hash.finalize().into()),
+            rows_sha256: Digest(writer.hash.finalize().into()),
         };
-        let whole = self.path(plan.key.digest()?, WHOLE);
-        finish(&mut file, &part, &whole, &footer).inspect_err(|_| remove(&part))?;
-        let shard = self.read(plan)?;
-        // Our lock goes with `file`, after the shard has its own.
-        drop(file);
-        shard
-            .map(Found::Built)
-            .ok_or_else(|| fault::internal("a shard is gone as soon as it was written"))
-    }
-
-    /// The whole shard, checked and mapped. One that is not what its footer says is removed.
-    fn read(&self, plan: &Plan) -> Result<Option<Shard>, Fault> {
-        let path = self.path(plan.key.digest()?, WHOLE);
-        let Some(mut file) = opened(&path)? else {
-            return Ok(None);
-        };
-        let Some(footer) = check(&mut file, plan) else {
-            crate::protocol::log(&format!(
-                "the features in `{}` are damaged: computing them again",
-                path.display()
-            ));
-            remove(&path);
-            return Ok(None);
-        };
-        // For the order of eviction.
-        let _unknown_time = file.set_modified(SystemTime::now());
-        let mut shape = vec![plan.rows as i64];
-        shape.extend(&plan.shape);
-        let name = path.to_string_lossy();
-        let elements = (plan.bytes() / 4) as i64;
-        let rows = Tensor::f_from_file(&name, false, elements, (Kind::Float, Device::Cpu))
-            .map_err(|error| fault::torch(&error))?
-            .reshape(shape);
-        Ok(Some(Shard {
-            rows,
-            digest: footer.rows_sha256,
-            _pin: file,
-        }))
+        finish(&mut file, part, whole, &footer)?;
+        map(file, whole, &footer).map(Found::Built)
     }
 
     /// Reserves `bytes` for the locked, unfinished `file`, removing what was not used for longest
@@ -243,6 +198,41 @@ impl Store {
         file.set_len(bytes).map_err(|error| cannot(&error))?;
         Ok(true)
     }
+}
+
+/// The whole shard, checked and mapped. One that is not what its footer says is removed.
+fn read(plan: &Plan, whole: &Path) -> Result<Option<Shard>, Fault> {
+    let Some(mut file) = opened(whole)? else {
+        return Ok(None);
+    };
+    let Some(footer) = check(&mut file, plan) else {
+        crate::protocol::log(&format!(
+            "the features in `{}` are damaged: computing them again",
+            whole.display()
+        ));
+        remove(whole);
+        return Ok(None);
+    };
+    // For the order of eviction.
+    let _unknown_time = file.set_modified(SystemTime::now());
+    map(file, whole, &footer).map(Some)
+}
+
+/// Maps a shard that is known to be what its footer says; `file` holds a shared lock on it.
+fn map(file: File, whole: &Path, footer: &Footer) -> Result<Shard, Fault> {
+    let plan = &footer.plan;
+    let mut shape = vec![plan.rows as i64];
+    shape.extend(&plan.shape);
+    let elements = (plan.bytes() / 4) as i64;
+    let options = (Kind::Float, Device::Cpu);
+    let rows = Tensor::f_from_file(&whole.to_string_lossy(), false, elements, options)
+        .map_err(|error| fault::torch(&error))?
+        .reshape(shape);
+    Ok(Shard {
+        rows,
+        digest: footer.rows_sha256,
+        _pin: file,
+    })
 }
 
 /// The file at `path`, with a shared lock on it.

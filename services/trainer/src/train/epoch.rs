@@ -4,7 +4,7 @@
 use crate::data::Pick;
 use crate::dist;
 use crate::random::Key;
-use pomona_domain::spec::{Augment, AugmentOp};
+use pomona_domain::spec::Augment;
 
 /// One optimiser step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,7 @@ impl Plan<'_> {
             epoch,
         };
         let flips = key("flip").stream();
-        let flipping =
-            self.augment.views > 1 && self.augment.ops.contains(&AugmentOp::HorizontalFlip);
+        let flipping = self.augment.mirrors();
         key("order")
             .permutation(labels.len())
             .chunks(self.batch_size.max(1))

@@ -35,8 +35,7 @@ pub fn evaluate(
     threads: usize,
     beat: impl FnMut(),
 ) -> Result<Evaluation, Fault> {
-    let labels = dataset.labels(split);
-    let mine = dist::part(labels.len(), group.rank(), group.world_size());
+    let mine = dist::part(dataset.len(split), group.rank(), group.world_size());
     let picks: Vec<Pick> = mine.map(|index| Pick { index, flip: false }).collect();
     let sizes: Vec<usize> = picks.chunks(BATCH).map(<[Pick]>::len).collect();
     let preprocess = network.arch().preprocess();
@@ -46,14 +45,7 @@ pub fn evaluate(
         let x = preprocess.apply(&batch.pixels, count, side, network.kind(), network.device());
         Ok(network.forward(&x, Pass::Eval))
     });
-    report(
-        network,
-        dataset.classes().len(),
-        labels,
-        group,
-        logits,
-        beat,
-    )
+    report(network, dataset, split, group, logits, beat)
 }
 
 /// Evaluates the validation split from its features. `beat` is called after every batch.
@@ -64,32 +56,25 @@ pub fn evaluate_features(
     group: &Group,
     beat: impl FnMut(),
 ) -> Result<Evaluation, Fault> {
-    let labels = dataset.labels(Split::Val);
-    let mine = dist::part(labels.len(), group.rank(), group.world_size());
+    let mine = dist::part(dataset.len(Split::Val), group.rank(), group.world_size());
     let logits = mine.clone().step_by(BATCH).map(|from| {
         let count = BATCH.min(mine.end - from);
         let x = features.validation(from, count, network.device());
         Ok(network.above_cut(&x, Pass::Eval))
     });
-    report(
-        network,
-        dataset.classes().len(),
-        labels,
-        group,
-        logits,
-        beat,
-    )
+    report(network, dataset, Split::Val, group, logits, beat)
 }
 
 /// The report of this rank's logits, batch by batch in the split's order, and of all other ranks'.
 fn report(
     network: &Network,
-    classes: usize,
-    labels: Vec<u32>,
+    dataset: &Dataset,
+    split: Split,
     group: &Group,
     logits: impl Iterator<Item = Result<Tensor, Fault>>,
     mut beat: impl FnMut(),
 ) -> Result<Evaluation, Fault> {
+    let (labels, classes) = (dataset.labels(split), dataset.classes().len());
     let mine = dist::part(labels.len(), group.rank(), group.world_size());
     let mut rows = vec![0f32; labels.len() * classes];
     let mut at = mine.start * classes;

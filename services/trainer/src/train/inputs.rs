@@ -13,7 +13,7 @@ use crate::features::{Features, Outcome, Request, Store};
 use crate::protocol;
 use pomona_api::trainer::{Event, FeatureResult};
 use pomona_domain::dataset::Split;
-use pomona_domain::spec::{AugmentOp, Share};
+use pomona_domain::spec::Share;
 use pomona_domain::{Code, Fault};
 use std::sync::Arc;
 use std::time::Instant;
@@ -54,11 +54,8 @@ impl Trial<'_> {
         let begun = Instant::now();
         let mine = self.ask_for_features()?;
         // All ranks read features, or none does.
-        let mut counts = [&Mine::Stopped, &Mine::NoRoom].map(|other| {
-            f64::from(u8::from(
-                std::mem::discriminant(other) == std::mem::discriminant(&mine),
-            ))
-        });
+        let mut counts = [matches!(mine, Mine::Stopped), matches!(mine, Mine::NoRoom)]
+            .map(|so| f64::from(u8::from(so)));
         self.learner.group.sum(&mut counts)?;
         let [stopped, without_room] = counts;
         if stopped > 0.0 {
@@ -100,13 +97,7 @@ impl Trial<'_> {
         let request = Request {
             network,
             dataset: &self.dataset,
-            mirrored: self.spec.train.augment.views > 1
-                && self
-                    .spec
-                    .train
-                    .augment
-                    .ops
-                    .contains(&AugmentOp::HorizontalFlip),
+            mirrored: self.spec.train.augment.mirrors(),
             environment: &self.state.environment,
             threads: self.threads,
         };
