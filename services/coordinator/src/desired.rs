@@ -2,7 +2,9 @@
 //!
 //! It decides nothing: it writes out what the cluster holds.
 
-use pomona_api::v1::workers::{BackboneBlobs, DataBlobs, Desired, DesiredLease, DesiredWork};
+use pomona_api::v1::workers::{
+    BackboneBlobs, DataBlobs, Desired, DesiredLease, DesiredMember, DesiredWork,
+};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::{Lease, LeaseState, Work};
@@ -121,9 +123,11 @@ impl Writer<'_> {
             LeaseState::Live | LeaseState::Ended { .. } => None,
         };
         let (time_left_ms, work) = match &lease.work {
-            Work::Trials(trials) => {
-                let trial = *trials.first().ok_or_else(|| gone("trial", "none"))?;
-                (self.cluster.time_left_ms(trial), self.train(trial).await?)
+            Work::Trials(_) => {
+                // Who has left meanwhile is not trained again by a worker that starts late.
+                let members: Vec<TrialId> = self.cluster.members(lease).map(|row| row.id).collect();
+                let left = members.iter().map(|id| self.cluster.time_left_ms(*id));
+                (left.flatten().min(), self.train(&members).await?)
             }
             Work::Task(task) => (None, self.task(*task).await?),
         };
@@ -137,22 +141,27 @@ impl Writer<'_> {
         })
     }
 
-    async fn train(&self, id: TrialId) -> Result<DesiredWork, Fault> {
-        let trial = self.cluster.trial(id);
-        let trial = trial.ok_or_else(|| gone("trial", &id.to_string()))?;
-        let experiment = self.cluster.experiment(trial.experiment);
-        let experiment = experiment.ok_or_else(|| gone("experiment of", &id.to_string()))?;
+    async fn train(&self, trials: &[TrialId]) -> Result<DesiredWork, Fault> {
+        let mut members = Vec::new();
+        let mut owner = None;
+        for id in trials {
+            let trial = self.cluster.trial(*id);
+            let trial = trial.ok_or_else(|| gone("trial", &id.to_string()))?;
+            let experiment = self.cluster.experiment(trial.experiment);
+            let experiment = experiment.ok_or_else(|| gone("experiment of", &id.to_string()))?;
+            owner = Some(experiment);
+            let resume = self.cluster.checkpoint(*id, CheckpointKind::Last);
+            members.push(DesiredMember {
+                trial: *id,
+                spec: (experiment.spec).trial_spec(&trial.hparams, trial.replicate)?,
+                resume: resume.map(|row| row.digest),
+            });
+        }
+        let owner = owner.ok_or_else(|| gone("trial", "none"))?;
         Ok(DesiredWork::Train {
-            trial: id,
-            spec: experiment
-                .spec
-                .trial_spec(&trial.hparams, trial.replicate)?,
-            data: self.data(experiment).await?,
-            backbone: self.backbone(experiment)?,
-            resume: self
-                .cluster
-                .checkpoint(id, CheckpointKind::Last)
-                .map(|row| row.digest),
+            members,
+            data: self.data(owner).await?,
+            backbone: self.backbone(owner)?,
         })
     }
 
@@ -197,12 +206,14 @@ impl Writer<'_> {
         let lineage = lineage.ok_or_else(|| gone("best checkpoint of", &trial.to_string()))?;
         Ok(DesiredWork::Publish {
             task: id,
-            spec: (source.experiment.spec)
-                .trial_spec(&source.trial.hparams, source.trial.replicate)?,
+            spec: Box::new(
+                (source.experiment.spec)
+                    .trial_spec(&source.trial.hparams, source.trial.replicate)?,
+            ),
             data: self.data(source.experiment).await?,
             backbone: self.backbone(source.experiment)?,
             checkpoint: lineage.checkpoint,
-            lineage,
+            lineage: Box::new(lineage),
             model: model.to_owned(),
             validation: source.validation().cloned().unwrap_or_default(),
         })

@@ -8,7 +8,9 @@
 
 use anyhow::Context;
 use pomona_api::PROTOCOL;
-use pomona_api::trainer::{BackboneFiles, Command, DataFiles, Event, TrainWork, TrainerWork};
+use pomona_api::trainer::{
+    BackboneFiles, Command, DataFiles, Event, Member, TrainWork, TrainerWork,
+};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::{Filter, Fit, ImportOptions};
 use pomona_domain::metric::Direction;
@@ -167,8 +169,12 @@ fn prepare(folder: &Path) -> anyhow::Result<TrainWork> {
     let weights = folder.join("backbone.safetensors");
     let written = file::write(&weights, &content, None)?;
     Ok(TrainWork {
-        trial: TrialId(1),
-        spec: spec(),
+        members: vec![Member {
+            trial: TrialId(1),
+            spec: spec(),
+            output: folder.join("checkpoints"),
+            resume: None,
+        }],
         data: DataFiles {
             manifest: imported.manifest,
             archive,
@@ -179,8 +185,6 @@ fn prepare(folder: &Path) -> anyhow::Result<TrainWork> {
             weights,
             digest: written.digest,
         },
-        output: folder.join("checkpoints"),
-        resume: None,
         features: None,
     })
 }

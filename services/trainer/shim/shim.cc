@@ -153,6 +153,13 @@ void Reducer::before_backward() const { impl->reducer->prepare_for_backward({});
 void gradients_forget(rust::Slice<Tensor* const> parameters) {
   for (auto* p : parameters) p->mutable_grad().reset();
 }
+void gradients_give(rust::Slice<Tensor* const> parameters, rust::Slice<Tensor* const> gradients) {
+  TORCH_CHECK(parameters.size() == gradients.size(), "each parameter has one gradient");
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    TORCH_CHECK(parameters[i]->sizes() == gradients[i]->sizes(), "a gradient has another shape");
+    parameters[i]->mutable_grad() = *gradients[i];
+  }
+}
 static std::vector<at::Tensor> gradients(rust::Slice<Tensor* const> parameters) {
   std::vector<at::Tensor> out;
   out.reserve(parameters.size());

@@ -53,6 +53,7 @@ std::unique_ptr<Reducer> reducer_new(const Group& group, rust::Slice<Tensor* con
                                      int64_t first_bucket_bytes, int64_t bucket_bytes);
 
 void gradients_forget(rust::Slice<Tensor* const> parameters);
+void gradients_give(rust::Slice<Tensor* const> parameters, rust::Slice<Tensor* const> gradients);
 void sgd_step(rust::Slice<Tensor* const> parameters, rust::Slice<Tensor* const> momenta, double lr,
               double momentum, double weight_decay);
 void adamw_step(rust::Slice<Tensor* const> parameters, rust::Slice<Tensor* const> first,

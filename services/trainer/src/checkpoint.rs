@@ -7,7 +7,7 @@
 pub mod file;
 
 use crate::fault;
-use crate::network::{Network, host_tensor};
+use crate::network::{Entry, host_tensor};
 use crate::optim::Optimizer;
 use file::{Content, Written};
 use pomona_domain::checkpoint::CheckpointKind;
@@ -62,6 +62,16 @@ pub struct State {
     pub features: Option<Digest>,
 }
 
+impl State {
+    /// A step was made.
+    pub fn count_step(&mut self, loss: f64, weight: f64) {
+        self.step += 1;
+        self.position += 1;
+        self.loss_sum += loss;
+        self.weight_sum += weight;
+    }
+}
+
 /// The best evaluation so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Best {
@@ -76,9 +86,13 @@ pub struct Best {
 }
 
 /// The bytes of a checkpoint.
-pub fn encode(network: &Network, optimizer: &Optimizer, state: &State) -> Result<Vec<u8>, Fault> {
+pub fn encode<'a>(
+    live: impl Iterator<Item = &'a Entry>,
+    optimizer: &Optimizer,
+    state: &State,
+) -> Result<Vec<u8>, Fault> {
     let mut content = Content::new();
-    for entry in network.live() {
+    for entry in live {
         content.insert(
             format!("network.{}", entry.name),
             host_tensor(&entry.tensor),
@@ -125,9 +139,12 @@ pub fn read(path: &Path) -> Result<(Content, State), Fault> {
     Ok((content, state))
 }
 
-/// Puts a checkpoint's tensors into a network whose freeze plan is the checkpoint's.
-pub fn load_network(content: &Content, network: &Network) -> Result<(), Fault> {
-    for entry in network.live() {
+/// Puts a checkpoint's tensors into what lives under the checkpoint's freeze plan.
+pub fn load_live<'a>(
+    content: &Content,
+    live: impl Iterator<Item = &'a Entry>,
+) -> Result<(), Fault> {
+    for entry in live {
         load(content, &format!("network.{}", entry.name), &entry.tensor)?;
     }
     Ok(())

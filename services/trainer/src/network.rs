@@ -20,7 +20,6 @@ pub use head::HeadPlan;
 pub use layer::{Masks, Pass};
 pub use load::{copy as copy_tensor, host_tensor};
 
-use crate::random::Key;
 use builder::Builder;
 use layer::Layer;
 use pomona_domain::backbone::{self, frozen_blocks, nearest_block};
@@ -257,29 +256,13 @@ impl Network {
         self.pool.forward(x, Pass::Eval)
     }
 
-    /// Draws every tensor by its name: the head of a new task, or a whole network in tests.
+    /// Draws tensors by their names: the head of a new task, or a whole network in tests.
     pub fn draw(&self, seed: u64, replicate: u32, what: impl Fn(&Entry) -> bool) {
-        let key = Key {
+        builder::draw(
+            self.entries.iter().filter(|entry| what(entry)),
             seed,
             replicate,
-            purpose: "init",
-            epoch: 0,
-        };
-        for entry in self.entries.iter().filter(|entry| what(entry)) {
-            let stream = key.named(&entry.name);
-            let count = entry.tensor.numel() as u64;
-            let values: Vec<f32> = match entry.init {
-                Init::Normal(deviation) => (0..count)
-                    .map(|i| (stream.normal(i) * deviation) as f32)
-                    .collect(),
-                Init::Uniform(bound) => (0..count)
-                    .map(|i| ((2.0 * stream.uniform(i) - 1.0) * bound) as f32)
-                    .collect(),
-                Init::Constant(value) => vec![value as f32; count as usize],
-            };
-            let drawn = Tensor::from_slice(&values).reshape(entry.tensor.size());
-            tch::no_grad(|| entry.tensor.shallow_clone().copy_(&drawn));
-        }
+        );
     }
 
     /// Draws the head.

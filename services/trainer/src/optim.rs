@@ -65,6 +65,14 @@ impl Optimizer {
         })
     }
 
+    /// Moves other tensors from now on, whose gradients are always these: heads that lie side by
+    /// side in one tensor.
+    pub fn moves(&mut self, parameters: Vec<Tensor>, gradients: &[Tensor]) -> Result<(), Fault> {
+        self.parameters = parameters;
+        ffi::gradients_give(&self.parameters, gradients)
+            .map_err(|error| fault::from_exception(&error))
+    }
+
     /// Forgets gradients.
     pub fn forget_gradients(&self) -> Result<(), Fault> {
         ffi::gradients_forget(&self.parameters).map_err(|error| fault::from_exception(&error))

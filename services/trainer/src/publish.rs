@@ -113,7 +113,7 @@ fn rebuild(work: &PublishWork, dataset: &Dataset) -> Result<(Network, Config), F
         work.backbone.digest,
     )?)?;
     network.freeze(state.frozen_blocks as usize);
-    checkpoint::load_network(&content, &network)?;
+    checkpoint::load_live(&content, network.live())?;
     let config = Config::new(work, &network, classes, dataset.size());
     Ok((network, config))
 }

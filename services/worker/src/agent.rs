@@ -328,7 +328,7 @@ impl Agent {
         let Some(desired) = self.find(lease).cloned() else {
             return;
         };
-        let owner = crate::work::owner(&desired.work);
+        let owner = crate::work::told(&crate::work::owners(&desired.work));
         tracing::info!(lease.id = %lease, owner, ranks = desired.slots.len(), "starts");
         let (wish, wished) = watch::channel(Wish::Run);
         let unwanted = Arc::new(AtomicBool::new(false));

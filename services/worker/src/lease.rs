@@ -64,7 +64,7 @@ pub struct Order {
     /// Its generation.
     pub generation: Generation,
     /// Whom its log lines belong to.
-    pub owner: String,
+    pub owners: Vec<String>,
     /// One slot for each rank.
     pub slots: Vec<Slot>,
     /// Time it may still take.
@@ -349,7 +349,10 @@ impl<'a> Supervisor<'a> {
             Event::Finished {} => state.word = Some(Word::Finished),
             Event::Stopped {} => state.word = Some(Word::Stopped),
             Event::Failed { fault, retry } => state.word = Some(Word::Failed { fault, retry }),
-            event @ (Event::Observed { .. } | Event::Checkpoint { .. } | Event::Result { .. }) => {
+            event @ (Event::Observed { .. }
+            | Event::Checkpoint { .. }
+            | Event::TrialEnded { .. }
+            | Event::Result { .. }) => {
                 if rank == 0 {
                     self.report(event);
                 }

@@ -328,6 +328,7 @@ fn checkpoint_of(body: &ReportBody) -> Option<(TrialId, CheckpointKind)> {
         } => Some((*trial, *checkpoint)),
         ReportBody::Started { .. }
         | ReportBody::Observed { .. }
+        | ReportBody::TrialEnded { .. }
         | ReportBody::Result { .. }
         | ReportBody::Exited { .. } => None,
     }

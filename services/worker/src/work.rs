@@ -3,9 +3,9 @@
 //! It must never let a name from outside lead out of the lease's folder.
 
 use pomona_api::trainer::{
-    BackboneFiles, DataFiles, FeatureStore, PublishWork, TrainWork, TrainerWork,
+    BackboneFiles, DataFiles, FeatureStore, Member, PublishWork, TrainWork, TrainerWork,
 };
-use pomona_api::v1::workers::{BackboneBlobs, DataBlobs, DesiredWork};
+use pomona_api::v1::workers::{BackboneBlobs, DataBlobs, DesiredMember, DesiredWork};
 use pomona_domain::task::TaskResult;
 use pomona_domain::{Code, Digest, Fault};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +19,26 @@ const OUTPUT: &str = "output";
 /// Name of the folder, in the lease's, that a published model is laid out in.
 const MODEL: &str = "model";
 
-/// Whom log lines of this work belong to: `tri_…` or `tsk_…`.
-pub fn owner(work: &DesiredWork) -> String {
+/// Whom log lines of this work belong to: `tri_…`, several of them where they share a lease, or
+/// `tsk_…`.
+pub fn owners(work: &DesiredWork) -> Vec<String> {
     match work {
-        DesiredWork::Train { trial, .. } => trial.to_string(),
+        DesiredWork::Train { members, .. } => {
+            let trials = members.iter().map(|member| member.trial.to_string());
+            trials.collect()
+        }
         DesiredWork::ImportDataset { task, .. }
         | DesiredWork::ImportBackbone { task, .. }
         | DesiredWork::Publish { task, .. }
-        | DesiredWork::Predict { task, .. } => task.to_string(),
+        | DesiredWork::Predict { task, .. } => vec![task.to_string()],
+    }
+}
+
+/// The owners in a line of our own log.
+pub fn told(owners: &[String]) -> String {
+    match owners {
+        [first, rest @ ..] if !rest.is_empty() => format!("{first} and {} more", rest.len()),
+        _ => owners.concat(),
     }
 }
 
@@ -34,13 +46,12 @@ pub fn owner(work: &DesiredWork) -> String {
 pub fn inputs(work: &DesiredWork) -> BTreeSet<Digest> {
     match work {
         DesiredWork::Train {
+            members,
             data,
             backbone,
-            resume,
-            ..
         } => [data.manifest, data.archive, backbone.weights]
             .into_iter()
-            .chain(*resume)
+            .chain(members.iter().filter_map(|member| member.resume))
             .collect(),
         DesiredWork::ImportDataset { archive, .. } => BTreeSet::from([*archive]),
         DesiredWork::ImportBackbone { weights, .. } => BTreeSet::from([*weights]),
@@ -93,6 +104,16 @@ impl Places {
         })
     }
 
+    fn member(&self, member: &DesiredMember) -> Result<Member, Fault> {
+        let resume = member.resume.map(|digest| self.blob(digest));
+        Ok(Member {
+            trial: member.trial,
+            spec: member.spec.clone(),
+            output: self.output().join(member.trial.to_string()),
+            resume: resume.transpose()?,
+        })
+    }
+
     /// Where the trainer writes.
     pub fn output(&self) -> PathBuf {
         self.folder.join(OUTPUT)
@@ -118,18 +139,15 @@ impl Places {
 pub fn trainer_work(work: &DesiredWork, places: &Places) -> Result<TrainerWork, Fault> {
     Ok(match work {
         DesiredWork::Train {
-            trial,
-            spec,
+            members,
             data,
             backbone,
-            resume,
         } => TrainerWork::Train(Box::new(TrainWork {
-            trial: *trial,
-            spec: spec.clone(),
+            members: (members.iter())
+                .map(|member| places.member(member))
+                .collect::<Result<_, Fault>>()?,
             data: places.data(data)?,
             backbone: places.backbone(backbone)?,
-            output: places.output(),
-            resume: resume.map(|digest| places.blob(digest)).transpose()?,
             features: places.features.clone(),
         })),
         DesiredWork::ImportDataset {
@@ -164,11 +182,11 @@ pub fn trainer_work(work: &DesiredWork, places: &Places) -> Result<TrainerWork, 
             validation,
         } => TrainerWork::Publish(Box::new(PublishWork {
             task: *task,
-            spec: spec.clone(),
+            spec: (**spec).clone(),
             data: places.data(data)?,
             backbone: places.backbone(backbone)?,
             checkpoint: places.blob(*checkpoint)?,
-            lineage: lineage.clone(),
+            lineage: (**lineage).clone(),
             model: model.clone(),
             validation: validation.clone(),
             output: places.output(),

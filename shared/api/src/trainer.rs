@@ -2,7 +2,7 @@
 //!
 //! Down: the first line on stdin is a [`Command`]; further lines are [`Signal`]s; end of file
 //! means that the worker is gone: exit at once. Up: stdout carries [`Event`]s, stderr is the log.
-//! Only rank 0 speaks `observed`, `checkpoint` and `result`; every rank says `started`, and
+//! Only rank 0 speaks `observed`, `checkpoint`, `trial_ended` and `result`; every rank says `started`, and
 //! `progress` as its sign of life. Exit status: 0 after `finished`, 3 after `stopped`, 4 after
 //! `failed`; anything else is a crash.
 //!
@@ -11,6 +11,7 @@
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::ImportOptions;
 use pomona_domain::model::Lineage;
+use pomona_domain::report::Outcome;
 use pomona_domain::spec::TrialSpec;
 use pomona_domain::task::TaskResult;
 use pomona_domain::worker::SlotKind;
@@ -60,7 +61,7 @@ pub struct Rendezvous {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum TrainerWork {
-    /// Train a trial.
+    /// Train a trial, or several that share the features of one backbone.
     Train(Box<TrainWork>),
     /// Import a data set.
     ImportDataset {
@@ -101,25 +102,32 @@ pub enum TrainerWork {
     },
 }
 
-/// Train a trial.
+/// Train the trials of a lease over one data set and one backbone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainWork {
+    /// The trials; more than one only where all blocks are frozen for each of them, in one rank.
+    pub members: Vec<Member>,
+    /// Their data.
+    pub data: DataFiles,
+    /// Their backbone.
+    pub backbone: BackboneFiles,
+    /// Where features of frozen blocks are kept; without it they are computed in every epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeatureStore>,
+}
+
+/// A trial of a lease.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
     /// The trial.
     pub trial: TrialId,
     /// What it trains.
     pub spec: TrialSpec,
-    /// Its data.
-    pub data: DataFiles,
-    /// Its backbone.
-    pub backbone: BackboneFiles,
-    /// Folder for checkpoints; kept between leases on one worker, may be empty.
+    /// Folder for its checkpoints; may be empty.
     pub output: PathBuf,
     /// Checkpoint to continue from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<PathBuf>,
-    /// Where features of frozen blocks are kept; without it they are computed in every epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub features: Option<FeatureStore>,
 }
 
 /// The features of a machine, which all its trainers share.
@@ -278,6 +286,13 @@ pub enum Event {
         size: u64,
         /// Seconds to write it.
         seconds: f64,
+    },
+    /// A trial of a lease with several is done, while others go on: finished, or failed alone.
+    TrialEnded {
+        /// The trial.
+        trial: TrialId,
+        /// `finished` or `failed`.
+        outcome: Outcome,
     },
     /// A task's answer; before `finished`.
     Result {

@@ -61,6 +61,13 @@ pub enum ReportBody {
         /// Bytes.
         size: u64,
     },
+    /// A trial of a lease with several is done, while others go on.
+    TrialEnded {
+        /// The trial.
+        trial: TrialId,
+        /// `Finished`, or `Failed` through its own fault.
+        outcome: Outcome,
+    },
     /// A task's answer; its files are blobs by now.
     Result {
         /// The task.

@@ -92,6 +92,10 @@ pub struct Trial {
     pub restarts: u32,
     /// Leases it has had.
     pub leases: u32,
+    /// Most members a lease with this trial may have, since one that it shared ended by a fault
+    /// that nobody owned; `None`: no limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_limit: Option<u32>,
     /// Newest step whose observation counted (S4).
     pub last_step: u64,
     /// Newest epoch.

@@ -43,8 +43,11 @@ pub struct Config {
     /// Trials of one experiment that are made ahead and wait; the searcher is asked for more when
     /// there are fewer. A limit on memory, not on what runs.
     pub queue_ahead: u32,
-    /// After this many starts in a row that failed, a worker gets work only when no other can.
+    /// After this many starts in a row that failed, a worker gets work only when no other can, and
+    /// a trial is started alone.
     pub doubt_after: u32,
+    /// Most trials that share a lease.
+    pub max_members: u32,
 }
 
 impl Default for Config {
@@ -58,6 +61,7 @@ impl Default for Config {
             max_task_attempts: 3,
             queue_ahead: 256,
             doubt_after: 3,
+            max_members: 64,
         }
     }
 }

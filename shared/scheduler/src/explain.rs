@@ -42,6 +42,23 @@ pub(crate) fn seconds(ms: i64) -> String {
     }
 }
 
+/// `1 other trial`, `11 other trials`.
+pub(crate) fn count_others(others: u32) -> String {
+    let noun = if others == 1 { "trial" } else { "trials" };
+    format!("{others} other {noun}")
+}
+
+/// Who else is on a trial's lease, as the next part of a sentence; nothing when it is alone.
+pub(crate) fn with_others(cluster: &Cluster, lease: LeaseId) -> String {
+    let lease = cluster.lease(lease);
+    let members = lease.map_or(0, |lease| cluster.members(lease).count());
+    if members < 2 {
+        return String::new();
+    }
+    let others = count_others(members as u32 - 1);
+    format!(", in one process with {others} over the same features")
+}
+
 fn experiment(cluster: &Cluster, row: &Experiment) -> String {
     let trials = || cluster.trials_of(row.id);
     let live = trials().filter(|trial| trial.lease().is_some()).count();
@@ -86,8 +103,9 @@ fn trial(cluster: &Cluster, row: &Trial, now: Timestamp) -> String {
                 String::new()
             };
             format!(
-                "it runs {}{resumed}, at step {}",
+                "it runs {}{}{resumed}, at step {}",
                 place(cluster, *lease),
+                with_others(cluster, *lease),
                 row.last_step
             )
         }

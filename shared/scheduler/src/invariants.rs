@@ -4,16 +4,18 @@
 //! They look and never repair. R1 and R3 belong to the store; T1 to T5 to the trainer.
 
 use crate::cluster::subjects;
-use crate::{Cluster, Decision, Event, plan};
+use crate::{Cluster, Decision, Event, plan, sharing};
 use pomona_domain::change::{Change, Subject};
 use pomona_domain::lease::{Lease, LeaseState, SlotRef, Work};
-use pomona_domain::report::{Report, ReportBody};
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::{Trial, TrialState};
-use pomona_domain::worker::Worker;
-use pomona_domain::{Generation, LeaseId, Timestamp, TrialId};
+use pomona_domain::{LeaseId, Timestamp, TrialId};
 use std::collections::{BTreeMap, BTreeSet};
+
+mod counted;
+
+pub use counted::s3;
 
 /// Holds, or the sentence that says what does not.
 pub type Verdict = Result<(), String>;
@@ -65,152 +67,37 @@ pub fn s1(cluster: &Cluster) -> Verdict {
     Ok(())
 }
 
-/// A trial has at most one live lease; so has a task.
+/// A trial has at most one live lease; so has a task. A lease goes on to name a trial that left it,
+/// so of all that name it the newest may be the trial's, and no other.
 pub fn s2(cluster: &Cluster) -> Verdict {
-    let mut leased: BTreeMap<Subject, LeaseId> = BTreeMap::new();
+    let mut named: BTreeMap<Subject, &Lease> = BTreeMap::new();
     for lease in cluster.leases() {
         for subject in subjects(&lease.work) {
-            if let Some(other) = leased.insert(subject, lease.id) {
+            let Some(other) = named.insert(subject, lease) else {
+                continue;
+            };
+            let (old, new) = if other.generation < lease.generation {
+                (other, lease)
+            } else {
+                (lease, other)
+            };
+            if is_on(cluster, old, subject) {
                 return Err(format!(
-                    "S2 {subject:?} is on leases `{other}` and `{}`",
-                    lease.id
+                    "S2 {subject:?} is on leases `{}` and `{}`",
+                    old.id, new.id
                 ));
             }
+            named.insert(subject, new);
         }
     }
     Ok(())
 }
 
-/// An observation, checkpoint or exit counts only with its lease's current generation, and while
-/// the trial is a member of that lease; and it counts once.
-pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
-    let valid = valid_reports(before, event);
-    let counts = |trial: TrialId, generation: Generation, step: u64| {
-        (valid.iter())
-            .any(|report| report.generation == generation && fits(&report.body, trial, step))
-    };
-    for change in changes {
-        let (trial, generation, step, what) = match change {
-            Change::Observed(row) => (row.trial, row.generation, row.step, "observation"),
-            Change::Checkpoint(row) => (row.trial, row.generation, row.step, "checkpoint"),
-            Change::Lease(row) => {
-                let ends = matches!(event, Event::Polled { .. }) && !row.is_live();
-                if ends && !valid.iter().any(|report| report.lease == row.id) {
-                    return Err(format!(
-                        "S3 lease `{}` ended by a report that is not its own",
-                        row.id
-                    ));
-                }
-                continue;
-            }
-            Change::Worker(row) => {
-                acknowledges(before, event, row)?;
-                continue;
-            }
-            Change::Experiment(_)
-            | Change::Trial(_)
-            | Change::Task(_)
-            | Change::Dataset(_)
-            | Change::Backbone(_)
-            | Change::Version(_)
-            | Change::AliasMoved(_)
-            | Change::Reason(_) => continue,
-        };
-        if !counts(trial, generation, step) {
-            return Err(format!(
-                "S3 {what} of trial `{trial}` at step {step} counted with generation {}",
-                generation.0
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// What was acknowledged stays so, and only what was said is acknowledged.
-fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
-    let old = before.worker(row.id).map_or(0, |old| old.acked_seq);
-    let said = match event {
-        Event::Polled {
-            worker, reports, ..
-        } if *worker == row.id => reports.iter().map(|report| report.seq).max(),
-        Event::Polled { .. }
-        | Event::Submitted { .. }
-        | Event::Pause(_)
-        | Event::Resume(_)
-        | Event::Cancel(_)
-        | Event::StopTrial(_)
-        | Event::Registered { .. }
-        | Event::Drain(_)
-        | Event::TaskSubmitted { .. }
-        | Event::TaskCanceled(_)
-        | Event::AliasSet { .. }
-        | Event::AliasRollback { .. }
-        | Event::Tick => None,
-    };
-    let due = old.max(said.unwrap_or(0));
-    if row.acked_seq == due {
-        return Ok(());
-    }
-    Err(format!(
-        "S3 worker `{}` is acknowledged up to {}, which should be {due}",
-        row.name, row.acked_seq
-    ))
-}
-
-/// The reports of a poll that may count: new ones, of live leases of this worker, up to the one
-/// that ends the lease or the trial.
-fn valid_reports<'a>(before: &Cluster, event: &'a Event) -> Vec<&'a Report> {
-    let Event::Polled {
-        worker,
-        incarnation,
-        reports,
-        ..
-    } = event
-    else {
-        return Vec::new();
-    };
-    let known = (before.worker(*worker)).filter(|row| row.incarnation == *incarnation);
-    let Some(row) = known else {
-        return Vec::new();
-    };
-    let mut fresh: Vec<&Report> = reports.iter().filter(|r| r.seq > row.acked_seq).collect();
-    fresh.sort_by_key(|report| report.seq);
-    fresh.dedup_by_key(|report| report.seq);
-    let mut over: BTreeSet<LeaseId> = BTreeSet::new();
-    let mut failed: BTreeSet<TrialId> = BTreeSet::new();
-    fresh.retain(|report| {
-        let live = before.lease(report.lease).filter(|lease| {
-            lease.generation == report.generation
-                && lease.slots.iter().any(|slot| slot.worker == *worker)
-                && !over.contains(&lease.id)
-        });
-        let Some(lease) = live else {
-            return false;
-        };
-        match &report.body {
-            ReportBody::Observed { trial, metrics, .. } => {
-                let counts = is_member(lease, *trial) && !failed.contains(trial);
-                if metrics.values().any(|value| !value.is_finite()) {
-                    failed.insert(*trial);
-                }
-                counts
-            }
-            ReportBody::Checkpoint { trial, .. } => {
-                is_member(lease, *trial) && !failed.contains(trial)
-            }
-            ReportBody::Result { .. } | ReportBody::Exited { .. } => over.insert(lease.id),
-            ReportBody::Started { .. } => true,
-        }
-    });
-    fresh
-}
-
-fn fits(body: &ReportBody, of: TrialId, at: u64) -> bool {
-    match body {
-        ReportBody::Observed { trial, step, .. } | ReportBody::Checkpoint { trial, step, .. } => {
-            *trial == of && *step == at
-        }
-        ReportBody::Started { .. } | ReportBody::Result { .. } | ReportBody::Exited { .. } => false,
+/// Whether a subject has not left a lease that names it. A task never leaves one that lives.
+fn is_on(cluster: &Cluster, lease: &Lease, subject: Subject) -> bool {
+    match subject {
+        Subject::Trial(id) => (cluster.trial(id)).is_some_and(|row| row.lease() == Some(lease.id)),
+        Subject::Task(_) | Subject::Experiment(_) | Subject::Worker(_) => true,
     }
 }
 
@@ -245,14 +132,18 @@ pub fn s4(before: &Cluster, changes: &[Change]) -> Verdict {
     Ok(())
 }
 
-/// A lease holds exactly `world_size` slots of one worker, or none.
+/// A lease holds exactly `world_size` slots of one worker, or none. Its trials are of one
+/// experiment; several of them hold one slot, may share it, and are no more than each allows.
 pub fn s5(cluster: &Cluster) -> Verdict {
     for lease in cluster.leases() {
         let wanted = match &lease.work {
-            Work::Trials(members) => (members.first())
-                .and_then(|id| cluster.trial(*id))
-                .and_then(|trial| cluster.experiment(trial.experiment))
-                .map(|owner| owner.spec.resources.slots_per_trial),
+            Work::Trials(members) => {
+                shared(cluster, lease, members)?;
+                (members.first())
+                    .and_then(|id| cluster.trial(*id))
+                    .and_then(|trial| cluster.experiment(trial.experiment))
+                    .map(|owner| owner.spec.resources.slots_per_trial)
+            }
             Work::Task(_) => Some(1),
         };
         if wanted != Some(lease.world_size()) {
@@ -277,6 +168,31 @@ pub fn s5(cluster: &Cluster) -> Verdict {
     Ok(())
 }
 
+/// Whether several trials may be on one lease.
+fn shared(cluster: &Cluster, lease: &Lease, members: &[TrialId]) -> Verdict {
+    if members.len() < 2 {
+        return Ok(());
+    }
+    let rows: Vec<&Trial> = members.iter().filter_map(|id| cluster.trial(*id)).collect();
+    let lacks = |what: &str| Err(format!("S5 lease `{}` is shared by {what}", lease.id));
+    let Some(first) = rows.first() else {
+        return lacks("trials that nobody knows");
+    };
+    if rows.len() != members.len() || rows.iter().any(|row| row.experiment != first.experiment) {
+        return lacks("trials of two experiments");
+    }
+    let key = sharing::key(cluster, first);
+    if key.is_none() || rows.iter().any(|row| sharing::key(cluster, row) != key) {
+        return lacks("trials that may not share");
+    }
+    let on_it: Vec<&Trial> = cluster.members(lease).collect();
+    let most = on_it.iter().filter_map(|row| row.share_limit).min();
+    if most.is_some_and(|most| on_it.len() > most as usize) {
+        return lacks("more trials than one of them allows");
+    }
+    Ok(())
+}
+
 /// An ended trial stays ended, exactly as it ended.
 pub fn s6(before: &Cluster, changes: &[Change]) -> Verdict {
     for change in changes {
@@ -295,8 +211,8 @@ pub fn s6(before: &Cluster, changes: &[Change]) -> Verdict {
     Ok(())
 }
 
-/// A running trial or task has a live lease; a live lease has somebody on it, and its generation
-/// was given to nobody else.
+/// A running trial or task has a live lease; a live lease has somebody on it, who stops exactly if
+/// the lease does, and its generation was given to nobody else.
 pub fn s7(cluster: &Cluster) -> Verdict {
     for trial in cluster.trials() {
         if let Some(id) = trial.lease()
@@ -322,7 +238,7 @@ pub fn s7(cluster: &Cluster) -> Verdict {
     for lease in cluster.leases() {
         if !is_used(cluster, lease) {
             return Err(format!(
-                "S7 lease `{}` is live and nobody is on it",
+                "S7 lease `{}` is live and nobody is on it as it asks",
                 lease.id
             ));
         }
@@ -336,20 +252,15 @@ pub fn s7(cluster: &Cluster) -> Verdict {
     Ok(())
 }
 
+/// Somebody is on it, and if it was asked to stop so was everybody on it.
 fn is_used(cluster: &Cluster, lease: &Lease) -> bool {
     match &lease.work {
-        Work::Trials(members) => members.iter().any(|id| {
+        Work::Trials(_) => {
             let stops = matches!(lease.state, LeaseState::Stopping { .. });
-            (cluster.trial(*id)).is_some_and(|trial| match trial.state {
-                TrialState::Running { lease: held } => held == lease.id && !stops,
-                TrialState::Stopping { lease: held, .. } => held == lease.id && stops,
-                TrialState::Waiting { .. }
-                | TrialState::Paused
-                | TrialState::Completed
-                | TrialState::Failed { .. }
-                | TrialState::Canceled => false,
-            })
-        }),
+            let asked = |trial: &Trial| matches!(trial.state, TrialState::Stopping { .. });
+            let mut members = cluster.members(lease).peekable();
+            members.peek().is_some() && members.all(|trial| asked(trial) == stops)
+        }
         Work::Task(id) => (cluster.task(*id))
             .is_some_and(|task| task.state == TaskState::Running { lease: lease.id }),
     }

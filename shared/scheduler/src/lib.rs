@@ -10,6 +10,7 @@ mod event;
 mod explain;
 pub mod invariants;
 mod plan;
+mod sharing;
 #[cfg(test)]
 mod testing;
 

@@ -6,13 +6,19 @@
 use crate::Cluster;
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::ExperimentState;
-use pomona_domain::lease::{SlotRef, Work};
+use pomona_domain::lease::Work;
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::TrialState;
-use pomona_domain::worker::{Slot, SlotKind, Worker, WorkerState};
+use pomona_domain::worker::WorkerState;
 use pomona_domain::{Code, ExperimentId, Fault, TaskId, Timestamp, TrialId, WorkerId};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+mod company;
+mod slots;
+
+use company::Company;
+use slots::{Slots, kinds};
 
 /// Work that gets slots now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,32 +45,19 @@ enum Owner {
     Trial(ExperimentId, u32, TrialId),
 }
 
-/// Free slots of one kind on one worker.
-#[derive(Debug, Clone)]
-struct Group {
-    worker: WorkerId,
-    kind: SlotKind,
-    /// All its slots, busy ones included: what a gang may hope for.
-    size: usize,
-    free: BTreeSet<u32>,
-    /// Set aside for a gang that is next and still lacks slots here.
-    reserved: bool,
-}
-
 /// Places what can be placed now, best first.
 pub fn plan(cluster: &Cluster, now: Timestamp) -> Vec<Placement> {
     let queue = queue(cluster, now);
     if queue.is_empty() {
         return Vec::new();
     }
-    let mut groups = groups(cluster);
+    let mut slots = Slots::free(cluster);
     let mut live = live_trials(cluster);
+    let mut company = Company::new(cluster, &queue);
     let mut placements = Vec::new();
-    for waiting in queue {
-        if groups
-            .iter()
-            .all(|group| group.reserved || group.free.is_empty())
-        {
+    for (at, waiting) in queue.iter().enumerate() {
+        let free = slots.count();
+        if free == 0 {
             break;
         }
         let (work, need, tried) = match waiting.owner {
@@ -74,29 +67,29 @@ pub fn plan(cluster: &Cluster, now: Timestamp) -> Vec<Placement> {
                     continue;
                 };
                 let count = live.entry(owner).or_default();
-                if *count >= experiment.spec.search.max_concurrent {
+                let room = (experiment.spec.search.max_concurrent).saturating_sub(*count);
+                if room == 0 || company.is_placed(id) {
                     continue;
                 }
                 let need = experiment.spec.resources.slots_per_trial;
+                let members = company.gather(at, id, room as usize, free);
                 let tried = cluster.strikes(Subject::Trial(id));
-                (Work::Trials(vec![id]), need as usize, tried)
+                (Work::Trials(members), need as usize, tried)
             }
         };
-        let Some(place) = choose(cluster, &groups, need, tried) else {
-            reserve(&mut groups, need);
+        let Some((worker, taken)) = slots.take(cluster, need, tried) else {
+            slots.reserve(need);
             continue;
         };
-        let group = &mut groups[place];
-        let slots: Vec<u32> = group.free.iter().copied().take(need).collect();
-        group.free.retain(|index| !slots.contains(index));
+        if let (Owner::Trial(owner, _, _), Work::Trials(members)) = (waiting.owner, &work) {
+            *live.entry(owner).or_default() += members.len() as u32;
+            company.place(members);
+        }
         placements.push(Placement {
             work,
-            worker: group.worker,
-            slots,
+            worker,
+            slots: taken,
         });
-        if let Owner::Trial(owner, _, _) = waiting.owner {
-            *live.entry(owner).or_default() += 1;
-        }
     }
     placements
 }
@@ -156,77 +149,12 @@ fn queue(cluster: &Cluster, now: Timestamp) -> Vec<Waiting> {
     queue
 }
 
-/// A worker's slots by kind.
-fn kinds(worker: &Worker) -> BTreeMap<SlotKind, Vec<&Slot>> {
-    let mut kinds: BTreeMap<SlotKind, Vec<&Slot>> = BTreeMap::new();
-    for slot in &worker.slots {
-        kinds.entry(slot.kind).or_default().push(slot);
-    }
-    kinds
-}
-
-/// Slots of workers that get work, by worker and kind.
-fn groups(cluster: &Cluster) -> Vec<Group> {
-    let busy: BTreeSet<&SlotRef> = cluster.leases().flat_map(|lease| &lease.slots).collect();
-    (cluster.workers())
-        .filter(|worker| cluster.takes_work(worker))
-        .flat_map(|worker| {
-            let busy = &busy;
-            kinds(worker).into_iter().map(move |(kind, slots)| {
-                let at = |index| SlotRef {
-                    worker: worker.id,
-                    index,
-                };
-                Group {
-                    worker: worker.id,
-                    kind,
-                    size: slots.len(),
-                    free: (slots.iter().map(|slot| slot.index))
-                        .filter(|index| !busy.contains(&at(*index)))
-                        .collect(),
-                    reserved: false,
-                }
-            })
-        })
-        .collect()
-}
-
 fn live_trials(cluster: &Cluster) -> BTreeMap<ExperimentId, u32> {
     let mut live = BTreeMap::new();
     for trial in cluster.trials().filter(|trial| trial.lease().is_some()) {
         *live.entry(trial.experiment).or_default() += 1;
     }
     live
-}
-
-/// The place that leaves the fewest free slots behind: a GPU before a CPU, and a worker where
-/// starts fail only when no other can. `tried` says how often the work itself failed to start.
-fn choose(cluster: &Cluster, groups: &[Group], need: usize, tried: u32) -> Option<usize> {
-    let doubt = cluster.config().doubt_after;
-    (groups.iter().enumerate())
-        .filter(|(_, group)| !group.reserved && need > 0 && group.free.len() >= need)
-        .min_by_key(|(_, group)| {
-            let strikes = cluster.strikes(Subject::Worker(group.worker));
-            let doubtful = strikes >= doubt || (tried >= doubt && strikes > 0);
-            let left = group.free.len() - need;
-            (doubtful, Reverse(group.kind), left, group.worker)
-        })
-        .map(|(place, _)| place)
-}
-
-/// What is next and does not fit yet gets one worker set aside: the one that lacks the fewest
-/// slots. Without this a large gang would starve behind small trials.
-fn reserve(groups: &mut [Group], need: usize) {
-    let place = (groups.iter().enumerate())
-        .filter(|(_, group)| !group.reserved && group.size >= need)
-        .min_by_key(|(_, group)| {
-            let lacking = need.saturating_sub(group.free.len());
-            (lacking, Reverse(group.kind), group.worker)
-        })
-        .map(|(place, _)| place);
-    if let Some(place) = place {
-        groups[place].reserved = true;
-    }
 }
 
 #[cfg(test)]

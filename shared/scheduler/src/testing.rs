@@ -2,6 +2,7 @@
 //! applied as the engine would apply it.
 
 use crate::{Cluster, Config, Event, decide, explain, invariants};
+use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::change::{Change, Subject};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
@@ -26,6 +27,28 @@ pub(crate) struct House {
 pub(crate) fn spec(rest: &str) -> ExperimentSpec {
     let text = format!("name: e\nbackbone: b\ndataset: c\n{rest}");
     parse(&text, &[]).unwrap_or_else(|faults| panic!("{text}: {faults:#?}"))
+}
+
+/// The backbone that files name: three blocks.
+pub(crate) fn backbone() -> Backbone {
+    let block = |name: &str| Block {
+        name: name.to_owned(),
+        parameters: 1,
+        macs: 1,
+        cut_bytes: 1,
+        output_shape: vec![1],
+    };
+    Backbone {
+        name: "b".to_owned(),
+        arch: "test-convnet".to_owned(),
+        weights: Digest([2; 32]),
+        source: Digest([2; 32]),
+        image_size: 4,
+        blocks: ["stem", "layer1.0", "layer1.1"].map(block).to_vec(),
+        tensors: 3,
+        head_parameters: 1,
+        created_at: Timestamp::default(),
+    }
 }
 
 /// A grid of so many trials, and more keys.
@@ -73,6 +96,14 @@ impl House {
             seqs: BTreeMap::new(),
             submitted: 0,
         }
+    }
+
+    /// The backbone is in the catalogue, so that head-only trials share leases.
+    pub(crate) fn sharing() -> Self {
+        let mut house = Self::new();
+        let row = Change::Backbone(Box::new(backbone()));
+        house.cluster.apply(house.now, &row);
+        house
     }
 
     /// Decides, checks, applies.
@@ -231,6 +262,12 @@ impl House {
 
     pub(crate) fn lease(&self, id: LeaseId) -> Lease {
         self.cluster.lease(id).cloned().expect("a live lease")
+    }
+
+    /// Numbers of the trials that are still on a lease.
+    pub(crate) fn members(&self, lease: &Lease) -> Vec<u32> {
+        let members = self.cluster.members(lease);
+        members.map(|trial| trial.number).collect()
     }
 
     /// The only live lease.

@@ -31,6 +31,7 @@ search:
   space:
     train.learning_rate: {values: [0.1, 0.01, 0.001]}
 max_restarts: 1
+share: off
 ";
 
 /// One trial, published when its accuracy on test is at least a half.

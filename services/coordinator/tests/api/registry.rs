@@ -84,7 +84,7 @@ async fn the_best_checkpoint_passes_its_gates_and_becomes_the_champion() {
         (version.number, version.digest),
         (1, version_digest(&version.files))
     );
-    assert_eq!(version.lineage, *lineage);
+    assert_eq!(version.lineage, **lineage);
     assert_eq!(version.metrics["test/accuracy"], 0.7);
     assert!(
         version.gates.iter().all(|gate| gate.passed),

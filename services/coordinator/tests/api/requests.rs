@@ -366,7 +366,8 @@ async fn of_another_protocol_nothing_but_its_number_is_read() {
         let refused = house.post("/api/v1/workers", &body).await;
         assert_eq!(refused.refused(), "E0003 426", "{body}");
     }
-    let broken = house.post("/api/v1/workers", &json!({"protocol": 1})).await;
+    let ours = json!({"protocol": pomona_api::PROTOCOL});
+    let broken = house.post("/api/v1/workers", &ours).await;
     assert_eq!(broken.refused(), "E0101 400");
     // A worker outlives an upgrade of its coordinator: each poll says what it speaks.
     let poll = serde_json::to_value(machine.body(0)).unwrap();

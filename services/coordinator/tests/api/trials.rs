@@ -5,12 +5,12 @@ use pomona_api::v1::{Page, PageQuery};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::StopKind;
-use pomona_domain::report::Outcome;
+use pomona_domain::report::{Outcome, ReportBody};
 use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::{Code, Fault, Generation};
 
 use crate::harness::House;
-use crate::worker::{Machine, trial_of};
+use crate::worker::{Machine, trial_of, trials_of};
 use crate::{GRID, experiment, file, furnished, submit};
 
 async fn trials(house: &House, owner: &Experiment, order_by: TrialOrder) -> Vec<Trial> {
@@ -151,7 +151,8 @@ async fn a_crash_is_tried_again_from_the_last_checkpoint_until_restarts_run_out(
         let lease = machine.leases[0].clone();
         if trial_of(&lease) == first {
             let wanted = serde_json::json!(digest);
-            assert_eq!(serde_json::to_value(&lease.work).unwrap()["resume"], wanted);
+            let work = serde_json::to_value(&lease.work).unwrap();
+            assert_eq!(work["members"][0]["resume"], wanted);
             machine.exit(&lease, crashed());
             break;
         }
@@ -208,7 +209,7 @@ async fn a_pause_asks_for_a_checkpoint_and_a_resume_goes_on_from_it() {
     house.client.experiment_resume(&id).await.unwrap();
     machine.has(1).await;
     let work = serde_json::to_value(&machine.leases[0].work).unwrap();
-    assert_eq!(work["resume"], serde_json::json!(digest));
+    assert_eq!(work["members"][0]["resume"], serde_json::json!(digest));
     assert_eq!(trial_of(&machine.leases[0]), rows[0].id);
 }
 
@@ -304,4 +305,68 @@ async fn a_preview_draws_what_a_submission_would_make() {
         rows.into_iter().map(|row| row.hparams).collect::<Vec<_>>(),
         drawn
     );
+}
+
+#[tokio::test]
+async fn head_only_trials_share_a_lease_and_each_has_a_fate_of_its_own() {
+    let (house, mut machine) = furnished(1).await;
+    let grid = GRID
+        .replace("share: off", "share: auto")
+        .replace("  max_concurrent: 2\n", "");
+    let owner = submit(&house, &grid, "grid").await;
+    let lease = machine.has(1).await.remove(0);
+    let members = trials_of(&lease);
+    assert_eq!(members.len(), 3, "all on the one slot");
+    let why = house.client.explain(&members[0].to_string()).await.unwrap();
+    assert!(
+        why.now.contains("in one process with 2 other trials"),
+        "{why:?}"
+    );
+    // The first fails by itself, the second is measured, then the process crashes.
+    let fault = Fault::new(
+        Code::NotANumber,
+        "the training loss is not a number at step 3",
+    );
+    machine.report(
+        &lease,
+        ReportBody::TrialEnded {
+            trial: members[0],
+            outcome: Outcome::Failed {
+                fault,
+                retry: false,
+            },
+        },
+    );
+    let crashed = Outcome::Crashed {
+        fault: Fault::new(Code::TrainerCrashed, "the trainer ended with status 139"),
+    };
+    machine.exit(&lease, crashed);
+    machine.poll(0).await;
+    let rows = trials(&house, &owner, TrialOrder::Number).await;
+    assert!(
+        matches!(rows[0].state, TrialState::Failed { .. }),
+        "{:?}",
+        rows[0]
+    );
+    assert_eq!(
+        [rows[1].restarts, rows[2].restarts],
+        [0, 0],
+        "nobody knows whose fault it was"
+    );
+    // Two were left: each is leased again alone, one after the other.
+    for _ in 0..2 {
+        let lease = machine.has(1).await.remove(0);
+        let trial = trial_of(&lease);
+        let why = house.client.explain(&trial.to_string()).await.unwrap();
+        let told = why
+            .reasons
+            .iter()
+            .any(|reason| reason.text.contains("crashed"));
+        assert!(told, "{why:?}");
+        machine.train(&lease, 0.5, 1.0).await;
+    }
+    machine.until("nothing is leased", <[_]>::is_empty).await;
+    let rows = trials(&house, &owner, TrialOrder::Number).await;
+    let completed = |row: &&Trial| row.state == TrialState::Completed;
+    assert_eq!(rows.iter().filter(completed).count(), 2, "{rows:?}");
 }

@@ -367,12 +367,19 @@ pub async fn published(client: &Client, accuracy: f64) -> TaskResult {
     }
 }
 
-/// The trial of a lease.
-pub fn trial_of(lease: &DesiredLease) -> TrialId {
-    let DesiredWork::Train { trial, .. } = &lease.work else {
+/// The trials of a lease.
+pub fn trials_of(lease: &DesiredLease) -> Vec<TrialId> {
+    let DesiredWork::Train { members, .. } = &lease.work else {
         panic!("not a trial: {lease:?}");
     };
-    *trial
+    members.iter().map(|member| member.trial).collect()
+}
+
+/// The only trial of a lease.
+pub fn trial_of(lease: &DesiredLease) -> TrialId {
+    let trials = trials_of(lease);
+    assert_eq!(trials.len(), 1, "one trial: {lease:?}");
+    trials[0]
 }
 
 /// The task of a lease.

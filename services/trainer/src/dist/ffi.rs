@@ -53,6 +53,10 @@ mod bridge {
         fn before_backward(self: &Reducer) -> Result<()>;
 
         unsafe fn gradients_forget(parameters: &[*mut Tensor]) -> Result<()>;
+        unsafe fn gradients_give(
+            parameters: &[*mut Tensor],
+            gradients: &[*mut Tensor],
+        ) -> Result<()>;
         unsafe fn sgd_step(
             parameters: &[*mut Tensor],
             momenta: &[*mut Tensor],
@@ -159,6 +163,13 @@ pub fn reducer_new(
 
 pub fn gradients_forget(parameters: &[tch::Tensor]) -> Result<(), Exception> {
     unsafe { bridge::gradients_forget(&many(parameters)) }
+}
+
+pub fn gradients_give(
+    parameters: &[tch::Tensor],
+    gradients: &[tch::Tensor],
+) -> Result<(), Exception> {
+    unsafe { bridge::gradients_give(&many(parameters), &many(gradients)) }
 }
 
 /// Numbers of an SGD step.

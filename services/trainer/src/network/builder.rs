@@ -1,5 +1,7 @@
 //! Makes layers and keeps the list of their tensors under the published names.
 
+use crate::random::Key;
+
 use super::layer::{BatchNorm, Conv, Layer, Linear, Padding, Window};
 use tch::{Device, Kind, Tensor};
 
@@ -36,6 +38,31 @@ pub struct Entry {
     pub block: Option<usize>,
     /// How it starts.
     pub init: Init,
+}
+
+/// Draws tensors, each by its name.
+pub fn draw<'a>(entries: impl IntoIterator<Item = &'a Entry>, seed: u64, replicate: u32) {
+    let key = Key {
+        seed,
+        replicate,
+        purpose: "init",
+        epoch: 0,
+    };
+    for entry in entries {
+        let stream = key.named(&entry.name);
+        let count = entry.tensor.numel() as u64;
+        let values: Vec<f32> = match entry.init {
+            Init::Normal(deviation) => (0..count)
+                .map(|i| (stream.normal(i) * deviation) as f32)
+                .collect(),
+            Init::Uniform(bound) => (0..count)
+                .map(|i| ((2.0 * stream.uniform(i) - 1.0) * bound) as f32)
+                .collect(),
+            Init::Constant(value) => vec![value as f32; count as usize],
+        };
+        let drawn = Tensor::from_slice(&values).reshape(entry.tensor.size());
+        tch::no_grad(|| entry.tensor.shallow_clone().copy_(&drawn));
+    }
 }
 
 /// Where a convolution looks.

@@ -1,8 +1,10 @@
 //! Heads: from pooled features to classes, under the name of the architecture's own head.
 
-use super::builder::Builder;
+use super::arch::Arch;
+use super::builder::{Builder, Entry, draw};
 use super::layer::Layer;
 use pomona_domain::spec::Head;
+use tch::{Device, Kind};
 
 /// Which head a network gets.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +22,20 @@ impl HeadPlan {
             head: Head::Linear,
             classes,
         }
+    }
+
+    /// The head alone, drawn: its tensors in order, a weight (out × in) and a bias (out) for
+    /// each of its linear layers.
+    pub fn alone(&self, arch: Arch, device: Device, seed: u64, replicate: u32) -> Vec<Entry> {
+        let mut builder = arch.builder(Kind::Float, device);
+        self.build(&mut builder, arch.head_name(), arch.features());
+        draw(&builder.entries, seed, replicate);
+        builder.entries
+    }
+
+    /// The name that dropout masks of an MLP go by.
+    pub fn dropout_name(arch: Arch) -> String {
+        format!("{}.2", arch.head_name())
     }
 
     /// `NAME` for one linear layer; `NAME.0` and `NAME.3` for an MLP, as `nn.Sequential` of linear,

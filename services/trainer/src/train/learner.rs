@@ -36,10 +36,7 @@ impl Loss {
     /// `labels` are those of the training split: balanced weights are inverse frequencies whose
     /// mean over the samples is one. A class without samples weighs nothing.
     pub fn new(network: &Network, train: &spec::Train, classes: usize, labels: &[u32]) -> Self {
-        let weights = match train.class_weights {
-            ClassWeights::None => vec![1.0; classes],
-            ClassWeights::Balanced => balanced(classes, labels),
-        };
+        let weights = class_weights(train, classes, labels);
         let tensor = match train.class_weights {
             ClassWeights::None => None,
             ClassWeights::Balanced => Some(
@@ -53,6 +50,14 @@ impl Loss {
             tensor,
             smoothing: train.label_smoothing,
         }
+    }
+}
+
+/// The weight of each class in the loss.
+pub(super) fn class_weights(train: &spec::Train, classes: usize, labels: &[u32]) -> Vec<f64> {
+    match train.class_weights {
+        ClassWeights::None => vec![1.0; classes],
+        ClassWeights::Balanced => balanced(classes, labels),
     }
 }
 

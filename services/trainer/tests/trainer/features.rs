@@ -677,10 +677,10 @@ fn features_that_do_not_fit_are_done_without_and_a_resume_never_mixes() {
     assert_eq!(results(&without), []);
     assert_eq!(without.last(), Some(&Event::Finished {}));
     // What began with them is not continued without.
-    wide.resume = None;
+    wide.members[0].resume = None;
     let events = run(&wide);
     assert_eq!(results(&events), [FeatureResult::Built]);
-    tight.resume = Some(newest(&events));
+    tight.members[0].resume = Some(newest(&events));
     let refused = run(&tight);
     let Some(Event::Failed { fault, .. }) = refused.last() else {
         panic!("{refused:?}")

@@ -8,6 +8,7 @@
 mod catalogue;
 mod decode;
 mod features;
+mod fused;
 mod house;
 mod learner;
 mod lite0;

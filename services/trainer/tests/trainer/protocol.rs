@@ -137,7 +137,10 @@ fn milestones(events: &[Event]) -> Vec<String> {
             | Event::Features { .. }
             | Event::Started { .. }
             | Event::Finished {} => {}
-            Event::Result { .. } | Event::Stopped {} | Event::Failed { .. } => panic!("{event:?}"),
+            Event::Result { .. }
+            | Event::TrialEnded { .. }
+            | Event::Stopped {}
+            | Event::Failed { .. } => panic!("{event:?}"),
         }
     }
     told
@@ -181,7 +184,7 @@ fn two_trials_of_one_seed_are_one_trial() {
                 .collect();
             (
                 observed,
-                std::fs::read(work.output.join("last-18.safetensors")).unwrap(),
+                std::fs::read(work.members[0].output.join("last-18.safetensors")).unwrap(),
             )
         })
         .collect();
@@ -290,10 +293,10 @@ fn a_trial_that_cannot_be_says_why_and_whether_to_try_again() {
         None,
     );
     let mut no_block = base.clone();
-    no_block.spec.transfer.frozen_depth = FrozenDepth::Named("layer9".into());
+    no_block.members[0].spec.transfer.frozen_depth = FrozenDepth::Named("layer9".into());
     let mut diverging = base.clone();
-    diverging.spec.train.learning_rate = 1e30;
-    diverging.spec.train.optimizer = Optimizer::Sgd {
+    diverging.members[0].spec.train.learning_rate = 1e30;
+    diverging.members[0].spec.train.optimizer = Optimizer::Sgd {
         momentum: 0.9,
         weight_decay: 0.0,
     };
@@ -302,7 +305,7 @@ fn a_trial_that_cannot_be_says_why_and_whether_to_try_again() {
     let mut no_arch = base.clone();
     no_arch.backbone.arch = "alexnet".into();
     let mut no_metric = base.clone();
-    no_metric.spec.metric = "val/charm".into();
+    no_metric.members[0].spec.metric = "val/charm".into();
     let mut no_file = base.clone();
     no_file.data.archive = fixture.folder.path().join("gone.tar");
     let cases = [

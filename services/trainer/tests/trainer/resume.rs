@@ -111,7 +111,7 @@ enum Kill {
 
 /// Starts a trial, kills every rank, and gives what was seen until then.
 fn killed(work: &TrainWork, world_size: u32, kill: Kill) -> Vec<Event> {
-    let flag = work.output.with_extension("paused");
+    let flag = work.members[0].output.with_extension("paused");
     let (step, pause) = match kill {
         Kill::After(step) => (step, String::new()),
         Kill::Writing(step) => (step, format!("{step}:{}", flag.display())),
@@ -133,7 +133,9 @@ fn killed(work: &TrainWork, world_size: u32, kill: Kill) -> Vec<Event> {
     }
     lease.kill();
     if !pause.is_empty() {
-        assert!(files(&work.output).contains_key(&format!("last-{step}.safetensors.tmp")));
+        assert!(
+            files(&work.members[0].output).contains_key(&format!("last-{step}.safetensors.tmp"))
+        );
     }
     events
 }
@@ -149,7 +151,7 @@ fn check(world_size: u32, share: Share) {
         expect.0.keys().copied().collect::<Vec<_>>(),
         [EPOCH, 2 * EPOCH]
     );
-    let expect_files = files(&whole.output);
+    let expect_files = files(&whole.members[0].output);
     assert!(expect_files.contains_key(&format!("last-{}.safetensors", 2 * EPOCH)));
 
     for (number, kill) in [Kill::After(50), Kill::Writing(200), Kill::After(EPOCH)]
@@ -232,7 +234,7 @@ fn a_stop_is_answered_at_the_next_step_and_resumes_without_a_trace() {
     let resumed = train_work(&fixture, &spec, &output, Some(path.clone()));
     let _events = to_the_end(&resumed, 2);
     assert!(
-        files(&output) == files(&whole.output),
+        files(&output) == files(&whole.members[0].output),
         "the final checkpoints are not the same bytes"
     );
 }
@@ -243,9 +245,9 @@ fn a_checkpoint_of_another_trial_is_refused_by_what_differs() {
     let spec = spec_of_a_short_trial();
     let work = train_work(&fixture, &spec, &fixture.folder.path().join("first"), None);
     let _events = to_the_end(&work, 1);
-    let from = newest(&work.output);
+    let from = newest(&work.members[0].output);
     let mut other_spec = work.clone();
-    other_spec.spec.train.learning_rate = 0.5;
+    other_spec.members[0].spec.train.learning_rate = 0.5;
     let mut other_backbone = work.clone();
     other_backbone.backbone.digest = pomona_domain::Digest::of(b"another");
     let other = crate::support::fixture("test-convnet", 3, 11);
@@ -264,7 +266,7 @@ fn a_checkpoint_of_another_trial_is_refused_by_what_differs() {
         (work.clone(), &truncated, 1, "safetensors"),
         (work.clone(), &fixture.backbone.weights, 1, "no state"),
     ] {
-        work.resume = Some(resume.clone());
+        work.members[0].resume = Some(resume.clone());
         let mut command = command(TrainerWork::Train(Box::new(work.clone())));
         command.world_size = world_size;
         let Err(fault) = Trial::prepare(&command, &work, &Quiet) else {
@@ -290,9 +292,9 @@ fn a_checkpoint_of_another_machine_is_refused_and_says_what_both_are() {
     let spec = spec_of_a_short_trial();
     let mut work = train_work(&fixture, &spec, &fixture.folder.path().join("first"), None);
     assert_eq!(here(&work, 1, &Quiet), Ended::Finished);
-    let from = newest(&work.output);
+    let from = newest(&work.members[0].output);
     let mut prepare = |resume: PathBuf| {
-        work.resume = Some(resume);
+        work.members[0].resume = Some(resume);
         let command = command(TrainerWork::Train(Box::new(work.clone())));
         Trial::prepare(&command, &work, &Quiet).err()
     };
@@ -354,7 +356,7 @@ fn stopped_twice(momentum: f64) {
     for (steps, threads, at) in [(4, 1, 4), (9, 2, 13)] {
         let stop = StopAt(steps.into());
         assert_eq!(here(&work, threads, &stop), Ended::Stopped);
-        let from = newest(&work.output);
+        let from = newest(&work.members[0].output);
         let (content, state) = checkpoint::read(&from).unwrap();
         assert_eq!((state.step, state.position), (at, at % 9));
         // A moment for each parameter, and none for running statistics.
@@ -364,10 +366,13 @@ fn stopped_twice(momentum: f64) {
             parameters += usize::from(name.starts_with("network.") && !name.contains("running_"));
         }
         assert_eq!(kept, if momentum > 0.0 { parameters } else { 0 });
-        work.resume = Some(from);
+        work.members[0].resume = Some(from);
     }
     assert_eq!(here(&work, 2, &Quiet), Ended::Finished);
-    let (found, expect) = (files(&work.output), files(&whole.output));
+    let (found, expect) = (
+        files(&work.members[0].output),
+        files(&whole.members[0].output),
+    );
     assert!(expect.contains_key("last-18.safetensors"));
     assert!(
         found == expect,

@@ -2,7 +2,8 @@
 
 use pomona_api::PROTOCOL;
 use pomona_api::trainer::{
-    BackboneFiles, Command, DataFiles, Event, FeatureStore, Rendezvous, TrainWork, TrainerWork,
+    BackboneFiles, Command, DataFiles, Event, FeatureStore, Member, Rendezvous, TrainWork,
+    TrainerWork,
 };
 use pomona_domain::dataset::{Filter, Fit, ImportOptions};
 use pomona_domain::metric::Direction;
@@ -189,12 +190,14 @@ pub fn train_work(
     resume: Option<PathBuf>,
 ) -> TrainWork {
     TrainWork {
-        trial: TrialId(1),
-        spec: spec.clone(),
+        members: vec![Member {
+            trial: TrialId(1),
+            spec: spec.clone(),
+            output: output.to_owned(),
+            resume,
+        }],
         data: fixture.data.clone(),
         backbone: fixture.backbone.clone(),
-        output: output.to_owned(),
-        resume,
         features: Some(FeatureStore {
             folder: fixture.folder.path().join("features"),
             max_bytes: 1 << 30,

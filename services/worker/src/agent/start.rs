@@ -21,7 +21,7 @@ use crate::cache::{Cache, Pin};
 use crate::config::Config;
 use crate::features::Features;
 use crate::lease::{Order, Tools, Wish, supervise};
-use crate::work::{Places, cannot, inputs, owner, trainer_work};
+use crate::work::{Places, cannot, inputs, owners, told, trainer_work};
 
 /// Wait after the first fetch that failed; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -149,7 +149,7 @@ impl Yard {
         Ok(Order {
             lease: desired.lease,
             generation: desired.generation,
-            owner: owner(&desired.work),
+            owners: owners(&desired.work),
             slots: self.slots(&desired.slots)?,
             time_left: left.map(|left| left.saturating_sub(life.since.elapsed())),
             limits,
@@ -192,7 +192,7 @@ impl Yard {
 
 /// One line of our own log about an end.
 fn tell(desired: &DesiredLease, outcome: &Outcome) {
-    let (lease, owner) = (desired.lease, owner(&desired.work));
+    let (lease, owner) = (desired.lease, told(&owners(&desired.work)));
     match outcome {
         Outcome::Finished => tracing::info!(lease.id = %lease, owner, "finished"),
         Outcome::Stopped => tracing::info!(lease.id = %lease, owner, "stopped"),

@@ -12,6 +12,7 @@ use pomona_domain::{Code, Fault};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin};
@@ -163,7 +164,7 @@ impl Crew {
         let ear = Ear {
             rank,
             tools: tools.clone(),
-            owner: order.owner.clone(),
+            owners: Owners::of(order),
             say: say.clone(),
             ended: ending,
             abandoned: self.abandon.subscribe(),
@@ -344,7 +345,7 @@ async fn drained(ended: &mut watch::Receiver<bool>) {
 struct Ear {
     rank: u32,
     tools: Tools,
-    owner: String,
+    owners: Owners,
     say: mpsc::Sender<Said>,
     ended: watch::Receiver<bool>,
     abandoned: watch::Receiver<bool>,
@@ -376,7 +377,7 @@ impl Ear {
     async fn heard(&mut self, line: &[u8]) -> bool {
         let Ok(event) = serde_json::from_slice::<Event>(line) else {
             // A library that prints: a line of the log like any other.
-            self.tools.log(&self.owner, self.rank, line);
+            self.owners.log(&self.tools, self.rank, line);
             return true;
         };
         if counts(&event) && self.tools.spool.is_full() {
@@ -401,7 +402,10 @@ impl Ear {
 /// Whether an event becomes a report.
 fn counts(event: &Event) -> bool {
     match event {
-        Event::Observed { .. } | Event::Checkpoint { .. } | Event::Result { .. } => true,
+        Event::Observed { .. }
+        | Event::Checkpoint { .. }
+        | Event::TrialEnded { .. }
+        | Event::Result { .. } => true,
         Event::Started { .. }
         | Event::Progress { .. }
         | Event::Evaluating { .. }
@@ -423,7 +427,7 @@ impl Tail {
         stderr: Option<impl AsyncRead + Unpin + Send + 'static>,
         ended: &watch::Sender<bool>,
     ) -> Self {
-        let (tools, owner) = (tools.clone(), order.owner.clone());
+        let (tools, owners) = (tools.clone(), Owners::of(order));
         let mut ended = ended.subscribe();
         Self(tokio::spawn(async move {
             let mut tail = VecDeque::new();
@@ -448,9 +452,9 @@ impl Tail {
                     Verdict::Keep { dropped } => {
                         if dropped > 0 {
                             let text = format!("({dropped} lines were dropped: too many a second)");
-                            tools.log(&owner, rank, text.as_bytes());
+                            owners.log(&tools, rank, text.as_bytes());
                         }
-                        tools.log(&owner, rank, &line);
+                        owners.log(&tools, rank, &line);
                     }
                     Verdict::Drop => {}
                 }
@@ -464,20 +468,37 @@ impl Tail {
     }
 }
 
-impl Tools {
-    /// A line of a rank's log. It is cut to what a log line may hold.
-    fn log(&self, owner: &str, rank: u32, line: &[u8]) {
+/// Whom a lease's log lines belong to.
+#[derive(Debug, Clone)]
+struct Owners(Arc<[String]>);
+
+impl Owners {
+    fn of(order: &Order) -> Self {
+        Self(order.owners.clone().into())
+    }
+
+    /// A line of a rank's log. One that begins with an owner's id is that owner's, any other is
+    /// everybody's. It is cut to what a log line may hold.
+    fn log(&self, tools: &Tools, rank: u32, line: &[u8]) {
         let line = &line[..line.len().min(MAX_LINE_BYTES)];
         let mut line = String::from_utf8_lossy(line).into_owned();
         // A replacement character takes more bytes than what it replaces.
         while line.len() > MAX_LINE_BYTES {
             line.pop();
         }
-        self.logs.push(LogLine {
-            owner: owner.to_owned(),
-            rank,
-            at: crate::now(),
-            line,
-        });
+        let own = line.split_once(": ");
+        let own = own.filter(|(owner, _)| self.0.iter().any(|known| known == owner));
+        let push = |owner: &str, line: &str| {
+            tools.logs.push(LogLine {
+                owner: owner.to_owned(),
+                rank,
+                at: crate::now(),
+                line: line.to_owned(),
+            });
+        };
+        match own {
+            Some((owner, line)) => push(owner, line),
+            None => self.0.iter().for_each(|owner| push(owner, &line)),
+        }
     }
 }

@@ -54,6 +54,10 @@ impl Supervisor<'_> {
                 let file = self.checkpoint(&path, digest);
                 file.map(|file| file.map(|file| (body, vec![file])))
             }
+            Event::TrialEnded { trial, outcome } => Ok(Some((
+                ReportBody::TrialEnded { trial, outcome },
+                Vec::new(),
+            ))),
             Event::Result { task, result } => self.answer(&result).map(|files| {
                 let result = Box::new(result);
                 Some((ReportBody::Result { task, result }, files))

@@ -33,7 +33,10 @@ fn checkpoint(step: u64, kind: CheckpointKind) -> (ReportBody, Vec<Upload>) {
 fn steps(spool: &Spool) -> Vec<(u64, u64)> {
     let step = |body: &ReportBody| match body {
         ReportBody::Observed { step, .. } | ReportBody::Checkpoint { step, .. } => *step,
-        ReportBody::Started { .. } | ReportBody::Result { .. } | ReportBody::Exited { .. } => 0,
+        ReportBody::Started { .. }
+        | ReportBody::TrialEnded { .. }
+        | ReportBody::Result { .. }
+        | ReportBody::Exited { .. } => 0,
     };
     let batch = spool.batch(100);
     batch.iter().map(|r| (r.seq, step(&r.body))).collect()

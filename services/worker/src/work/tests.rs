@@ -61,7 +61,7 @@ fn a_blob_that_was_not_fetched_is_named() {
         arch: "resnet18".into(),
         weights: Digest::of(b"w"),
     };
-    assert_eq!(owner(&work), TaskId(7).to_string());
+    assert_eq!(owners(&work), [TaskId(7).to_string()]);
     let fault = trainer_work(&work, &places(folder.path(), &[])).unwrap_err();
     assert_eq!(fault.code, Code::BlobMissing);
     let told = trainer_work(&work, &places(folder.path(), &[b"w"])).unwrap();

@@ -1,6 +1,6 @@
 //! A bench to run one lease on: a temporary folder, real binaries, everything else by hand.
 
-use pomona_api::trainer::{BackboneFiles, DataFiles, TrainWork, TrainerWork};
+use pomona_api::trainer::{BackboneFiles, DataFiles, Member, TrainWork, TrainerWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::{ImportOptions, Manifest, Sample, Split};
 use pomona_domain::report::{Outcome, Report, ReportBody};
@@ -102,7 +102,7 @@ impl Bench {
         Order {
             lease: LEASE,
             generation: Generation(1),
-            owner: TrialId(1).to_string(),
+            owners: vec![TrialId(1).to_string()],
             slots: self.tools.slots.list[..self.slots as usize].to_vec(),
             time_left: self.time_left,
             limits: self.limits,
@@ -198,8 +198,12 @@ impl Bench {
         };
         let manifest = serde_json::to_vec(&manifest()).unwrap();
         TrainWork {
-            trial: TrialId(1),
-            spec: spec(),
+            members: vec![Member {
+                trial: TrialId(1),
+                spec: spec(),
+                output: self.output(),
+                resume: None,
+            }],
             data: DataFiles {
                 manifest: write("manifest.json", &manifest),
                 archive: write("archive.tar", b"tar"),
@@ -210,8 +214,6 @@ impl Bench {
                 weights: write("backbone", b"weights"),
                 digest: Digest::of(b"weights"),
             },
-            output: self.output(),
-            resume: None,
             features: None,
         }
     }
@@ -288,6 +290,7 @@ pub fn observed(reports: &[Report]) -> Vec<(u64, u32, BTreeMap<String, f64>)> {
         ReportBody::Started { .. }
         | ReportBody::Checkpoint { .. }
         | ReportBody::Result { .. }
+        | ReportBody::TrialEnded { .. }
         | ReportBody::Exited { .. } => None,
     });
     seen.collect()
@@ -303,6 +306,7 @@ pub fn checkpoints(reports: &[Report], wanted: CheckpointKind) -> Vec<u64> {
         | ReportBody::Started { .. }
         | ReportBody::Observed { .. }
         | ReportBody::Result { .. }
+        | ReportBody::TrialEnded { .. }
         | ReportBody::Exited { .. } => None,
     });
     kept.collect()

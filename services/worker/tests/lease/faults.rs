@@ -41,10 +41,10 @@ async fn a_loss_that_is_no_number_fails_the_trial_for_good() {
     )
     .await;
     let mut diverging = Bench::new(&[]).train();
-    diverging.spec.train.learning_rate = 3.0;
+    diverging.members[0].spec.train.learning_rate = 3.0;
     let bench = Bench::new(&[]);
     let mut work = bench.train();
-    work.spec = diverging.spec;
+    work.members[0].spec = diverging.members[0].spec.clone();
     let work = pomona_api::trainer::TrainerWork::Train(Box::new(work));
     assert!(short(&bench.run(work).await).starts_with("failed E0601 false"));
 }

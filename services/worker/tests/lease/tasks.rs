@@ -32,6 +32,7 @@ fn answer(reports: &[Report]) -> TaskResult {
         ReportBody::Started { .. }
         | ReportBody::Observed { .. }
         | ReportBody::Checkpoint { .. }
+        | ReportBody::TrialEnded { .. }
         | ReportBody::Exited { .. } => None,
     });
     found.expect("an answer")
@@ -161,7 +162,7 @@ fn published(bench: &Bench, train: TrainWork, checkpoint: PathBuf) -> TrainerWor
     let from = Digest::of(&std::fs::read(&checkpoint).unwrap());
     TrainerWork::Publish(Box::new(PublishWork {
         task: TASK,
-        spec: train.spec,
+        spec: train.members[0].spec.clone(),
         data: train.data,
         lineage: Lineage {
             experiment: ExperimentId(1),

@@ -2,9 +2,11 @@
 
 use crate::bench::{Bench, EPOCHS, STEPS, checkpoints, observed, until};
 use pomona_api::trainer::TrainerWork;
+use pomona_api::v1::workers::LogLine;
+use pomona_domain::TrialId;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::report::{Outcome, ReportBody};
-use pomona_worker::lease::Wish;
+use pomona_worker::lease::{Wish, supervise};
 use pomona_worker::spool::Spool;
 use tokio::sync::watch;
 
@@ -54,7 +56,7 @@ async fn a_trial_that_is_stopped_goes_on_as_if_it_had_never_stopped() {
         "{stopped_at}"
     );
     let mut work = bench.train();
-    work.resume = Some(
+    work.members[0].resume = Some(
         bench
             .output()
             .join(format!("last-{stopped_at}.safetensors")),
@@ -126,4 +128,58 @@ async fn a_trainer_that_waits_for_a_full_spool_can_be_killed() {
     let (outcome, ()) = tokio::join!(bench.run_wished(bench.trial(), wished), killing);
     // It may have trained to its end meanwhile: its last lines wait in the pipe.
     assert!(matches!(outcome, Outcome::Killed), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn trials_of_one_lease_end_one_by_one_and_each_has_its_own_log() {
+    let bench = Bench::new(&[]);
+    let mut work = bench.train();
+    let first = work.members[0].clone();
+    for trial in [2, 3] {
+        let mut member = first.clone();
+        member.trial = TrialId(trial);
+        member.output = bench.output().join(trial.to_string());
+        work.members.push(member);
+    }
+    work.members[1].spec.train.epochs = 2;
+    // It diverges.
+    work.members[2].spec.train.learning_rate = 3.0;
+    let mut order = bench.order(TrainerWork::Train(Box::new(work)));
+    order.owners = (1..=3).map(|trial| TrialId(trial).to_string()).collect();
+    let (_wish, wished) = watch::channel(Wish::Run);
+    let outcome = supervise(&bench.tools, &order, wished).await;
+    assert_eq!(outcome, Outcome::Finished);
+    let reports = bench.reports().await;
+    let ended: Vec<(TrialId, bool)> = (reports.iter())
+        .filter_map(|report| match &report.body {
+            ReportBody::TrialEnded { trial, outcome } => {
+                Some((*trial, *outcome == Outcome::Finished))
+            }
+            ReportBody::Started { .. }
+            | ReportBody::Observed { .. }
+            | ReportBody::Checkpoint { .. }
+            | ReportBody::Result { .. }
+            | ReportBody::Exited { .. } => None,
+        })
+        .collect();
+    assert_eq!(ended, [(TrialId(3), false), (TrialId(2), true)]);
+    let epochs = |wanted: u128| {
+        let seen = reports.iter().filter(|report| {
+            matches!(&report.body, ReportBody::Observed { trial, .. } if trial.0 == wanted as u64)
+        });
+        seen.count()
+    };
+    assert_eq!((epochs(1), epochs(2)), (EPOCHS as usize, 2));
+    // A line without an owner is everybody's, one that begins with an owner is its own.
+    let lines = bench.tools.logs.take();
+    let of = |trial: u64, text: &str| {
+        let owner = TrialId(trial).to_string();
+        let mine = |line: &&LogLine| line.owner == owner && line.line.starts_with(text);
+        lines.iter().filter(mine).count()
+    };
+    for trial in 1..=3 {
+        assert_eq!(of(trial, "rank 0 of 1 begins"), 1, "trial {trial}");
+    }
+    let told = |trial| of(trial, "error[E0601]");
+    assert_eq!((told(1), told(2), told(3)), (0, 0, 1));
 }

@@ -146,22 +146,14 @@ pub struct DesiredLease {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum DesiredWork {
-    /// Train a trial.
+    /// Train a trial, or several that share the features of one backbone.
     Train {
-        /// The trial.
-        #[schema(value_type = String)]
-        trial: TrialId,
-        /// What it trains.
-        #[schema(value_type = Object)]
-        spec: TrialSpec,
-        /// Its data.
+        /// The trials.
+        members: Vec<DesiredMember>,
+        /// Their data.
         data: DataBlobs,
-        /// Its backbone.
+        /// Their backbone.
         backbone: BackboneBlobs,
-        /// Its newest checkpoint.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(value_type = Option<String>)]
-        resume: Option<Digest>,
     },
     /// Import a data set.
     ImportDataset {
@@ -193,7 +185,7 @@ pub enum DesiredWork {
         task: TaskId,
         /// What the trial trained.
         #[schema(value_type = Object)]
-        spec: TrialSpec,
+        spec: Box<TrialSpec>,
         /// Its data.
         data: DataBlobs,
         /// Its backbone.
@@ -203,7 +195,7 @@ pub enum DesiredWork {
         checkpoint: Digest,
         /// Lineage.
         #[schema(value_type = Object)]
-        lineage: Lineage,
+        lineage: Box<Lineage>,
         /// Name of the model.
         model: String,
         /// Validation metrics at the checkpoint.
@@ -223,6 +215,21 @@ pub enum DesiredWork {
         /// Classes to answer.
         top: u32,
     },
+}
+
+/// A trial of a lease.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DesiredMember {
+    /// The trial.
+    #[schema(value_type = String)]
+    pub trial: TrialId,
+    /// What it trains.
+    #[schema(value_type = Object)]
+    pub spec: TrialSpec,
+    /// Its newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub resume: Option<Digest>,
 }
 
 /// A data set as blobs.

@@ -6,7 +6,7 @@ use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
-use pomona_domain::lease::{Generation, Lease};
+use pomona_domain::lease::{Generation, Lease, Work};
 use pomona_domain::model::{Alias, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
@@ -67,6 +67,17 @@ impl Cluster {
     pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
         self.leases()
             .filter(move |lease| lease.slots.iter().any(|slot| slot.worker == worker))
+    }
+
+    /// The trials that are still on a lease, in its order: one that has ended, or left it, is not.
+    pub fn members<'a>(&'a self, lease: &'a Lease) -> impl Iterator<Item = &'a Trial> {
+        let members: &[TrialId] = match &lease.work {
+            Work::Trials(members) => members,
+            Work::Task(_) => &[],
+        };
+        (members.iter())
+            .filter_map(|id| self.trial(*id))
+            .filter(|trial| trial.lease() == Some(lease.id))
     }
 
     /// All workers, by id.

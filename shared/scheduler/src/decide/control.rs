@@ -2,12 +2,14 @@
 
 use super::draft::Draft;
 use super::experiment;
-use super::trial::{Fate, finish, has_result};
+use super::trial::{Fate, finish, has_result, spend};
 use super::{lease, not_found, task};
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::lease::Lease;
 use pomona_domain::trial::{AfterStop, Trial, TrialState};
 use pomona_domain::{Code, ExperimentId, Fault, LeaseId, TrialId};
+use std::collections::BTreeMap;
 
 fn find(draft: &Draft, id: ExperimentId) -> Result<Experiment, Fault> {
     let row = draft.cluster().experiment(id).cloned();
@@ -107,12 +109,16 @@ pub(crate) fn cancel(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
     let row = find(draft, id)?;
     let why = "the experiment is canceled";
     let trials: Vec<Trial> = draft.cluster().trials_of(id).cloned().collect();
+    let held: BTreeMap<LeaseId, Lease> = (trials.iter())
+        .filter_map(|trial| draft.cluster().lease(trial.lease()?))
+        .map(|held| (held.id, held.clone()))
+        .collect();
+    for lease in held.values() {
+        lease::close(draft, lease, why);
+    }
     for mut trial in trials.into_iter().filter(|trial| !trial.is_ended()) {
-        let held = trial.lease().and_then(|held| draft.cluster().lease(held));
-        if let Some(held) = held.cloned() {
-            let active = draft.now.since_ms(held.granted_at);
-            trial.active_ms += u64::try_from(active).unwrap_or(0);
-            lease::close(draft, &held, why);
+        if let Some(lease) = trial.lease().and_then(|id| held.get(&id)) {
+            spend(&mut trial, lease, draft.now);
         }
         finish(draft, trial, Fate::IsCanceled, why);
     }
@@ -126,12 +132,20 @@ pub(crate) fn cancel(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Ends one trial; it counts as completed with what it has.
+/// Ends one trial; it counts as completed with what it has. Others in its process stop, too, and
+/// go on from their checkpoints on another lease.
 pub(crate) fn stop_trial(draft: &mut Draft, id: TrialId) -> Result<(), Fault> {
     let trial = (draft.cluster().trial(id).cloned()).ok_or_else(|| not_found(id))?;
     let why = "stopped by request";
     match trial.state {
-        TrialState::Running { lease } => stop(draft, trial, lease, AfterStop::Completed, why),
+        TrialState::Running { lease } => {
+            let neighbour = format!(
+                "trial {} in the same process was stopped by request",
+                trial.number
+            );
+            stop(draft, trial, lease, AfterStop::Completed, why);
+            stop_others(draft, lease, &neighbour);
+        }
         TrialState::Stopping {
             lease,
             then: AfterStop::Paused | AfterStop::Waiting,
@@ -158,6 +172,20 @@ pub(crate) fn stop_trial(draft: &mut Draft, id: TrialId) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// A process stops as a whole: who shares it with a trial that is stopped waits for another lease.
+fn stop_others(draft: &mut Draft, id: LeaseId, why: &str) {
+    let Some(lease) = draft.cluster().lease(id) else {
+        return;
+    };
+    let others: Vec<Trial> = (draft.cluster().members(lease))
+        .filter(|trial| matches!(trial.state, TrialState::Running { .. }))
+        .cloned()
+        .collect();
+    for trial in others {
+        stop(draft, trial, id, AfterStop::Waiting, why);
+    }
 }
 
 fn stop(draft: &mut Draft, mut trial: Trial, id: LeaseId, then: AfterStop, why: &str) {

@@ -104,6 +104,7 @@ fn make(draft: &Draft, owner: &Experiment, point: Point) -> Trial {
         ),
         restarts: 0,
         leases: 0,
+        share_limit: None,
         last_step: 0,
         last_epoch: 0,
         latest: BTreeMap::new(),

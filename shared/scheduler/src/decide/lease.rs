@@ -1,15 +1,17 @@
 //! Leases: granted where the plan says, ended for a cause, and what the end means for their work.
 
 use super::draft::Draft;
+use super::trial::Fate;
 use super::{experiment, task, trial};
 use crate::cluster::subjects;
+use crate::explain::with_others;
 use crate::{NOT_STARTED, Placement, plan};
 use pomona_domain::change::Subject;
 use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, StopKind, Work};
 use pomona_domain::report::Outcome;
 use pomona_domain::task::TaskState;
-use pomona_domain::trial::TrialState;
-use pomona_domain::{LeaseId, TrialId};
+use pomona_domain::trial::{Trial, TrialState};
+use pomona_domain::{Fault, LeaseId, TrialId};
 use std::collections::BTreeSet;
 
 /// Why a lease ends.
@@ -23,7 +25,19 @@ pub(crate) enum Cause<'a> {
     GraceOver,
 }
 
-impl Cause<'_> {
+impl<'a> Cause<'a> {
+    /// The fault by which a process ended, if it did: said by its trainer or not.
+    pub(crate) fn fault(self) -> Option<&'a Fault> {
+        match self {
+            Self::Exited(Outcome::Failed { fault, .. } | Outcome::Crashed { fault }) => Some(fault),
+            Self::Exited(
+                Outcome::Finished | Outcome::Stopped | Outcome::Killed | Outcome::NotStarted { .. },
+            )
+            | Self::Lost(_)
+            | Self::GraceOver => None,
+        }
+    }
+
     /// As a sentence about the lease.
     pub(crate) fn sentence(self) -> String {
         match self {
@@ -88,9 +102,10 @@ fn grant(draft: &mut Draft, placement: Placement) {
         }
     }
     let text = format!(
-        "placed on worker `{name}`, {} {} (generation {})",
+        "placed on worker `{name}`, {} {}{} (generation {})",
         if indexes.len() == 1 { "slot" } else { "slots" },
         indexes.join(", "),
+        with_others(draft.cluster(), id),
         generation.0
     );
     for subject in subjects(&work) {
@@ -103,13 +118,25 @@ pub(crate) fn end(draft: &mut Draft, lease: &Lease, cause: Cause) {
     close(draft, lease, &cause.sentence());
     match &lease.work {
         Work::Trials(members) => {
+            let others = draft.cluster().members(lease).count().saturating_sub(1);
             for member in members {
-                trial::leave(draft, *member, lease, cause);
+                trial::leave(draft, *member, lease, cause, others as u32);
             }
             settle(draft, members);
         }
         Work::Task(id) => task::leave(draft, *id, cause),
     }
+}
+
+/// Ends one member of a lease; the others go on. The lease ends with its last member.
+pub(crate) fn part(draft: &mut Draft, lease: &Lease, mut row: Trial, fate: Fate, why: &str) {
+    let owner = row.experiment;
+    trial::spend(&mut row, lease, draft.now);
+    trial::finish(draft, row, fate, why);
+    if draft.cluster().members(lease).next().is_none() {
+        close(draft, lease, why);
+    }
+    experiment::settle(draft, owner);
 }
 
 /// Ends a lease and nothing else.
@@ -122,7 +149,7 @@ pub(crate) fn close(draft: &mut Draft, lease: &Lease, why: &str) {
     draft.lease(row);
 }
 
-/// Asks a lease to write a checkpoint and end.
+/// Asks a lease to write checkpoints and end.
 pub(crate) fn stop(draft: &mut Draft, id: LeaseId) {
     let now = draft.now;
     if let Some(row) = draft.cluster().lease(id)

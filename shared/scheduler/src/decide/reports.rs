@@ -3,14 +3,14 @@
 //! forgotten.
 
 use super::draft::Draft;
-use super::lease::{Cause, close, end};
-use super::trial::{Fate, finish};
+use super::lease::{Cause, close, end, part};
+use super::trial::{Company, Fate, fate};
 use super::{experiment, task};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::lease::{Lease, Work};
 use pomona_domain::metric::Observation;
-use pomona_domain::report::{Report, ReportBody};
+use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::trial::{BestPoint, Trial};
 use pomona_domain::{Change, Code, Fault, TrialId, WorkerId};
 use std::collections::BTreeMap;
@@ -61,6 +61,7 @@ pub(crate) fn count(draft: &mut Draft, worker: WorkerId, report: &Report) {
                 at: report.at,
             },
         ),
+        ReportBody::TrialEnded { trial, outcome } => ended(draft, &lease, *trial, outcome),
         ReportBody::Result { task, result } => {
             if lease.work == Work::Task(*task) {
                 close(draft, &lease, "its task answered");
@@ -81,30 +82,33 @@ fn current(draft: &Draft, worker: WorkerId, report: &Report) -> Option<Lease> {
 
 /// S3, second half: a member of the lease that is still on it.
 fn member(draft: &Draft, lease: &Lease, id: TrialId) -> Option<Trial> {
-    let is_member = match &lease.work {
-        Work::Trials(members) => members.contains(&id),
-        Work::Task(_) => false,
-    };
-    (draft.cluster().trial(id))
-        .filter(|trial| is_member && trial.lease() == Some(lease.id))
-        .cloned()
+    let mut members = draft.cluster().members(lease);
+    members.find(|trial| trial.id == id).cloned()
 }
 
 /// What was resolved when a trial first ran stays with it: a resume must match it.
 fn started(draft: &mut Draft, lease: &Lease, environment: &BTreeMap<String, String>) {
-    let members: &[TrialId] = match &lease.work {
-        Work::Trials(members) => members,
-        Work::Task(_) => &[],
-    };
-    for id in members {
-        if let Some(mut row) = member(draft, lease, *id)
-            && row.started_at.is_none()
-        {
+    let members: Vec<Trial> = draft.cluster().members(lease).cloned().collect();
+    for mut row in members {
+        if row.started_at.is_none() {
             row.started_at = Some(draft.now);
             row.environment.clone_from(environment);
             draft.trial(row);
         }
     }
+}
+
+/// A member is done while others go on. Its trainer says whose fault it was, so a fault counts as
+/// that of a trial alone does.
+fn ended(draft: &mut Draft, lease: &Lease, id: TrialId, outcome: &Outcome) {
+    let Some(row) = member(draft, lease, id) else {
+        return;
+    };
+    let owner = draft.cluster().experiment(row.experiment);
+    let max_restarts = owner.map_or(0, |owner| owner.spec.max_restarts);
+    let cause = Cause::Exited(outcome);
+    let fate = fate(&row, max_restarts, cause, Company::NONE);
+    part(draft, lease, row, fate, &cause.sentence());
 }
 
 fn observed(draft: &mut Draft, lease: &Lease, observation: Observation) {
@@ -117,7 +121,8 @@ fn observed(draft: &mut Draft, lease: &Lease, observation: Observation) {
             format!("`{name}` is {value} at step {}", observation.step),
         )
         .hint("a smaller `train.learning_rate` usually helps");
-        return fail(draft, lease, row, fault);
+        let why = fault.to_string();
+        return part(draft, lease, row, Fate::Fails(fault), &why);
     }
     let first = row.latest.is_empty();
     if observation.metrics.is_empty() || (!first && observation.step <= row.last_step) {
@@ -156,23 +161,6 @@ fn improve(draft: &Draft, row: &mut Trial, observation: &Observation) {
     if wins {
         row.best = Some(point);
     }
-}
-
-/// A trial fails in the middle of its lease. Other members of the lease go on.
-fn fail(draft: &mut Draft, lease: &Lease, mut row: Trial, fault: Fault) {
-    let why = fault.to_string();
-    let owner = row.experiment;
-    let active = draft.now.since_ms(lease.granted_at);
-    row.active_ms += u64::try_from(active).unwrap_or(0);
-    finish(draft, row, Fate::Fails(fault), &why);
-    let members: &[TrialId] = match &lease.work {
-        Work::Trials(members) => members,
-        Work::Task(_) => &[],
-    };
-    if members.iter().all(|id| member(draft, lease, *id).is_none()) {
-        close(draft, lease, &why);
-    }
-    experiment::settle(draft, owner);
 }
 
 fn checkpointed(draft: &mut Draft, lease: &Lease, checkpoint: Checkpoint) {

@@ -4,6 +4,7 @@ mod control;
 mod fates;
 mod promotion;
 mod reports;
+mod sharing;
 mod tasks;
 mod workers;
 

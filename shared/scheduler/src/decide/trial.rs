@@ -3,11 +3,12 @@
 use super::draft::Draft;
 use super::experiment;
 use super::lease::Cause;
+use crate::explain::count_others;
 use pomona_domain::change::Subject;
-use pomona_domain::lease::Lease;
+use pomona_domain::lease::{Lease, Work};
 use pomona_domain::report::Outcome;
 use pomona_domain::trial::{AfterStop, Trial, TrialState};
-use pomona_domain::{Code, Fault, TrialId};
+use pomona_domain::{Code, Fault, Timestamp, TrialId};
 
 /// What becomes of a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,16 +36,73 @@ pub(crate) fn has_result(trial: &Trial) -> bool {
     !trial.latest.is_empty()
 }
 
+/// With whom a trial was on a lease that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Company {
+    /// Other trials that were still on it.
+    pub(crate) others: u32,
+    /// Whether the time of the lease is the trial's own. Of several, the one with the least time
+    /// left decides when a lease ends, and may have left it before.
+    pub(crate) is_late: bool,
+}
+
+impl Company {
+    /// Nobody else.
+    pub(crate) const NONE: Self = Self {
+        others: 0,
+        is_late: true,
+    };
+
+    /// A fault by which a process ended and that was not the trial's own, as far as anybody knows.
+    fn others_fault(self, cause: Cause<'_>) -> Option<&Fault> {
+        let fault = cause.fault()?;
+        let is_own = if fault.code == Code::TimeLimit {
+            self.is_late
+        } else {
+            self.others == 0
+        };
+        (!is_own).then_some(fault)
+    }
+
+    /// Most members of the next lease after a fault that nobody owns: half of those there were, so
+    /// that whoever brings it about is alone in the end. Time is nobody's fault.
+    pub(crate) fn halved(self, cause: Cause) -> Option<u32> {
+        let fault = self.others_fault(cause)?;
+        (fault.code != Code::TimeLimit).then(|| (self.others + 1).div_ceil(2))
+    }
+
+    /// Why a trial left the lease.
+    fn sentence(self, cause: Cause) -> String {
+        let own = cause.sentence();
+        match self.others_fault(cause) {
+            None => own,
+            Some(fault) if fault.code == Code::TimeLimit => {
+                format!("its lease ended with the time of another trial: {fault}")
+            }
+            Some(_) => {
+                let others = count_others(self.others);
+                let what = own.strip_prefix("it ").unwrap_or(&own);
+                format!("the lease it shared with {others} {what}")
+            }
+        }
+    }
+}
+
 /// What a trial becomes when its lease ends for a cause.
-pub(crate) fn fate(trial: &Trial, max_restarts: u32, cause: Cause) -> Fate {
-    match &trial.state {
-        TrialState::Running { .. } => running(trial, max_restarts, cause),
-        TrialState::Stopping { then, .. } => stopping(trial, *then, cause),
-        TrialState::Waiting { .. }
-        | TrialState::Paused
-        | TrialState::Completed
-        | TrialState::Failed { .. }
-        | TrialState::Canceled => Fate::Stays,
+pub(crate) fn fate(trial: &Trial, max_restarts: u32, cause: Cause, company: Company) -> Fate {
+    match (&trial.state, company.others_fault(cause)) {
+        (TrialState::Running { .. }, Some(_)) => Fate::Waits,
+        (TrialState::Running { .. }, None) => running(trial, max_restarts, cause),
+        (TrialState::Stopping { then, .. }, Some(_)) => asked(trial, *then),
+        (TrialState::Stopping { then, .. }, None) => stopping(trial, *then, cause),
+        (
+            TrialState::Waiting { .. }
+            | TrialState::Paused
+            | TrialState::Completed
+            | TrialState::Failed { .. }
+            | TrialState::Canceled,
+            _,
+        ) => Fate::Stays,
     }
 }
 
@@ -99,29 +157,67 @@ fn stopping(trial: &Trial, then: AfterStop, cause: Cause) -> Fate {
                 retry: false,
             }),
         ) => Fate::Fails(fault.clone()),
-        (AfterStop::Paused, _) => Fate::Pauses,
-        (AfterStop::Waiting, _) => Fate::Waits,
-        (AfterStop::Completed, _) if has_result(trial) => Fate::Completes,
-        (AfterStop::Completed, _) => Fate::IsCanceled,
+        (AfterStop::Paused | AfterStop::Waiting | AfterStop::Completed, _) => asked(trial, then),
     }
 }
 
-/// Moves a member of an ended lease on.
-pub(crate) fn leave(draft: &mut Draft, id: TrialId, lease: &Lease, cause: Cause) {
-    let Some(trial) = draft.cluster().trial(id) else {
+/// What a trial was asked to become.
+fn asked(trial: &Trial, then: AfterStop) -> Fate {
+    match then {
+        AfterStop::Paused => Fate::Pauses,
+        AfterStop::Waiting => Fate::Waits,
+        AfterStop::Completed if has_result(trial) => Fate::Completes,
+        AfterStop::Completed | AfterStop::Canceled => Fate::IsCanceled,
+    }
+}
+
+/// The time of a lease that is over counts for everybody who was on it.
+pub(crate) fn spend(row: &mut Trial, lease: &Lease, now: Timestamp) {
+    let active = now.since_ms(lease.granted_at);
+    row.active_ms += u64::try_from(active).unwrap_or(0);
+}
+
+/// Moves a member of an ended lease on; `others` were on it with the trial.
+pub(crate) fn leave(draft: &mut Draft, id: TrialId, lease: &Lease, cause: Cause, others: u32) {
+    let Some(mut row) = draft.cluster().trial(id).cloned() else {
         return;
     };
-    let Some(experiment) = draft.cluster().experiment(trial.experiment) else {
+    let Some(owner) = draft.cluster().experiment(row.experiment) else {
         return;
     };
-    let fate = fate(trial, experiment.spec.max_restarts, cause);
-    if fate == Fate::Stays {
+    // A member that left earlier may be on another lease by now.
+    if row.lease() != Some(lease.id) {
         return;
     }
-    let mut row = trial.clone();
-    let active = draft.now.since_ms(lease.granted_at);
-    row.active_ms += u64::try_from(active).unwrap_or(0);
-    finish(draft, row, fate, &cause.sentence());
+    let (max_restarts, limit_ms) = (owner.spec.max_restarts, owner.spec.time_limit_ms);
+    spend(&mut row, lease, draft.now);
+    let is_late = is_lone(lease) || limit_ms.is_some_and(|limit| row.active_ms >= limit);
+    let company = Company { others, is_late };
+    let fate = fate(&row, max_restarts, cause, company);
+    let mut why = company.sentence(cause);
+    if let Some(limit) = company.halved(cause)
+        && matches!(fate, Fate::Waits | Fate::Pauses)
+    {
+        row.share_limit = Some(limit);
+        why = format!("{why}; {}", next_company(limit));
+    }
+    finish(draft, row, fate, &why);
+}
+
+/// Whether a lease was granted to one trial alone.
+fn is_lone(lease: &Lease) -> bool {
+    match &lease.work {
+        Work::Trials(members) => members.len() == 1,
+        Work::Task(_) => true,
+    }
+}
+
+fn next_company(limit: u32) -> String {
+    match limit.saturating_sub(1) {
+        0 => "it will have the next one alone".to_owned(),
+        1 => "it will share with at most 1 other".to_owned(),
+        others => format!("it will share with at most {others} others"),
+    }
 }
 
 /// Writes what a trial becomes. The experiment is settled by the caller, once all is written.

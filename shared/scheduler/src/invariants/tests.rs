@@ -5,11 +5,12 @@ use crate::testing::{House, checkpoint, grid, observed};
 use crate::{Cluster, Config, Event};
 use pomona_domain::change::Change;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
-use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef};
+use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, Work};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove};
-use pomona_domain::report::ReportBody;
+use pomona_domain::report::{Outcome, ReportBody};
 use pomona_domain::snapshot::Snapshot;
+use pomona_domain::spec::Share;
 use pomona_domain::trial::{AfterStop, TrialState};
 use pomona_domain::worker::WorkerState;
 use pomona_domain::{Digest, ExperimentId, LeaseId, TrialId};
@@ -164,6 +165,115 @@ fn s5_sees_half_a_gang_and_slots_of_two_workers() {
     found(s5(&unknown), "S5");
 }
 
+/// Four trials on two leases of two.
+fn shared() -> (House, ExperimentId) {
+    let mut house = House::sharing();
+    house.joins("a", 2);
+    let id = house.submits(grid(4, "transfer: {frozen_depth: all}"));
+    assert_eq!(house.cluster.leases().count(), 2);
+    (house, id)
+}
+
+#[test]
+fn s5_sees_trials_that_may_not_share() {
+    let (house, _) = shared();
+    assert_eq!(check(&house.cluster), Ok(()));
+    for bend in [
+        |rows: &mut Snapshot| rows.experiments[0].spec.share = Share::Off,
+        |rows: &mut Snapshot| rows.backbones.clear(),
+        |rows: &mut Snapshot| rows.trials[0].share_limit = Some(1),
+        |rows: &mut Snapshot| {
+            let path = "transfer.frozen_depth".to_owned();
+            rows.trials[0].hparams.0.insert(path, 1.into());
+        },
+        |rows: &mut Snapshot| {
+            let Work::Trials(members) = &mut rows.leases[0].work else {
+                panic!("a task");
+            };
+            members.push(TrialId(7));
+        },
+    ] {
+        let bent = bent(&house, bend);
+        found(s5(&bent), "S5");
+    }
+    let (mut house, _) = shared();
+    house.joins("b", 1);
+    let other = house.submits(grid(1, ""));
+    let foreign = house.trial(other, 1).id;
+    let mixed = bent(&house, |rows| {
+        let Work::Trials(members) = &mut rows.leases[0].work else {
+            panic!("a task");
+        };
+        members.push(foreign);
+    });
+    found(s5(&mixed), "S5");
+}
+
+#[test]
+fn a_trial_that_left_a_lease_may_be_on_a_newer_one() {
+    let (mut house, id) = shared();
+    let old = house.lease_of(id, 1);
+    let trial = house.trial(id, 1).id;
+    house.joins("b", 1);
+    house.says(
+        &old,
+        ReportBody::TrialEnded {
+            trial,
+            outcome: Outcome::Stopped,
+        },
+    );
+    let new = house.lease_of(id, 1);
+    assert!(house.lease(old.id).is_live() && new.generation > old.generation);
+    assert_eq!(s2(&house.cluster), Ok(()));
+    let back = bent(&house, |rows| {
+        let row = rows.trials.iter_mut().find(|row| row.id == trial).unwrap();
+        row.state = TrialState::Running { lease: old.id };
+    });
+    found(s2(&back), "S2");
+}
+
+#[test]
+fn what_a_member_says_after_its_end_is_not_valid() {
+    let (mut house, id) = shared();
+    let lease = house.lease_of(id, 1);
+    let (trial, other) = (house.trial(id, 1).id, house.trial(id, 2).id);
+    let end = ReportBody::TrialEnded {
+        trial,
+        outcome: Outcome::Finished,
+    };
+    let bodies = [
+        observed(trial, 10, 0.5),
+        end.clone(),
+        observed(trial, 20, 0.5),
+        end,
+        observed(other, 10, 0.5),
+    ];
+    let reports: Vec<_> = (bodies.into_iter())
+        .map(|body| house.report(&lease, body))
+        .collect();
+    let event = house.poll(lease.slots[0].worker, reports);
+    assert_eq!(valid(&house, &event), [1, 2, 5]);
+    house.tell(&event);
+    // Nor is it in a later poll.
+    let late = house.report(&lease, checkpoint(trial, CheckpointKind::Last, 20));
+    let event = house.poll(lease.slots[0].worker, vec![late]);
+    assert!(valid(&house, &event).is_empty());
+}
+
+#[test]
+fn s7_sees_a_member_that_does_not_stop_with_the_others() {
+    let (house, _) = shared();
+    let lease = house.cluster.leases().next().unwrap().clone();
+    let deaf = bent(&house, |rows| {
+        let row = (rows.trials.iter_mut()).find(|row| row.lease() == Some(lease.id));
+        row.unwrap().state = TrialState::Stopping {
+            lease: lease.id,
+            then: AfterStop::Waiting,
+        };
+    });
+    found(s7(&deaf), "S7");
+}
+
 #[test]
 fn s6_sees_an_ended_trial_that_moves() {
     let (mut house, id) = house();
@@ -314,15 +424,18 @@ fn a_report_after_the_one_that_ends_its_lease_is_not_valid() {
     let lease = house.only_lease();
     let trial = house.trial(id, 1).id;
     let exit = ReportBody::Exited {
-        outcome: pomona_domain::report::Outcome::Stopped,
+        outcome: Outcome::Stopped,
     };
     let reports: Vec<_> = [observed(trial, 10, 0.5), exit, observed(trial, 20, 0.5)]
         .into_iter()
         .map(|body| house.report(&lease, body))
         .collect();
     let event = house.poll(lease.slots[0].worker, reports);
-    let steps: Vec<u64> = (super::valid_reports(&house.cluster, &event).iter())
-        .map(|report| report.seq)
-        .collect();
-    assert_eq!(steps, [1, 2]);
+    assert_eq!(valid(&house, &event), [1, 2]);
+}
+
+/// The numbers of the reports that may count.
+fn valid(house: &House, event: &Event) -> Vec<u64> {
+    let reports = super::counted::valid_reports(&house.cluster, event);
+    reports.iter().map(|report| report.seq).collect()
 }

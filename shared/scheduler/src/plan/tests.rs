@@ -1,12 +1,12 @@
 //! Placement: tables of situations, and properties of any cluster (S1, S5, S8, S9).
 
 use super::{Placement, plan};
-use crate::testing::{House, grid, spec};
+use crate::testing::spec;
 use crate::{Cluster, Config, invariants};
 use pomona_domain::change::Change;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, Work};
-use pomona_domain::spec::ExperimentSpec;
+use pomona_domain::spec::{ExperimentSpec, Share};
 use pomona_domain::task::{Task, TaskSpec, TaskState};
 use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::worker::{SlotKind, Worker, WorkerState};
@@ -14,6 +14,9 @@ use pomona_domain::{Digest, ExperimentId, Hparams, LeaseId, TaskId, Timestamp, T
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
+
+mod aside;
+mod sharing;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -35,6 +38,10 @@ struct Asked {
     state: ExperimentState,
     /// Trials that back off.
     later: u32,
+    /// Whether its trials may share leases.
+    shares: bool,
+    /// The trials' own limits, in turn; 0 is none.
+    limits: Vec<u32>,
 }
 
 fn asked(slots: u32, trials: u32, priority: i32) -> Asked {
@@ -45,6 +52,8 @@ fn asked(slots: u32, trials: u32, priority: i32) -> Asked {
         priority,
         state: ExperimentState::Active,
         later: 0,
+        shares: false,
+        limits: Vec::new(),
     }
 }
 
@@ -55,6 +64,8 @@ fn base() -> ExperimentSpec {
 
 fn cluster(room: &Room) -> Cluster {
     let mut cluster = Cluster::new(Config::default());
+    let backbone = Change::Backbone(Box::new(crate::testing::backbone()));
+    cluster.apply(NOW, &backbone);
     for (index, (kinds, state)) in room.workers.iter().enumerate() {
         let row = Worker {
             id: WorkerId(index as u64 + 1),
@@ -100,6 +111,11 @@ fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
     spec.search.max_concurrent = asked.at_once;
     spec.search.max_trials = asked.trials;
     spec.priority = asked.priority;
+    spec.share = if asked.shares {
+        Share::Auto
+    } else {
+        Share::Off
+    };
     let row = Experiment {
         id,
         version: 1,
@@ -131,6 +147,7 @@ fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
             },
             restarts: 0,
             leases: 0,
+            share_limit: limit(asked, number),
             last_step: 0,
             last_epoch: 0,
             latest: BTreeMap::new(),
@@ -143,6 +160,12 @@ fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
         };
         cluster.apply(NOW, &Change::Trial(Box::new(row)));
     }
+}
+
+fn limit(asked: &Asked, number: u32) -> Option<u32> {
+    let limits = &asked.limits;
+    let limit = limits.get(number as usize % limits.len().max(1)).copied();
+    limit.filter(|limit| *limit > 0)
 }
 
 /// Grants placements, as `decide` does.
@@ -181,14 +204,17 @@ fn grant(cluster: &mut Cluster, placements: &[Placement]) {
     }
 }
 
-/// `e2/1 on w1: 0 1`, or `task 1 on w2: 3`, in the order of the plan.
+/// `e2/1 on w1: 0 1`, `e1/1 2 on w1: 0`, or `task 1 on w2: 3`, in the order of the plan.
 fn lines(cluster: &Cluster, placements: &[Placement]) -> Vec<String> {
     let line = |placement: &Placement| {
         let what = match &placement.work {
             Work::Task(task) => format!("task {}", task.0),
             Work::Trials(members) => {
-                let trial = cluster.trial(members[0]).expect("a trial");
-                format!("e{}/{}", trial.experiment.0, trial.number)
+                let rows: Vec<&Trial> = (members.iter())
+                    .map(|id| cluster.trial(*id).expect("a trial"))
+                    .collect();
+                let numbers: Vec<String> = rows.iter().map(|row| row.number.to_string()).collect();
+                format!("e{}/{}", rows[0].experiment.0, numbers.join(" "))
             }
         };
         let slots: Vec<String> = placement.slots.iter().map(ToString::to_string).collect();
@@ -298,47 +324,6 @@ fn paused_experiments_lost_and_draining_workers_and_back_off_wait() {
     assert_eq!(placed, ["e2/1 on w3: 0", "e2/2 on w3: 1"]);
 }
 
-#[test]
-fn room_is_set_aside_for_a_gang_that_is_next() {
-    let mut house = House::new();
-    let a = house.joins("a", 4);
-    let b = house.joins("b", 1);
-    let small = house.submits(grid(8, ""));
-    let large = house.submits(grid(1, "priority: 70\nresources: {slots_per_trial: 4}"));
-    let on_a: Vec<Lease> = house.cluster.leases_of(a).cloned().collect();
-    assert_eq!(on_a.len(), 4);
-    for (ended, lease) in on_a.iter().enumerate() {
-        assert_eq!(house.state(large, 1).name(), "waiting");
-        house.exits(lease, pomona_domain::report::Outcome::Finished);
-        // Small trials do not slip into what is set aside, but run elsewhere.
-        let left = if ended == 3 { 1 } else { 3 - ended };
-        assert_eq!(house.cluster.leases_of(a).count(), left);
-        assert_eq!(house.cluster.leases_of(b).count(), 1);
-    }
-    assert_eq!(house.state(large, 1).name(), "running");
-    let waiting = house
-        .cluster
-        .trials_of(small)
-        .find(|trial| trial.lease().is_none() && !trial.is_ended());
-    let subject = pomona_domain::change::Subject::Trial(waiting.expect("a small one waits").id);
-    assert_eq!(house.explains(subject), "it waits: all 5 slots are busy");
-}
-
-#[test]
-fn slots_set_aside_are_said_to_be() {
-    let mut house = House::new();
-    house.joins("a", 2);
-    house.submits(grid(1, ""));
-    house.submits(grid(1, "priority: 70\nresources: {slots_per_trial: 2}"));
-    let late = house.submits(grid(1, ""));
-    let subject = pomona_domain::change::Subject::Trial(house.trial(late, 1).id);
-    let said = house.explains(subject);
-    assert_eq!(
-        said,
-        "it waits: 1 of 2 slots are free and set aside for work of higher rank"
-    );
-}
-
 fn kinds() -> impl Strategy<Value = Vec<SlotKind>> {
     let kind = prop_oneof![3 => Just(SlotKind::Cpu), 2 => Just(SlotKind::Cuda)];
     prop::collection::vec(kind, 0..7)
@@ -352,15 +337,25 @@ fn rooms() -> impl Strategy<Value = Room> {
     ];
     let standing =
         prop_oneof![5 => Just(ExperimentState::Active), 1 => Just(ExperimentState::Paused)];
-    let asked = (1u32..5, 1u32..6, 1u32..6, 0i32..3, standing, 0u32..3);
-    let asked = asked.prop_map(|(slots, trials, at_once, priority, state, later)| Asked {
-        slots,
-        trials,
-        at_once,
-        priority,
-        state,
-        later,
-    });
+    let slots = prop_oneof![3 => Just(1u32), 2 => 1u32..5];
+    let limits = prop::collection::vec(0u32..4, 0..5);
+    let asked = (
+        (slots, 1u32..9, 1u32..9),
+        (0i32..3, standing, 0u32..3),
+        (any::<bool>(), limits),
+    );
+    let asked = asked.prop_map(
+        |((slots, trials, at_once), (priority, state, later), (shares, limits))| Asked {
+            slots,
+            trials,
+            at_once,
+            priority,
+            state,
+            later,
+            shares,
+            limits,
+        },
+    );
     let workers = prop::collection::vec((kinds(), state), 0..5);
     let experiments = prop::collection::vec(asked, 0..5);
     let tasks = prop::collection::vec(0i32..3, 0..3);
@@ -464,9 +459,11 @@ fn end_some(cluster: &mut Cluster, which: u64) {
         cluster.apply(NOW, &Change::Lease(Box::new(lease.clone())));
         match &lease.work {
             Work::Trials(members) => {
-                let mut row = cluster.trial(members[0]).cloned().expect("a trial");
-                row.state = TrialState::Completed;
-                cluster.apply(NOW, &Change::Trial(Box::new(row)));
+                for member in members {
+                    let mut row = cluster.trial(*member).cloned().expect("a trial");
+                    row.state = TrialState::Completed;
+                    cluster.apply(NOW, &Change::Trial(Box::new(row)));
+                }
             }
             Work::Task(task) => {
                 let mut row = cluster.task(*task).cloned().expect("a task");

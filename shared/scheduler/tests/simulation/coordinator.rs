@@ -1,11 +1,14 @@
 //! The coordinator of a simulated world: the production `decide`, `apply` and `restore` around the
 //! journal, with the ways in which a commit can go wrong. Every decision is checked.
 
+use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::change::Change;
 use pomona_domain::checkpoint::CheckpointKind;
-use pomona_domain::lease::{LeaseState, StopKind, Work};
+use pomona_domain::experiment::Experiment;
+use pomona_domain::lease::{Lease, LeaseState, StopKind, Work};
 use pomona_domain::model::ModelFile;
 use pomona_domain::task::{TaskResult, TaskSpec};
+use pomona_domain::trial::Trial;
 use pomona_domain::{
     Code, Digest, Fault, Generation, LeaseId, TaskId, Timestamp, TrialId, WorkerId,
 };
@@ -46,6 +49,7 @@ pub struct Wanted {
     pub generation: Generation,
     pub slots: Vec<u32>,
     pub stop: Option<StopKind>,
+    pub time_left_ms: Option<u64>,
     pub job: Job,
 }
 
@@ -53,10 +57,7 @@ pub struct Wanted {
 #[derive(Debug, Clone)]
 pub enum Job {
     Train {
-        trial: TrialId,
-        epochs: u32,
-        resume: u64,
-        resume_best: Option<u64>,
+        members: Vec<Member>,
     },
     Task {
         task: TaskId,
@@ -64,11 +65,54 @@ pub enum Job {
     },
 }
 
+/// One trial of a job.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub trial: TrialId,
+    pub epochs: u32,
+    pub resume: u64,
+    pub resume_best: Option<u64>,
+}
+
+/// How long a trial is trained: its point may say otherwise than the file.
+pub fn epochs(owner: &Experiment, trial: &Trial) -> u32 {
+    let own = trial.hparams.0.get("train.epochs");
+    let own = own.and_then(serde_json::Value::as_u64);
+    own.map_or(owner.spec.train.epochs, |epochs| epochs as u32)
+}
+
+/// The backbone that all experiments name.
+fn backbone() -> Backbone {
+    let block = |name: &str| Block {
+        name: name.to_owned(),
+        parameters: 1,
+        macs: 1,
+        cut_bytes: 1,
+        output_shape: vec![1],
+    };
+    Backbone {
+        name: "b".to_owned(),
+        arch: "test-convnet".to_owned(),
+        weights: Digest([2; 32]),
+        source: Digest([2; 32]),
+        image_size: 4,
+        blocks: ["stem", "layer1", "layer2"].map(block).to_vec(),
+        tensors: 3,
+        head_parameters: 1,
+        created_at: Timestamp::default(),
+    }
+}
+
 impl Coordinator {
     pub fn new(config: Config) -> Self {
+        let mut cluster = Cluster::new(config);
+        let mut journal = Journal::default();
+        let known = Change::Backbone(Box::new(backbone()));
+        cluster.apply(Timestamp::default(), &known);
+        journal.commit(&[known]).expect("an empty journal");
         Self {
-            cluster: Cluster::new(config),
-            journal: Journal::default(),
+            cluster,
+            journal,
             is_up: true,
             config,
         }
@@ -181,23 +225,32 @@ impl Coordinator {
                 generation: lease.generation,
                 slots: lease.slots.iter().map(|slot| slot.index).collect(),
                 stop,
-                job: self.job(&lease.work)?,
+                time_left_ms: (self.cluster.members(lease))
+                    .filter_map(|trial| self.cluster.time_left_ms(trial.id))
+                    .min(),
+                job: self.job(lease)?,
             })
         });
         (acked, wanted.collect())
     }
 
-    fn job(&self, work: &Work) -> Option<Job> {
-        match work {
-            Work::Trials(members) => {
-                let trial = self.cluster.trial(*members.first()?)?;
-                let owner = self.cluster.experiment(trial.experiment)?;
-                let step = |kind| self.cluster.checkpoint(trial.id, kind).map(|row| row.step);
+    /// Who has ended meanwhile is not trained again by a worker that starts late.
+    fn job(&self, lease: &Lease) -> Option<Job> {
+        match &lease.work {
+            Work::Trials(_) => {
+                let step = |trial, kind| (self.cluster.checkpoint(trial, kind)).map(|row| row.step);
+                let member = |trial: &Trial| {
+                    let owner = self.cluster.experiment(trial.experiment)?;
+                    Some(Member {
+                        trial: trial.id,
+                        epochs: epochs(owner, trial),
+                        resume: step(trial.id, CheckpointKind::Last).unwrap_or(0),
+                        resume_best: step(trial.id, CheckpointKind::Best),
+                    })
+                };
+                let members = self.cluster.members(lease).filter_map(member);
                 Some(Job::Train {
-                    trial: trial.id,
-                    epochs: owner.spec.train.epochs,
-                    resume: step(CheckpointKind::Last).unwrap_or(0),
-                    resume_best: step(CheckpointKind::Best),
+                    members: members.collect(),
                 })
             }
             Work::Task(id) => {

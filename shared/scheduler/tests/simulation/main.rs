@@ -11,6 +11,8 @@ mod dice;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
+mod mood;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod script;

@@ -238,3 +238,48 @@ scenario!(
      show
      why second"
 );
+
+scenario!(
+    a_grid_of_head_only_trials_shares_two_leases,
+    "worker a joins 2 slots
+     submit grid 9 trials, 4 epochs, sharing, promoted to tulips at 0.0
+     show
+     explain grid/7
+     grid/2 will diverge
+     grid/8 will be ended by its trainer
+     advance 3s
+     show
+     advance 15s
+     show
+     why grid/1
+     why grid/2
+     why grid/8
+     why grid"
+);
+
+scenario!(
+    a_shared_lease_that_crashes_is_leased_again_in_halves,
+    "worker a joins 1 slots
+     submit grid 6 trials, 4 epochs, 1 restarts, sharing
+     grid/3 will always crash
+     advance 3s
+     show
+     advance 30s
+     show
+     why grid/1
+     why grid/3
+     why grid/6"
+);
+
+scenario!(
+    a_stop_of_one_trial_lets_its_neighbours_go_on,
+    "worker a joins 1 slots
+     submit grid 3 trials, 20 epochs, sharing
+     advance 8s
+     stop grid/2
+     explain grid/1
+     advance 5s
+     show
+     why grid/1
+     why grid/2"
+);

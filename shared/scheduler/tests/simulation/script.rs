@@ -3,7 +3,7 @@
 
 use pomona_domain::change::Subject;
 use pomona_domain::lease::Work;
-use pomona_domain::spec::{ExperimentSpec, Gate, Promote, parse};
+use pomona_domain::spec::{ExperimentSpec, Gate, Promote, Share, parse};
 use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::worker::{SlotKind, WorkerState};
 use pomona_domain::{Digest, ExperimentId, Timestamp, TrialId};
@@ -11,7 +11,7 @@ use pomona_scheduler::{Config, Event, explain};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::trainer::Mood;
+use crate::mood::Mood;
 use crate::worker::Worker;
 use crate::world::{BEGIN, World};
 
@@ -78,6 +78,9 @@ impl Play {
                 self.world.workers[at].cut_until = BEGIN;
             }
             ["restart", "coordinator"] => self.world.restart_coordinator(2_000),
+            [trial, "will", "always", "crash"] => {
+                self.world.poison.insert(self.trial(trial), 1);
+            }
             [trial, "will", ref fate @ ..] => {
                 let id = self.trial(trial);
                 self.world
@@ -136,9 +139,10 @@ impl Play {
         }
     }
 
-    /// `9 trials, 2 slots, 3 at once, priority 70, 20 epochs, 1 restarts, promoted to m at 0.5`
+    /// `9 trials, sharing, 2 slots, 3 at once, priority 70, 20 epochs, 1 restarts, promoted to m at 0.5`
     fn submit(&mut self, name: &str, options: &str) {
         let mut trials = 1;
+        // Most scripts are about one trial a lease.
         let mut spec = file(name, 1);
         let mut settings: Vec<Vec<&str>> = Vec::new();
         for option in options.split(", ") {
@@ -157,6 +161,7 @@ impl Play {
                 [count, "at", "once"] => spec.search.max_concurrent = number(count) as u32,
                 [count, "epochs"] => spec.train.epochs = number(count) as u32,
                 [count, "restarts"] => spec.max_restarts = number(count) as u32,
+                ["sharing"] => spec.share = Share::Auto,
                 ["priority", level] => spec.priority = number(level) as i32,
                 ["promoted", "to", model, "at", bound] => {
                     spec.promote = Some(promote(model, bound));
@@ -228,14 +233,24 @@ impl Play {
         }
     }
 
+    /// `-`, a task, or trials: `grid/1`, `grid/1,2,3`.
     fn slot(&self, worker: &str, index: u32) -> String {
         let id = self.world.workers[self.worker(worker)].id;
-        let mut leases = self.world.house.cluster.leases_of(id);
+        let cluster = &self.world.house.cluster;
+        let mut leases = cluster.leases_of(id);
         let lease = leases.find(|lease| lease.slots.iter().any(|slot| slot.index == index));
-        match lease.map(|lease| &lease.work) {
-            None => "-".to_owned(),
-            Some(Work::Task(id)) => id.to_string(),
-            Some(Work::Trials(members)) => members[0].to_string(),
+        let Some(lease) = lease else {
+            return "-".to_owned();
+        };
+        match &lease.work {
+            Work::Task(id) => id.to_string(),
+            Work::Trials(_) => {
+                let mut members = cluster.members(lease);
+                let first = members
+                    .next()
+                    .map_or_else(String::new, |row| row.id.to_string());
+                members.fold(first, |line, row| format!("{line},{}", row.number))
+            }
         }
     }
 
@@ -275,7 +290,7 @@ fn file(name: &str, trials: usize) -> ExperimentSpec {
         .map(|n| format!("{}", n as f64 / 100.0))
         .collect();
     let text = format!(
-        "{{name: {name}, backbone: b, dataset: c, search: {{space: \
+        "{{name: {name}, backbone: b, dataset: c, share: off, search: {{space: \
          {{train.learning_rate: {{values: [{}]}}}}}}}}",
         rates.join(", ")
     );
@@ -299,6 +314,7 @@ fn mood(fate: &[&str]) -> Mood {
         ["crash"] => Mood::Crashes(3),
         ["diverge"] => Mood::Diverges(3),
         ["hang"] => Mood::Hangs(3),
+        ["be", "ended", "by", "its", "trainer"] => Mood::Breaks(3),
         ["not", "start"] => Mood::CannotStart,
         ["not", "listen"] => Mood::Deaf,
         ["be", "slow"] => Mood::Slow,
@@ -315,6 +331,9 @@ fn trial_line(trial: &Trial) -> String {
     let _ = write!(line, ", step {}, {} leases", trial.last_step, trial.leases);
     if trial.restarts > 0 {
         let _ = write!(line, ", {} restarts", trial.restarts);
+    }
+    if let Some(limit) = trial.share_limit {
+        let _ = write!(line, ", at most {limit} a lease");
     }
     line
 }

@@ -65,10 +65,11 @@ fn every_seed_keeps_the_invariants_and_comes_to_its_end() {
     if let Some(seed) = number("POMONA_SIM_SEED") {
         let told = run(seed, true).unwrap_or_else(|broken| panic!("{broken}"));
         println!(
-            "seed {seed}: {} events, {} leases, {} trials completed, {} failed, {} alias moves, \
-             {} virtual seconds, history {:016x}",
+            "seed {seed}: {} events, {} leases, {} of them shared, {} trials completed, {} failed, \
+             {} alias moves, {} virtual seconds, history {:016x}",
             told.events,
             told.leases,
+            told.shared,
             told.completed,
             told.failed,
             told.promoted,
@@ -98,9 +99,11 @@ fn every_seed_keeps_the_invariants_and_comes_to_its_end() {
     let sum = |of: fn(&Told) -> usize| told.iter().map(|one| of(one)).sum::<usize>();
     let (completed, failed) = (sum(|one| one.completed), sum(|one| one.failed));
     let (promoted, leases) = (sum(|one| one.promoted), sum(|one| one.leases));
+    let starts = sum(|one| one.starts);
+    let (shared, halved) = (sum(|one| one.shared), sum(|one| one.halved));
     println!(
-        "{count} seeds: {} events, {leases} leases, {completed} trials completed, {failed} failed, \
-         {promoted} alias moves",
+        "{count} seeds: {} events, {leases} leases, {shared} of them shared, {completed} trials \
+         completed, {failed} failed, {halved} in smaller company, {promoted} alias moves",
         told.iter().map(|one| one.events).sum::<u64>()
     );
     if count >= SEEDS {
@@ -109,6 +112,7 @@ fn every_seed_keeps_the_invariants_and_comes_to_its_end() {
             completed > 2_000 && failed > 50 && promoted > 50,
             "too little happens"
         );
-        assert!(leases > completed + failed, "nothing is ever leased twice");
+        assert!(starts > completed + failed, "nothing is ever leased twice");
+        assert!(shared > 600 && halved > 200, "trials hardly share leases");
     }
 }

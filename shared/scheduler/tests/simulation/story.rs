@@ -1,7 +1,8 @@
 //! What one seed tells: a cluster, experiments, users, faults; then a calm in which everything has
 //! to come to its end.
 
-use pomona_domain::spec::{ExperimentSpec, Gate, Promote, parse};
+use pomona_domain::lease::Work;
+use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Gate, Promote, Share, parse};
 use pomona_domain::task::TaskSpec;
 use pomona_domain::trial::TrialState;
 use pomona_domain::worker::{SlotKind, WorkerState};
@@ -48,6 +49,12 @@ pub struct Told {
     pub failed: usize,
     pub promoted: usize,
     pub leases: usize,
+    /// Times that a trial was given a lease.
+    pub starts: usize,
+    /// Leases with several trials.
+    pub shared: usize,
+    /// Trials that were in the company of a fault that nobody owned.
+    pub halved: usize,
     pub seconds: i64,
 }
 
@@ -75,6 +82,11 @@ pub fn tell(seed: u64, is_shown: bool) -> Result<Told, String> {
             .count(),
         promoted: world.house.journal.moves.len(),
         leases: world.house.journal.leases.len(),
+        starts: trials().map(|row| row.leases as usize).sum(),
+        shared: (world.house.journal.leases.values())
+            .filter(|row| matches!(&row.work, Work::Trials(members) if members.len() > 1))
+            .count(),
+        halved: trials().filter(|row| row.share_limit.is_some()).count(),
         seconds: world.now.since_ms(BEGIN) / 1000,
     })
 }
@@ -87,8 +99,9 @@ fn config(seed: u64) -> Config {
         backoff_max_ms: 4_000,
         lost_after_ms: if seed.is_multiple_of(2) { 6_000 } else { 9_000 },
         max_task_attempts: 3,
-        queue_ahead: 2 + (seed % 5) as u32,
+        queue_ahead: [2, 3, 6, 12, 12][(seed % 5) as usize],
         doubt_after: 2,
+        max_members: [64, 2, 3, 5][(seed % 4) as usize],
     }
 }
 
@@ -114,12 +127,14 @@ fn weather(world: &mut World) -> Weather {
 fn begin(seed: u64, is_shown: bool) -> World {
     let mut world = World::new(seed, config(seed), is_shown);
     world.weather = weather(&mut world);
+    // Where slots are few, trials share them.
+    let (workers, most) = world.dice.pick(&[(4, 3), (2, 1), (2, 1), (1, 2)]);
     for name in ["a", "b", "c", "d"]
         .iter()
-        .take(world.dice.count(1, 4) as usize)
+        .take(world.dice.count(1, workers) as usize)
     {
-        let mut slots = vec![SlotKind::Cpu; world.dice.count(1, 3) as usize];
-        if world.dice.chance(300) {
+        let mut slots = vec![SlotKind::Cpu; world.dice.count(1, most) as usize];
+        if most > 2 && world.dice.chance(300) {
             slots.extend([SlotKind::Cuda; 2]);
         }
         world.join(Worker::new(name, &slots));
@@ -158,13 +173,18 @@ fn begin(seed: u64, is_shown: bool) -> World {
     world
 }
 
-/// Experiments to choose from: grids with and without replicates, random search, a single trial.
+/// Experiments to choose from: grids with and without replicates, of unequal lengths and depths,
+/// random search, a single trial.
 fn files() -> &'static [ExperimentSpec] {
     static FILES: OnceLock<Vec<ExperimentSpec>> = OnceLock::new();
     FILES.get_or_init(|| {
-        let grid = "{space: {train.learning_rate: {values: [0.1, 0.2, 0.3]}, \
+        let grid = "{space: {train.learning_rate: {values: [0.1, 0.2, 0.3, 0.4]}, \
                     train.optimizer.weight_decay: {values: [0.0, 0.1]}}}";
         let twice = "{replicates: 2, space: {train.learning_rate: {values: [0.1, 0.2]}}}";
+        let lengths = "{space: {train.epochs: {values: [1, 3, 9]}, \
+                       train.learning_rate: {values: [0.1, 0.2]}}}";
+        let depths = "{space: {transfer.frozen_depth: {values: [all, layer1, 3]}, \
+                      train.learning_rate: {values: [0.1, 0.2]}}}";
         let random = "{strategy: random, max_trials: 5, \
                       space: {train.learning_rate: {log_uniform: [0.001, 0.1]}}}";
         let read = |(epochs, search): (u32, &str)| {
@@ -173,15 +193,33 @@ fn files() -> &'static [ExperimentSpec] {
             );
             parse(&text, &[]).unwrap_or_else(|faults| panic!("{text}: {faults:?}"))
         };
-        [(2, grid), (3, twice), (2, random), (4, "{}")].map(read).to_vec()
+        [
+            (2, grid),
+            (3, twice),
+            (1, lengths),
+            (2, depths),
+            (2, random),
+            (4, "{}"),
+        ]
+        .map(read)
+        .to_vec()
     })
 }
 
 fn draw_spec(world: &mut World) -> ExperimentSpec {
     let which = world.dice.between(0, files().len() as i64 - 1) as usize;
     let mut spec = files()[which].clone();
-    spec.resources.slots_per_trial = world.dice.pick(&[1, 1, 1, 2, 2, 3]);
-    spec.search.max_concurrent = world.dice.count(1, 6);
+    spec.resources.slots_per_trial = world.dice.pick(&[1, 1, 1, 1, 1, 1, 2, 3]);
+    spec.search.max_concurrent = world.dice.count(1, 12);
+    if world.dice.chance(200) {
+        spec.share = Share::Off;
+    }
+    if world.dice.chance(200) {
+        spec.transfer.frozen_depth = FrozenDepth::Blocks(world.dice.count(0, 3));
+    }
+    if world.dice.chance(200) {
+        spec.time_limit_ms = Some(u64::from(world.dice.count(4_000, 20_000)));
+    }
     spec.priority = world.dice.pick(&[40, 50, 50, 70]);
     spec.max_restarts = world.dice.count(0, 3);
     if world.dice.chance(500) {
@@ -300,8 +338,14 @@ impl World {
 
     fn submit(&mut self) {
         let spec = draw_spec(self);
+        let id = ExperimentId(self.dice.any());
+        if self.dice.chance(400) {
+            let number = self.dice.count(1, spec.search.max_trials);
+            let trial = TrialId::derive(&id.to_string(), u64::from(number));
+            self.poison.insert(trial, self.dice.count(0, 1));
+        }
         let event = Event::Submitted {
-            id: ExperimentId(self.dice.any()),
+            id,
             spec: Box::new(spec),
             source: String::new(),
             dataset: Digest([1; 32]),
@@ -352,7 +396,11 @@ impl World {
                 self.start_worker(at);
             }
         }
-        self.join(Worker::new("large", &[SlotKind::Cpu; 3]));
+        // Where slots are few they stay so: trials then go on sharing them to the end.
+        let rows = self.house.journal.experiments.values();
+        let most = rows.map(|row| row.spec.resources.slots_per_trial).max();
+        let slots = vec![SlotKind::Cpu; most.unwrap_or(1) as usize];
+        self.join(Worker::new("large", &slots));
         // A wish to pause may still be on its way.
         for wait in [0, 8_000] {
             self.plan_deed(wait, Deed::ResumeAll);

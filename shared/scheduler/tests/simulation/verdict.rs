@@ -1,11 +1,13 @@
 //! What must be true of a story once it has been told: liveness, and that everything is whole.
 
+use pomona_domain::Code;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::model::Version;
 use pomona_domain::trial::{Trial, TrialState};
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::coordinator::epochs;
 use crate::story::{CALM_MS, STORM_MS};
 use crate::trainer::{EPOCH, curve};
 use crate::world::{BEGIN, World};
@@ -115,6 +117,7 @@ fn trial_is_whole(world: &World, owner: &Experiment, trial: &Trial) -> Result<()
     if trial.restarts > owner.spec.max_restarts {
         return Err(format!("{} restarted {} times", trial.id, trial.restarts));
     }
+    fault_is_its_own(world, owner, trial)?;
     if trial.state != TrialState::Completed || world.stopped.contains(&trial.id) {
         return Ok(());
     }
@@ -123,7 +126,7 @@ fn trial_is_whole(world: &World, owner: &Experiment, trial: &Trial) -> Result<()
         .range((trial.id, 0)..=(trial.id, u64::MAX)))
     .map(|((_, step), _)| *step)
     .collect();
-    let wanted: Vec<u64> = (1..=u64::from(owner.spec.train.epochs))
+    let wanted: Vec<u64> = (1..=u64::from(epochs(owner, trial)))
         .map(|n| n * EPOCH)
         .collect();
     if steps != wanted {
@@ -144,4 +147,38 @@ fn trial_is_whole(world: &World, owner: &Experiment, trial: &Trial) -> Result<()
         ));
     }
     Ok(())
+}
+
+/// Attempts count, and a trial fails, only by what was its own: never by a poisonous neighbour.
+fn fault_is_its_own(world: &World, owner: &Experiment, trial: &Trial) -> Result<(), String> {
+    let blame = world.blame.get(&trial.id).copied().unwrap_or(0);
+    if trial.restarts > blame {
+        let counted = trial.restarts;
+        return Err(format!(
+            "{} counts {counted} attempts, {blame} faults were its own",
+            trial.id
+        ));
+    }
+    if trial.state == TrialState::Completed && world.poison.get(&trial.id) == Some(&0) {
+        return Err(format!("{} is poisonous and completed", trial.id));
+    }
+    let TrialState::Failed { fault } = &trial.state else {
+        return Ok(());
+    };
+    let limit = owner.spec.time_limit_ms;
+    let is_its_own = if fault.code == Code::RestartsExhausted {
+        blame > owner.spec.max_restarts
+    } else if fault.code == Code::TimeLimit {
+        limit.is_some_and(|limit| trial.active_ms >= limit)
+    } else {
+        // Of a NaN nobody else is suspected.
+        fault.code == Code::NotANumber || blame > 0
+    };
+    if is_its_own {
+        return Ok(());
+    }
+    Err(format!(
+        "{} failed, only {blame} faults were its own: {fault}",
+        trial.id
+    ))
 }

@@ -10,7 +10,8 @@ use pomona_scheduler::Event;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::coordinator::Wanted;
-use crate::trainer::{Mood, Trainer};
+use crate::mood::Mood;
+use crate::trainer::Trainer;
 
 /// Reports of one poll.
 const BATCH: usize = 6;
@@ -38,6 +39,7 @@ pub struct Local {
     pub generation: Generation,
     pub slots: Vec<u32>,
     pub trainer: Trainer,
+    pub time_left_ms: Option<u64>,
     pub stop: Option<StopKind>,
     pub is_live: bool,
 }
@@ -133,6 +135,7 @@ impl Worker {
                 ReportBody::Checkpoint { .. } | ReportBody::Result { .. } => upload_ms,
                 ReportBody::Started { .. }
                 | ReportBody::Observed { .. }
+                | ReportBody::TrialEnded { .. }
                 | ReportBody::Exited { .. } => 0,
             };
             let entry = (now.plus_ms(wait), lease, generation, body);
@@ -159,7 +162,7 @@ impl Worker {
         now: Timestamp,
         acked: u64,
         wanted: &[Wanted],
-        mut mood: impl FnMut(&Wanted) -> Mood,
+        mut moods: impl FnMut(&Wanted) -> Vec<Mood>,
     ) -> Result<Vec<Wish>, String> {
         self.spool.sealed.retain(|report| report.seq > acked);
         let mut wishes = self.end_unwanted(now, wanted);
@@ -192,7 +195,8 @@ impl Worker {
             let local = Local {
                 generation: want.generation,
                 slots: want.slots.clone(),
-                trainer: Trainer::new(want.job.clone(), mood(want)),
+                trainer: Trainer::new(want.job.clone(), &moods(want)),
+                time_left_ms: want.time_left_ms,
                 stop: want.stop,
                 is_live: want.stop.is_none(),
             };

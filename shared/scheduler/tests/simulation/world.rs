@@ -2,15 +2,15 @@
 //! Nothing happens but what stands in the queue, and chance is one seeded generator: the same seed
 //! is the same history.
 
-use pomona_domain::report::Outcome;
+use pomona_domain::report::{Outcome, ReportBody};
 use pomona_domain::{Code, Fault, LeaseId, Timestamp, TrialId};
 use pomona_scheduler::{Config, Event};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::coordinator::{Answered, Coordinator, Job, Luck, Wanted};
+use crate::coordinator::{Answered, Coordinator, Luck, Wanted};
 use crate::dice::Dice;
+use crate::mood::{self, Mood};
 use crate::story::Deed;
-use crate::trainer::Mood;
 use crate::worker::{Wish, Worker};
 
 /// When every world begins.
@@ -59,6 +59,7 @@ enum Happening {
     Wake(usize),
     Move(usize, u64, LeaseId),
     Stopped(usize, u64, LeaseId),
+    TimeIsUp(usize, u64, LeaseId),
     Arrives(Box<Message>),
     Answer(usize, u64, Reply),
     CoordinatorStarts,
@@ -73,6 +74,10 @@ pub struct World {
     pub workers: Vec<Worker>,
     /// What becomes of a trial's next trainers, in order; then chance decides.
     pub moods: BTreeMap<TrialId, VecDeque<Mood>>,
+    /// Trials with which every trainer crashes after so many moves.
+    pub poison: BTreeMap<TrialId, u32>,
+    /// Faults that were a trial's own: nobody else was on its lease, or its trainer said so.
+    pub blame: BTreeMap<TrialId, u32>,
     /// Trials that a user wanted to end with what they had.
     pub stopped: BTreeSet<TrialId>,
     pub refusals: Vec<Fault>,
@@ -92,6 +97,8 @@ impl World {
             house: Coordinator::new(config),
             workers: Vec::new(),
             moods: BTreeMap::new(),
+            poison: BTreeMap::new(),
+            blame: BTreeMap::new(),
             stopped: BTreeSet::new(),
             refusals: Vec::new(),
             events: 0,
@@ -204,6 +211,10 @@ impl World {
             }
             Happening::Stopped(worker, incarnation, lease) => {
                 self.stops(worker, incarnation, lease);
+                Ok(())
+            }
+            Happening::TimeIsUp(worker, incarnation, lease) => {
+                self.ends_in_time(worker, incarnation, lease);
                 Ok(())
             }
             Happening::Arrives(first) => self.arrives(*first),
@@ -359,9 +370,10 @@ impl World {
             }
             Reply::Refused => self.wake(at, 500),
             Reply::Desired(acked, wanted) => {
-                let (dice, moods, ill) = (&mut self.dice, &mut self.moods, self.weather.mood);
-                let mood = |want: &Wanted| draw_mood(dice, moods, ill, want);
-                let wishes = worker.reconcile(now, acked, &wanted, mood)?;
+                let ill = self.weather.mood;
+                let (dice, poison, moods) = (&mut self.dice, &self.poison, &mut self.moods);
+                let moods = |want: &Wanted| mood::draw(dice, poison, moods, ill, want);
+                let wishes = worker.reconcile(now, acked, &wanted, moods)?;
                 worker.check()?;
                 let soon = if worker.has_news(now) { 10 } else { POLL_MS };
                 self.wake(at, soon);
@@ -378,6 +390,11 @@ impl World {
                 Wish::Begin(lease) => {
                     let wait = self.dice.between(100, 400);
                     self.later(wait, Happening::Move(at, incarnation, lease));
+                    let local = self.workers[at].local.get(&lease);
+                    if let Some(left) = local.and_then(|local| local.time_left_ms) {
+                        let over = Happening::TimeIsUp(at, incarnation, lease);
+                        self.later(left as i64, over);
+                    }
                 }
                 Wish::Stop(lease) => {
                     let mood = self.workers[at]
@@ -407,6 +424,15 @@ impl World {
         };
         let moved = local.trainer.work();
         let mood = local.trainer.mood;
+        let is_fault = matches!(
+            moved.over,
+            Some(Outcome::Crashed { .. } | Outcome::Failed { .. })
+        );
+        let owner = local.trainer.alone().filter(|_| is_fault);
+        let broken = moved.said.iter().filter_map(own_fault);
+        for trial in broken.chain(owner) {
+            *self.blame.entry(trial).or_default() += 1;
+        }
         worker.put(now, upload_ms, lease, moved.said);
         if let Some(outcome) = moved.over {
             worker.end(now, lease, outcome);
@@ -418,6 +444,8 @@ impl World {
                 | Mood::Crashes(_)
                 | Mood::Hangs(_)
                 | Mood::Diverges(_)
+                | Mood::Breaks(_)
+                | Mood::Stumbles(_)
                 | Mood::Fails(_)
                 | Mood::CannotStart
                 | Mood::Deaf => pace,
@@ -443,33 +471,27 @@ impl World {
         worker.end(now, lease, Outcome::Stopped);
         self.wake(at, 0);
     }
+
+    /// A worker ends a trainer whose time is over.
+    fn ends_in_time(&mut self, at: usize, incarnation: u64, lease: LeaseId) {
+        let now = self.now;
+        let worker = &mut self.workers[at];
+        let lives = (worker.local.get(&lease)).is_some_and(|local| local.is_live);
+        if worker.is_up && worker.incarnation == incarnation && lives {
+            let fault = Fault::new(Code::TimeLimit, "the time limit is over");
+            worker.end(now, lease, Outcome::Crashed { fault });
+            self.wake(at, 0);
+        }
+    }
 }
 
-/// What becomes of a trainer that starts.
-fn draw_mood(
-    dice: &mut Dice,
-    moods: &mut BTreeMap<TrialId, VecDeque<Mood>>,
-    ill: u32,
-    want: &Wanted,
-) -> Mood {
-    if let Job::Train { trial, .. } = &want.job
-        && let Some(mood) = moods.get_mut(trial).and_then(VecDeque::pop_front)
+/// The trial that a trainer ends for a fault of its own.
+fn own_fault(said: &ReportBody) -> Option<TrialId> {
+    if let ReportBody::TrialEnded { trial, outcome } = said
+        && matches!(outcome, Outcome::Failed { .. })
     {
-        return mood;
+        Some(*trial)
+    } else {
+        None
     }
-    if !dice.chance(ill) {
-        return Mood::Well;
-    }
-    let after = dice.count(0, 5);
-    dice.pick(&[
-        Mood::Slow,
-        Mood::Crashes(after),
-        Mood::Crashes(after),
-        Mood::Hangs(after),
-        Mood::Diverges(after),
-        Mood::Fails(after),
-        Mood::CannotStart,
-        Mood::CannotStart,
-        Mood::Deaf,
-    ])
 }

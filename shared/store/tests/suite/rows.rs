@@ -76,6 +76,7 @@ pub fn trial(experiment: ExperimentId, number: u32) -> Trial {
         },
         restarts: 0,
         leases: 0,
+        share_limit: None,
         last_step: 0,
         last_epoch: 0,
         latest: awkward(),

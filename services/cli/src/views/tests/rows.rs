@@ -117,6 +117,7 @@ fn trial(number: u32, hparams: Hparams, state: TrialState, best: Option<(f64, u3
         environment: BTreeMap::new(),
         created_at: at(0),
         started_at: Some(at(1)),
+        share_limit: None,
         active_ms: 12_400,
         ended_at: Some(at(14)),
     }

@@ -1,17 +1,20 @@
-//! A trial: epochs and steps at a pace, observations, checkpoints that a resume goes on from.
+//! Trials of a lease: epochs and steps at a pace, observations, checkpoints that a resume goes on from.
+//! Several trials take turns, an epoch each.
 
-use pomona_api::trainer::{Command, Event, TrainWork};
+use pomona_api::trainer::{Command, Event, Member, TrainWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::{Manifest, Split};
+use pomona_domain::report::Outcome;
 use pomona_domain::{Code, Digest, Fault};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::curve::{Curve, confusion};
-use crate::line::{Line, cannot, read, say, write};
+use crate::line::{Line, cannot, log, read, say, write};
 use crate::{Done, Ended, arch, faults};
 
 /// Steps between checkpoints inside an epoch, as in the real trainer.
@@ -78,8 +81,9 @@ fn step_time() -> Duration {
 
 struct Trial<'a> {
     command: &'a Command,
-    work: &'a TrainWork,
+    member: &'a Member,
     line: &'a Line,
+    pace: &'a Cell<Pace>,
     manifest: Manifest,
     val: Vec<u32>,
     curve: Curve,
@@ -87,29 +91,86 @@ struct Trial<'a> {
     steps_per_epoch: u64,
     step_time: Duration,
     kept: BTreeMap<CheckpointKind, Vec<PathBuf>>,
-    samples: u64,
-    seconds: f64,
-    said: Option<Instant>,
+    /// Step of the newest `last` checkpoint.
+    saved: u64,
+    /// It was ended while others went on.
+    failed: bool,
     _store: Option<TcpStream>,
 }
 
-/// Trains a trial, from its checkpoint if it has one.
+/// What the progress line says of all trials together.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    step: u64,
+    total_steps: u64,
+    samples: u64,
+    seconds: f64,
+    said: Option<Instant>,
+}
+
+/// Trains the trials of a lease, each from its checkpoint if it has one.
 pub fn train(command: &Command, work: &TrainWork, line: &Line) -> Done {
-    let mut trial = Trial::prepare(command, work, line).map_err(|fault| (fault, false))?;
-    while trial.state.epoch < work.spec.train.epochs {
-        if trial.run_epoch()? == Ended::Stopped {
-            return Ok(Ended::Stopped);
+    let pace = Cell::new(Pace::default());
+    let prepare = |member| Trial::prepare(command, work, member, line, &pace);
+    let trials: Result<Vec<Trial<'_>>, Fault> = work.members.iter().map(prepare).collect();
+    let mut trials = trials.map_err(|fault| (fault, false))?;
+    trials.retain(|trial| !trial.is_done());
+    let alone = work.members.len() == 1;
+    while !trials.is_empty() {
+        let mut left = trials.len();
+        for at in 0..trials.len() {
+            match trials[at].run_epoch() {
+                Ok(Ended::Finished) => {}
+                Ok(Ended::Stopped) => {
+                    let save = |trial: &mut Trial<'_>| trial.save_unsaved();
+                    trials
+                        .iter_mut()
+                        .try_for_each(save)
+                        .map_err(|fault| (fault, true))?;
+                    return Ok(Ended::Stopped);
+                }
+                Err((fault, retry)) if !alone && fault.code == Code::NotANumber => {
+                    left -= 1;
+                    trials[at].failed = true;
+                    let trial = trials[at].member.trial;
+                    log(&format!(
+                        "{trial}: error[{}]: {}",
+                        fault.code, fault.message
+                    ));
+                    ended(trials[at].member, Outcome::Failed { fault, retry });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            trials[at].end_epoch().map_err(|fault| (fault, true))?;
+            if trials[at].is_done() {
+                left -= 1;
+                if left > 0 {
+                    ended(trials[at].member, Outcome::Finished);
+                }
+            }
         }
-        trial.end_epoch().map_err(|fault| (fault, true))?;
+        trials.retain(|trial| !trial.failed && !trial.is_done());
     }
     Ok(Ended::Finished)
 }
 
+fn ended(member: &Member, outcome: Outcome) {
+    let trial = member.trial;
+    say(&Event::TrialEnded { trial, outcome });
+}
+
 impl<'a> Trial<'a> {
-    fn prepare(command: &'a Command, work: &'a TrainWork, line: &'a Line) -> Result<Self, Fault> {
+    fn prepare(
+        command: &'a Command,
+        work: &TrainWork,
+        member: &'a Member,
+        line: &'a Line,
+        pace: &'a Cell<Pace>,
+    ) -> Result<Self, Fault> {
         let (manifest, dataset) = read_manifest(&work.data.manifest)?;
         read(&work.backbone.weights)?;
-        let spec = serde_json::to_vec(&work.spec).map_err(|error| {
+        let spec = serde_json::to_vec(&member.spec).map_err(|error| {
             Fault::new(
                 Code::Internal,
                 format!("the spec cannot be written: {error}"),
@@ -124,27 +185,34 @@ impl<'a> Trial<'a> {
             epoch: 0,
             best: None,
         };
-        let state = match &work.resume {
+        let state = match &member.resume {
             Some(path) => resumed(&fresh, read_state(path)?)?,
             None => fresh,
         };
-        let share = arch::trained_share(&work.backbone.arch, &work.spec.transfer.frozen_depth)?;
-        let steps_per_epoch = steps_per_epoch(&manifest, work.spec.train.batch_size);
-        let curve = Curve::new(&work.spec, manifest.classes.len(), share, steps_per_epoch);
+        let share = arch::trained_share(&work.backbone.arch, &member.spec.transfer.frozen_depth)?;
+        let steps_per_epoch = steps_per_epoch(&manifest, member.spec.train.batch_size);
+        let total = steps_per_epoch * u64::from(member.spec.train.epochs);
+        let before = pace.get();
+        pace.set(Pace {
+            step: before.step + state.step,
+            total_steps: before.total_steps + total,
+            ..before
+        });
+        let curve = Curve::new(&member.spec, manifest.classes.len(), share, steps_per_epoch);
         Ok(Self {
             val: labels(&manifest, Split::Val),
             curve,
+            saved: state.step,
+            failed: false,
             state,
             steps_per_epoch,
             step_time: step_time(),
-            kept: kept(&work.output)?,
-            samples: 0,
-            seconds: 0.0,
-            said: None,
+            kept: kept(&member.output)?,
             _store: meet(command)?,
             command,
-            work,
+            member,
             line,
+            pace,
             manifest,
         })
     }
@@ -161,14 +229,17 @@ impl<'a> Trial<'a> {
                 return Err((faults::not_a_number(next), false));
             }
             self.state.step = next;
-            self.samples += u64::from(self.work.spec.train.batch_size)
+            let mut pace = self.pace.get();
+            pace.step += 1;
+            pace.samples += u64::from(self.member.spec.train.batch_size)
                 / u64::from(self.command.world_size.max(1));
-            self.seconds += begun.elapsed().as_secs_f64();
-            let due = self
-                .said
-                .is_none_or(|said| said.elapsed() >= PROGRESS_EVERY);
+            pace.seconds += begun.elapsed().as_secs_f64();
+            let due = (pace.said).is_none_or(|said| said.elapsed() >= PROGRESS_EVERY);
             if due || next == end {
-                self.said = Some(Instant::now());
+                pace.said = Some(Instant::now());
+            }
+            self.pace.set(pace);
+            if due || next == end {
                 self.progress();
             }
             let stop = self.line.stop_wanted() && !faults::is_deaf(self.command.rank);
@@ -184,15 +255,28 @@ impl<'a> Trial<'a> {
     }
 
     fn progress(&self) {
+        let pace = self.pace.get();
         say(&Event::Progress {
             rank: self.command.rank,
-            step: self.state.step,
-            total_steps: self.steps_per_epoch * u64::from(self.work.spec.train.epochs),
+            step: pace.step,
+            total_steps: pace.total_steps,
             epoch: self.state.epoch + 1,
-            samples: self.samples,
+            samples: pace.samples,
             data_wait_seconds: 0.0,
-            step_seconds: self.seconds,
+            step_seconds: pace.seconds,
         });
+    }
+
+    fn is_done(&self) -> bool {
+        self.state.epoch >= self.member.spec.train.epochs
+    }
+
+    /// Writes a checkpoint unless there is one of this step.
+    fn save_unsaved(&mut self) -> Result<(), Fault> {
+        if self.state.step == self.saved {
+            return Ok(());
+        }
+        self.save(CheckpointKind::Last)
     }
 
     /// Evaluates, says so, and keeps the checkpoints, in the real trainer's order.
@@ -206,7 +290,7 @@ impl<'a> Trial<'a> {
         let better = self.judge(&metrics)?;
         if self.command.rank == 0 {
             say(&Event::Observed {
-                trial: self.work.trial,
+                trial: self.member.trial,
                 step,
                 epoch: self.state.epoch,
                 metrics,
@@ -220,12 +304,12 @@ impl<'a> Trial<'a> {
     }
 
     fn judge(&mut self, metrics: &BTreeMap<String, f64>) -> Result<bool, Fault> {
-        let name = &self.work.spec.metric;
+        let name = &self.member.spec.metric;
         let value = *metrics
             .get(name)
             .ok_or_else(|| Fault::new(Code::BadMetric, format!("there is no metric `{name}`")))?;
         let loss = metrics.get("val/loss").copied().unwrap_or(f64::INFINITY);
-        let direction = self.work.spec.direction;
+        let direction = self.member.spec.direction;
         let better = self.state.best.is_none_or(|(best, tie)| {
             direction.is_better(value, best) || (value == best && loss < tie)
         });
@@ -247,10 +331,10 @@ impl<'a> Trial<'a> {
             )
         })?;
         let name = format!("{}{}.safetensors", prefix(kind), self.state.step);
-        let path = self.work.output.join(name);
+        let path = self.member.output.join(name);
         let digest = write(&path, &bytes)?;
         say(&Event::Checkpoint {
-            trial: self.work.trial,
+            trial: self.member.trial,
             checkpoint: kind,
             step: self.state.step,
             epoch: self.state.epoch,
@@ -259,6 +343,9 @@ impl<'a> Trial<'a> {
             size: bytes.len() as u64,
             seconds: begun.elapsed().as_secs_f64(),
         });
+        if kind == CheckpointKind::Last {
+            self.saved = self.state.step;
+        }
         let older = self
             .kept
             .insert(kind, vec![path.clone()])

@@ -1,7 +1,7 @@
 //! What becomes of a trial when its lease ends: the table of states and causes, and what follows.
 
 use crate::decide::lease::Cause;
-use crate::decide::trial::{Fate, fate};
+use crate::decide::trial::{Company, Fate, fate};
 use crate::testing::{House, crashed, grid};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::CheckpointKind;
@@ -46,7 +46,48 @@ fn name(fate: &Fate) -> String {
     }
 }
 
-/// Every state × every cause; that table is the documentation.
+fn fates_of(row: &Trial, company: Company) -> Vec<(&'static str, String)> {
+    let causes = causes();
+    let of = |cause| {
+        let fate = fate(row, 2, cause, company);
+        match company.halved(cause) {
+            Some(limit) if matches!(fate, Fate::Waits | Fate::Pauses) => {
+                format!("{}, then shares with {} others", name(&fate), limit - 1)
+            }
+            Some(_) | None => name(&fate),
+        }
+    };
+    let mut fates: Vec<(&str, String)> = (causes.iter())
+        .map(|(cause, outcome)| (*cause, of(Cause::Exited(outcome))))
+        .collect();
+    fates.push(("lost", of(Cause::Lost("gone"))));
+    fates.push(("grace over", of(Cause::GraceOver)));
+    fates
+}
+
+fn write_fates(table: &mut String, fates: &[(&str, String)]) {
+    if fates.iter().all(|(_, fate)| *fate == fates[0].1) {
+        let _ = writeln!(table, "  {:<20} {}", "whatever happens", fates[0].1);
+        return;
+    }
+    for (cause, fate) in fates {
+        let _ = writeln!(table, "  {cause:<20} {fate}");
+    }
+}
+
+/// The fates that differ from others.
+fn write_others(table: &mut String, with: &str, from: &[(&str, String)], fates: &[(&str, String)]) {
+    let differ: Vec<_> = fates.iter().filter(|fate| !from.contains(fate)).collect();
+    if !differ.is_empty() {
+        let _ = writeln!(table, "  {with}");
+    }
+    for (cause, fate) in differ {
+        let _ = writeln!(table, "    {cause:<20} {fate}");
+    }
+}
+
+/// Every state × every cause, and what differs when the lease was shared; that table is the
+/// documentation.
 #[test]
 fn every_state_and_cause() {
     let mut house = House::new();
@@ -94,20 +135,23 @@ fn every_state_and_cause() {
         ("failed", on(TrialState::Failed { fault })),
         ("canceled", on(TrialState::Canceled)),
     ];
+    let shared = Company {
+        others: 4,
+        is_late: false,
+    };
+    let late = Company {
+        is_late: true,
+        ..shared
+    };
     let mut table = String::new();
     for (state, row) in rows {
-        let mut fates: Vec<(&str, String)> = (causes().iter())
-            .map(|(cause, outcome)| (*cause, name(&fate(&row, 2, Cause::Exited(outcome)))))
-            .collect();
-        fates.push(("lost", name(&fate(&row, 2, Cause::Lost("gone")))));
-        fates.push(("grace over", name(&fate(&row, 2, Cause::GraceOver))));
-        if fates.iter().all(|(_, fate)| *fate == fates[0].1) {
-            fates = vec![("whatever happens", fates[0].1.clone())];
-        }
         let _ = writeln!(table, "{state}");
-        for (cause, fate) in fates {
-            let _ = writeln!(table, "  {cause:<20} {fate}");
-        }
+        let fates = fates_of(&row, Company::NONE);
+        write_fates(&mut table, &fates);
+        let among = fates_of(&row, shared);
+        write_others(&mut table, "shared with 4 others", &fates, &among);
+        let late = fates_of(&row, late);
+        write_others(&mut table, "and its own time is over", &among, &late);
     }
     insta::assert_snapshot!(table);
 }
