@@ -99,6 +99,7 @@ impl Trial<'_> {
             dataset: &self.dataset,
             mirrored: self.spec.train.augment.mirrors(),
             environment: &self.state.environment,
+            precision: self.spec.train.precision,
             threads: self.threads,
         };
         let mut beat = self.beat();

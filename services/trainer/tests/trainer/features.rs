@@ -7,11 +7,11 @@ use pomona_api::shard::{Key, Plan};
 use pomona_api::trainer::{Event, FeatureResult, TrainWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::Split;
-use pomona_domain::spec::{FrozenDepth, Share};
+use pomona_domain::spec::{FrozenDepth, Precision, Share};
 use pomona_domain::{Code, Digest};
 use pomona_trainer::data::{Dataset, Pick};
 use pomona_trainer::features::{Features, Found, Outcome, Request, Store};
-use pomona_trainer::network::{Arch, HeadPlan, Init, Network};
+use pomona_trainer::network::{Arch, Arithmetic, HeadPlan, Init, Network};
 use pomona_trainer::random;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -39,6 +39,8 @@ fn plan(name: &str) -> Plan {
             dataset: Digest::of(b""),
             split: Split::Train,
             mirrored: false,
+            from: 0,
+            to: ROWS,
             batch: 32,
             environment: BTreeMap::new(),
         },
@@ -84,7 +86,7 @@ fn get(store: &Store, name: &str, mut before_row: impl FnMut(u64)) -> Found {
 fn rows(found: &Found) -> &Tensor {
     match found {
         Found::Hit(shard) | Found::Built(shard) => &shard.rows,
-        Found::NoRoom | Found::Stopped => panic!("{found:?}"),
+        Found::Busy | Found::NoRoom | Found::Stopped => panic!("{found:?}"),
     }
 }
 
@@ -216,7 +218,7 @@ fn the_budget_holds_whatever_is_asked_for_and_nothing_in_use_goes() {
                 Found::Hit(_) => hits += 1,
                 Found::Built(_) => built += 1,
                 Found::NoRoom => refused += 1,
-                Found::Stopped => panic!("nobody stops"),
+                Found::Busy | Found::Stopped => panic!("nobody else is there"),
             }
             if !matches!(found, Found::NoRoom) {
                 held.push((name, found));
@@ -380,15 +382,26 @@ fn open(fixture: &Fixture) -> Arc<Dataset> {
 }
 
 fn features(network: &Network, dataset: &Arc<Dataset>, folder: &Path, mirrored: bool) -> Features {
+    features_as(Arithmetic::Exact, network, dataset, folder, mirrored)
+}
+
+fn features_as(
+    arithmetic: Arithmetic,
+    network: &Network,
+    dataset: &Arc<Dataset>,
+    folder: &Path,
+    mirrored: bool,
+) -> Features {
     let request = Request {
         network,
         dataset,
         mirrored,
         environment: &BTreeMap::new(),
+        precision: Precision::F32,
         threads: 1,
     };
     let store = Store::open(folder, 1 << 30).unwrap();
-    match request.get(&store, || true).unwrap() {
+    match request.get_as(arithmetic, &store, || true).unwrap() {
         Outcome::Ready(features) => features,
         other => panic!("{other:?}"),
     }
@@ -461,11 +474,14 @@ fn equal_at_every_cut(arch: Arch, fixture: &Fixture, weights: impl Fn(&Network))
         .map(|mirrored| independent(&network, &dataset, Split::Train, &picks(mirrored)));
     let val = independent(&network, &dataset, Split::Val, &plain);
     let folder = tempfile::tempdir().unwrap();
-    for depth in 1..=network.blocks().len() {
+    let ways = [Arithmetic::Exact, Arithmetic::Folded];
+    let cuts = (1..=network.blocks().len()).flat_map(|depth| ways.map(|way| (depth, way)));
+    for (depth, arithmetic) in cuts {
         network.freeze(depth);
         let mirrored = depth == 1;
-        let cached = features(&network, &dataset, folder.path(), mirrored);
-        let name = format!("{} {}", arch.name(), network.blocks()[depth - 1].name);
+        let cached = features_as(arithmetic, &network, &dataset, folder.path(), mirrored);
+        let block = &network.blocks()[depth - 1].name;
+        let name = format!("{} {block}, {arithmetic:?}", arch.name());
         let gathered = cached.gather(&picks(mirrored), Device::Cpu);
         let off = relative(&gathered, &train[usize::from(mirrored)][depth - 1]);
         assert!(off < 1e-4, "{name}: {off}");
@@ -567,6 +583,7 @@ fn features_of_another_backbone_cut_view_set_or_machine_are_others() {
         dataset: &dataset,
         mirrored: false,
         environment: &elsewhere,
+        precision: Precision::F32,
         threads: 1,
     };
     let store = Store::open(folder.path(), 1 << 30).unwrap();
