@@ -1,5 +1,8 @@
 //! The rows of several shards, one after the other.
 
+#[cfg(test)]
+mod tests;
+
 use super::Shard;
 use tch::Tensor;
 
@@ -20,9 +23,17 @@ pub(super) struct Rows {
 impl Rows {
     /// The rows of these shards, at least one, in this order.
     pub(super) fn of(shards: Vec<Shard>) -> Self {
-        let mut parts: Vec<Tensor> = shards.iter().map(|s| s.rows.shallow_clone()).collect();
+        let parts = shards.iter().map(|shard| shard.rows.shallow_clone());
+        let parts = parts.collect();
+        Self {
+            _shards: shards,
+            ..Self::over(parts, COPIED_BYTES)
+        }
+    }
+
+    fn over(mut parts: Vec<Tensor>, copied_bytes: u64) -> Self {
         let bytes: u64 = parts.iter().map(|part| part.numel() as u64 * 4).sum();
-        if parts.len() > 1 && bytes <= COPIED_BYTES {
+        if parts.len() > 1 && bytes <= copied_bytes {
             parts = vec![Tensor::cat(&parts, 0)];
         }
         let mut bounds = vec![0];
@@ -32,7 +43,7 @@ impl Rows {
         Self {
             parts,
             bounds,
-            _shards: shards,
+            _shards: Vec::new(),
         }
     }
 

@@ -7,7 +7,7 @@
 
 use crate::fault;
 use pomona_api::shard::{Footer, PART, Plan, WHOLE};
-use pomona_domain::{Digest, Fault};
+use pomona_domain::{Code, Digest, Fault};
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -68,7 +68,7 @@ impl Writer<'_> {
         self.written += bytes.len() as u64;
         self.file
             .write_all(&bytes)
-            .map_err(|error| fault::file("write", self.path, &error))
+            .map_err(|error| unwritten(self.path, &error))
     }
 }
 
@@ -167,18 +167,28 @@ impl Store {
             hash: Sha256::new(),
             written: 0,
         };
-        if !build(&mut writer)? {
-            return Ok(Found::Stopped);
-        }
-        if writer.written != plan.bytes() {
-            return Err(fault::internal("a shard got other rows than were planned"));
-        }
-        let footer = Footer {
-            plan: plan.clone(),
-            rows_sha256: Digest(writer.hash.finalize().into()),
+        let made = match build(&mut writer) {
+            Ok(false) => return Ok(Found::Stopped),
+            Ok(true) if writer.written != plan.bytes() => {
+                return Err(fault::internal("a shard got other rows than were planned"));
+            }
+            Ok(true) => {
+                let footer = Footer {
+                    plan: plan.clone(),
+                    rows_sha256: Digest(writer.hash.finalize().into()),
+                };
+                finish(&mut file, part, whole, &footer).map(|()| footer)
+            }
+            Err(fault) => Err(fault),
         };
-        finish(&mut file, part, whole, &footer)?;
-        map(file, whole, &footer).map(Found::Built)
+        match made {
+            Ok(footer) => map(file, whole, &footer).map(Found::Built),
+            Err(fault) if fault.code == Code::DiskFull => {
+                crate::protocol::log(&format!("features are not kept: {}", fault.message));
+                Ok(Found::NoRoom)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Reserves `bytes` for the locked, unfinished `file`, removing what was not used for longest
@@ -224,8 +234,10 @@ impl Store {
             return Ok(false);
         }
         // Counted from now on, though the disk gives it when it is written.
-        file.set_len(bytes).map_err(|error| cannot(&error))?;
-        Ok(true)
+        match file.set_len(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Ok(false),
+            done => done.map(|()| true).map_err(|error| cannot(&error)),
+        }
     }
 }
 
@@ -310,7 +322,16 @@ fn finish(file: &mut File, part: &Path, whole: &Path, footer: &Footer) -> Result
         .and_then(|()| File::open(folder)?.sync_all())
         // From a builder to a reader: others may read it now.
         .and_then(|()| file.lock_shared())
-        .map_err(|error| fault::file("write", part, &error))
+        .map_err(|error| unwritten(part, &error))
+}
+
+/// Why a shard cannot be written. A limit on the size of files is a disk of that size.
+fn unwritten(path: &Path, error: &std::io::Error) -> Fault {
+    let mut fault = fault::file("write", path, error);
+    if error.kind() == std::io::ErrorKind::FileTooLarge {
+        fault.code = Code::DiskFull;
+    }
+    fault
 }
 
 /// Removes a file that no process holds. Says whether it is gone.

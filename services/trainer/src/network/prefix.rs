@@ -33,10 +33,11 @@ impl Arithmetic {
     /// What a trial's precision means for this network on this machine.
     pub fn of(precision: Precision, network: &Network) -> Self {
         let prepared = network.device() == Device::Cpu && network.kind() == Kind::Float;
+        let shallow = network.depth() <= network.arch().bf16_blocks();
         match precision {
             Precision::F32 => Self::Exact,
             Precision::Auto if !prepared => Self::Exact,
-            Precision::Auto if has_bf16() => Self::FoldedBf16,
+            Precision::Auto if shallow && has_bf16() => Self::FoldedBf16,
             Precision::Auto => Self::Folded,
         }
     }
