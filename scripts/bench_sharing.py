@@ -43,6 +43,13 @@ ROWS = {
     "partial_unfreeze_vs_loop": ("partial", "loop"),
     "single_trial": ("single", "loop"),
 }
+# Row → networks whose frozen blocks are timed alone, all frozen, against eager PyTorch in 32-bit floats.
+PREFIX_ROWS = {
+    "prefix_resnet_vgg": ["resnet18", "resnet50", "vgg16"],
+    "prefix_lite0": ["efficientnet-lite0"],
+}
+PREFIX_SIDE = 224
+PREFIX_SECONDS = 6
 BATCH = 32
 
 
@@ -181,23 +188,62 @@ def measure(house: House, row: str, rounds: int, full: bool) -> dict:
     }
 
 
+def prefix_rate(arch: str) -> float:
+    """Images a second of ours, as a worker's slots have it: a process with one thread for each core."""
+    words = [RELEASE / "examples" / "prefix", arch, str(PREFIX_SIDE), "1", str(PREFIX_SECONDS)]
+    processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(THREADS)]
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return sum(json.loads(process.communicate()[0])["images_per_second"] for process in processes)
+
+
+def measure_prefix(python: str, row: str, rounds: int) -> dict:
+    """Geometric means over the row's networks of their medians, and of what each network gains."""
+    nets = PREFIX_ROWS[row]
+    ours, theirs, threads = {net: [] for net in nets}, {net: [] for net in nets}, {}
+    for number in range(rounds):
+        for net in nets:
+            ours[net].append(prefix_rate(net))
+            said = json.loads(subprocess.check_output([python, RIVALS / "eager.py", net, str(PREFIX_SIDE), str(PREFIX_SECONDS)], text=True))
+            theirs[net].append(said["images_per_second"])
+            threads[net] = said["threads"]
+            print(f"  {row} round {number + 1}: {net}: ours {ours[net][-1]:.1f}, eager {theirs[net][-1]:.1f} images/s ({threads[net]} threads)", flush=True)
+    middle = lambda runs: statistics.geometric_mean(statistics.median(runs[net]) for net in nets)
+    rounded = lambda runs: {net: [round(rate, 2) for rate in runs[net]] for net in nets}
+    return {
+        "id": row, "unit": "images/s", "ours": round(middle(ours), 3), "rival": round(middle(theirs), 3), "ratio": round(middle(ours) / middle(theirs), 2), "bound": None, "of_bound": None,
+        "scaled": False,
+        "ratios": {net: round(statistics.median(ours[net]) / statistics.median(theirs[net]), 2) for net in nets},
+        "processes": {"ours": THREADS, "rival": 1}, "threads": {"ours": 1, "rival": threads},
+        "runs": {"ours": rounded(ours), "rival": rounded(theirs)},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("rows", nargs="*", metavar="ROW")
     arguments = parser.parse_args()
-    unknown = set(arguments.rows) - set(ROWS)
+    known = [*ROWS, *PREFIX_ROWS]
+    unknown = set(arguments.rows) - set(known)
     if unknown:
-        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    wanted = arguments.rows or known
     python = str(setup("rivals-python"))
-    folder = Path(tempfile.mkdtemp(prefix="pomona-bench-"))
-    house = House(folder, python)
-    try:
-        rows = [measure(house, row, arguments.rounds, arguments.full) for row in arguments.rows or ROWS]
-    finally:
-        house.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    rows = [measure_prefix(python, row, arguments.rounds) for row in wanted if row in PREFIX_ROWS]
+    grids = [row for row in wanted if row in ROWS]
+    if grids:
+        folder = Path(tempfile.mkdtemp(prefix="pomona-bench-"))
+        house = House(folder, python)
+        try:
+            rows += [measure(house, row, arguments.rounds, arguments.full) for row in grids]
+        finally:
+            house.close()
+            shutil.rmtree(folder, ignore_errors=True)
     versions = json.loads(subprocess.check_output([python, "-c", "import json, torch, torchvision, numpy; print(json.dumps({'torch': torch.__version__, 'torchvision': torchvision.__version__, 'numpy': numpy.__version__}))"], text=True))
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine())
     result = {"machine": {"cpu": cpu, "cores": os.cpu_count(), "load": os.getloadavg()[0]}, "versions": {"python": platform.python_version(), **versions}, "rows": rows}
@@ -206,7 +252,7 @@ def main() -> None:
     print(f"{'row':<28} {'ours':>10} {'rival':>12}   ratio")
     for row in rows:
         scaled = " (the rival's time is scaled)" if row["scaled"] else ""
-        print(f"{row['id']:<28} {row['ours']:>8.2f} s {row['rival']:>10.2f} s   {row['ratio']:.1f}×{scaled}")
+        print(f"{row['id']:<28} {row['ours']:>8.2f} {row['unit']} {row['rival']:>10.2f} {row['unit']}   {row['ratio']:.1f}×{scaled}")
     print(f"written to {OUT.relative_to(ROOT)}")
 
 
