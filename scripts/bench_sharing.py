@@ -38,11 +38,22 @@ JOBS = {
 ROWS = {
     "head_only_vs_loop": ("resnet18", "loop"),
     "head_only_vs_expert": ("resnet18", "expert"),
+    "head_only_vs_expert_tuned": ("resnet18", "tuned"),
     "demo_vs_loop": ("lite0", "loop"),
     "demo_vs_expert": ("lite0", "expert"),
     "partial_unfreeze_vs_loop": ("partial", "loop"),
     "single_trial": ("single", "loop"),
 }
+# Row → networks whose frozen blocks are timed alone, all frozen, against eager PyTorch in 32-bit floats.
+PREFIX_ROWS = {
+    "prefix_resnet_vgg": ["resnet18", "resnet50", "vgg16"],
+    "prefix_lite0": ["efficientnet-lite0"],
+}
+# Row → which of the rival's optimisers: heads, features, classes, batch.
+HEADS_ROWS = {"fused_heads_64": "default", "fused_heads_64_vs_fused_adamw": "fused"}
+HEADS = (64, 512, 10, 64)
+PREFIX_SIDE = 224
+PREFIX_SECONDS = 6
 BATCH = 32
 
 
@@ -142,9 +153,10 @@ class House:
         given.write_text(json.dumps({
             "arch": job["arch"], "frozen": job["frozen"], "weights": str(self.weights[job["arch"]]), "pictures": str(self.pictures[job["size"]]),
             "classes": 4 if job["size"] == 224 else 6, "batch": BATCH, "threads": THREADS, "epochs": epochs or job["epochs"],
-            "trials": trials(job)[:count],
+            "trials": trials(job)[:count], "tuned": name == "tuned",
         }))
-        return json.loads(subprocess.check_output([self.python, RIVALS / f"{name}.py", given], text=True).strip().splitlines()[-1])
+        script = RIVALS / ("loop.py" if name == "loop" else "expert.py")
+        return json.loads(subprocess.check_output([self.python, script, given], text=True).strip().splitlines()[-1])
 
     def loop(self, job: dict, full: bool) -> dict:
         """All of it, or what one trial of one and of two epochs say of it."""
@@ -169,7 +181,7 @@ def measure(house: House, row: str, rounds: int, full: bool) -> dict:
     ours, theirs = [], []
     for number in range(rounds):
         ours.append(house.ours(job))
-        theirs.append(house.loop(job, full) if rival == "loop" else house.rival("expert", job))
+        theirs.append(house.loop(job, full) if rival == "loop" else house.rival(rival, job))
         print(f"  {row} round {number + 1}: ours {ours[-1]['seconds']:.2f} s, {rival} {theirs[-1]['seconds']:.2f} s", flush=True)
     middle = lambda runs, key: statistics.median(run[key] for run in runs)
     mine, other = middle(ours, "seconds"), middle(theirs, "seconds")
@@ -181,23 +193,79 @@ def measure(house: House, row: str, rounds: int, full: bool) -> dict:
     }
 
 
+def measure_heads(python: str, row: str, rounds: int) -> dict:
+    """Milliseconds for a step of all heads: ours and a torch loop, each with its best number of threads."""
+    ours, theirs = [], []
+    ours_of = lambda threads: json.loads(subprocess.check_output([RELEASE / "examples" / "heads", *map(str, HEADS), str(threads), "200"], text=True))["seconds"]
+    rival_of = lambda threads: json.loads(subprocess.check_output([python, RIVALS / "heads.py", *map(str, HEADS), str(threads), "20"], text=True))[HEADS_ROWS[row]]
+    for number in range(rounds):
+        ours.append(1000 * min(ours_of(threads) for threads in {1, THREADS}))
+        theirs.append(1000 * min(rival_of(threads) for threads in {1, THREADS}))
+        print(f"  {row} round {number + 1}: ours {ours[-1]:.2f} ms, torch {theirs[-1]:.2f} ms a step", flush=True)
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    return {
+        "id": row, "unit": "ms/step", "ours": round(mine, 3), "rival": round(other, 3), "ratio": round(other / mine, 2), "bound": None, "of_bound": None, "scaled": False,
+        "runs": {"ours": [round(run, 3) for run in ours], "rival": [round(run, 3) for run in theirs]},
+    }
+
+
+def prefix_rate(arch: str) -> float:
+    """Images a second of ours, as a worker's slots have it: a process with one thread for each core."""
+    words = [RELEASE / "examples" / "prefix", arch, str(PREFIX_SIDE), "1", str(PREFIX_SECONDS)]
+    processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(THREADS)]
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return sum(json.loads(process.communicate()[0])["images_per_second"] for process in processes)
+
+
+def measure_prefix(python: str, row: str, rounds: int) -> dict:
+    """Geometric means over the row's networks of their medians, and of what each network gains."""
+    nets = PREFIX_ROWS[row]
+    ours, theirs, threads = {net: [] for net in nets}, {net: [] for net in nets}, {}
+    for number in range(rounds):
+        for net in nets:
+            ours[net].append(prefix_rate(net))
+            said = json.loads(subprocess.check_output([python, RIVALS / "eager.py", net, str(PREFIX_SIDE), str(PREFIX_SECONDS)], text=True))
+            theirs[net].append(said["images_per_second"])
+            threads[net] = said["threads"]
+            print(f"  {row} round {number + 1}: {net}: ours {ours[net][-1]:.1f}, eager {theirs[net][-1]:.1f} images/s ({threads[net]} threads)", flush=True)
+    middle = lambda runs: statistics.geometric_mean(statistics.median(runs[net]) for net in nets)
+    rounded = lambda runs: {net: [round(rate, 2) for rate in runs[net]] for net in nets}
+    return {
+        "id": row, "unit": "images/s", "ours": round(middle(ours), 3), "rival": round(middle(theirs), 3), "ratio": round(middle(ours) / middle(theirs), 2), "bound": None, "of_bound": None,
+        "scaled": False,
+        "ratios": {net: round(statistics.median(ours[net]) / statistics.median(theirs[net]), 2) for net in nets},
+        "processes": {"ours": THREADS, "rival": 1}, "threads": {"ours": 1, "rival": threads},
+        "runs": {"ours": rounded(ours), "rival": rounded(theirs)},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("rows", nargs="*", metavar="ROW")
     arguments = parser.parse_args()
-    unknown = set(arguments.rows) - set(ROWS)
+    known = [*ROWS, *HEADS_ROWS, *PREFIX_ROWS]
+    unknown = set(arguments.rows) - set(known)
     if unknown:
-        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+        parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    wanted = arguments.rows or known
     python = str(setup("rivals-python"))
-    folder = Path(tempfile.mkdtemp(prefix="pomona-bench-"))
-    house = House(folder, python)
-    try:
-        rows = [measure(house, row, arguments.rounds, arguments.full) for row in arguments.rows or ROWS]
-    finally:
-        house.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    rows = [measure_prefix(python, row, arguments.rounds) for row in wanted if row in PREFIX_ROWS]
+    rows += [measure_heads(python, row, arguments.rounds) for row in wanted if row in HEADS_ROWS]
+    grids = [row for row in wanted if row in ROWS]
+    if grids:
+        folder = Path(tempfile.mkdtemp(prefix="pomona-bench-"))
+        house = House(folder, python)
+        try:
+            rows += [measure(house, row, arguments.rounds, arguments.full) for row in grids]
+        finally:
+            house.close()
+            shutil.rmtree(folder, ignore_errors=True)
     versions = json.loads(subprocess.check_output([python, "-c", "import json, torch, torchvision, numpy; print(json.dumps({'torch': torch.__version__, 'torchvision': torchvision.__version__, 'numpy': numpy.__version__}))"], text=True))
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine())
     result = {"machine": {"cpu": cpu, "cores": os.cpu_count(), "load": os.getloadavg()[0]}, "versions": {"python": platform.python_version(), **versions}, "rows": rows}
@@ -206,7 +274,7 @@ def main() -> None:
     print(f"{'row':<28} {'ours':>10} {'rival':>12}   ratio")
     for row in rows:
         scaled = " (the rival's time is scaled)" if row["scaled"] else ""
-        print(f"{row['id']:<28} {row['ours']:>8.2f} s {row['rival']:>10.2f} s   {row['ratio']:.1f}×{scaled}")
+        print(f"{row['id']:<28} {row['ours']:>8.2f} {row['unit']} {row['rival']:>10.2f} {row['unit']}   {row['ratio']:.1f}×{scaled}")
     print(f"written to {OUT.relative_to(ROOT)}")
 
 

@@ -15,13 +15,15 @@ fn main() {
         .std("c++17")
         .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
         .warnings(false)
-        .opt_level(1)
+        .opt_level(2)
         .include("shim")
         .include("shim/gloo-stubs");
     for folder in [include.clone(), format!("{include}/torch/csrc/api/include")] {
         build.flag("-isystem").flag(folder);
     }
-    build.file("shim/shim.cc").file("shim/gloo.cc");
+    for file in ["shim.cc", "gloo.cc", "prefix.cc", "kernels.cc"] {
+        build.file(format!("shim/{file}"));
+    }
     let cuda = var_os("CARGO_FEATURE_CUDA").is_some();
     if cuda {
         // Headers of the CUDA runtime, crt, cccl and NCCL; the rest is declared in `cuda-stubs`.

@@ -1,6 +1,7 @@
 // What Rust sees of libtorch's c10d and of its fused optimisers. Tensors are borrowed `at::Tensor*`
 // as tch holds them. Every function may throw; cxx turns that into a Rust error.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include "rust/cxx.h"
@@ -42,6 +43,24 @@ class Reducer {
   void before_forward() const;
   void before_backward() const;
 };
+
+// A convolution with what follows it, prepared for inference; see `prefix.cc`.
+class Convolution {
+ public:
+  struct Impl;
+  std::unique_ptr<Impl> impl;
+  explicit Convolution(std::unique_ptr<Impl> i);
+  ~Convolution();
+  // A new tensor, which the caller owns. `residual` may be null.
+  Tensor* run(Tensor* x, Tensor* residual) const;
+};
+// `weight` is [out, in / groups, height, width]; `padding` is (height, width); the result is clamped
+// to 0..`high`, or left as it is when `high` is negative.
+std::unique_ptr<Convolution> convolution_new(Tensor* weight, Tensor* bias, int64_t stride,
+                                             std::array<int64_t, 2> padding, int64_t groups,
+                                             double high);
+// Whether this processor has the instructions of the Winograd kernels.
+bool has_winograd();
 
 // Serves on `listener`, a bound socket that becomes the store's.
 std::unique_ptr<Store> store_serve(rust::Str host, uint16_t port, int32_t listener,

@@ -11,6 +11,7 @@ mod inception;
 pub mod layer;
 mod lite0;
 mod load;
+mod prefix;
 mod resnet;
 mod vgg;
 
@@ -19,6 +20,7 @@ pub use builder::{Entry, Init, Role};
 pub use head::HeadPlan;
 pub use layer::{Masks, Pass};
 pub use load::{copy as copy_tensor, host_tensor};
+pub use prefix::{Arithmetic, Prefix};
 
 use builder::Builder;
 use layer::Layer;
@@ -193,14 +195,14 @@ impl Network {
         self.head.forward(self.pooled_above(x, pass), pass)
     }
 
-    /// Shape of one image's activations at the cut, as they lie in memory: [H, W, C], or the width of
-    /// the pooled features.
-    pub fn cut_shape(&self, side: u32) -> Vec<i64> {
-        if self.depth == self.blocks.len() {
+    /// Shape of what `depth` blocks give for one image, as it lies in memory: [H, W, C], or the width
+    /// of the pooled features.
+    pub fn shape_at(&self, depth: usize, side: u32) -> Vec<i64> {
+        if depth == self.blocks.len() {
             return vec![self.features()];
         }
         let side = i64::from(side);
-        let frozen = self.blocks[..self.depth].iter();
+        let frozen = self.blocks[..depth].iter();
         let shape = frozen.fold(vec![3, side, side], |shape, block| {
             block.layer.measure(&shape).shape
         });
@@ -301,20 +303,34 @@ impl Network {
 
     /// Digest of names, shapes, trainable set and bytes of the tensors that `what` picks.
     pub fn digest(&self, what: impl Fn(&Entry) -> bool) -> Digest {
-        let mut all = Vec::new();
-        for entry in self.entries.iter().filter(|entry| what(entry)) {
-            let bytes = host_tensor(&entry.tensor).bytes;
-            let line = format!(
-                "{} {:?} {} {}\n",
-                entry.name,
-                entry.tensor.size(),
-                entry.tensor.requires_grad(),
-                Digest::of(&bytes)
-            );
-            all.extend_from_slice(line.as_bytes());
-        }
-        Digest::of(&all)
+        let picked = self.entries.iter().filter(|entry| what(entry));
+        Digest::of(picked.map(line).collect::<String>().as_bytes())
     }
+
+    /// For each number of frozen blocks up to the depth, the digest of the tensors in them.
+    pub fn frozen_digests(&self) -> Vec<Digest> {
+        let mut lines = vec![String::new(); self.depth];
+        for entry in &self.entries {
+            if let Some(lines) = entry.block.and_then(|block| lines.get_mut(block)) {
+                lines.push_str(&line(entry));
+            }
+        }
+        (0..=self.depth)
+            .map(|depth| Digest::of(lines[..depth].concat().as_bytes()))
+            .collect()
+    }
+}
+
+/// Name, shape, whether it learns, and the digest of the bytes.
+fn line(entry: &Entry) -> String {
+    let bytes = host_tensor(&entry.tensor).bytes;
+    format!(
+        "{} {:?} {} {}\n",
+        entry.name,
+        entry.tensor.size(),
+        entry.tensor.requires_grad(),
+        Digest::of(&bytes)
+    )
 }
 
 /// How many images run together without gradient. A GPU takes them all.

@@ -133,6 +133,8 @@ mod tests {
                 dataset: Digest::of(b"manifest"),
                 split: Split::Train,
                 mirrored: false,
+                from: 0,
+                to: 3,
                 batch: 32,
                 environment: BTreeMap::new(),
             },

@@ -47,9 +47,13 @@ pub struct Key {
     pub split: Split,
     /// The view: whether left and right changed places.
     pub mirrored: bool,
+    /// The rows: images `from..to` of that part. Trainers compute those of one part side by side.
+    pub from: u64,
+    /// See `from`.
+    pub to: u64,
     /// Images of one pass; the last is padded.
     pub batch: u32,
-    /// The machine: precision, threads, instruction set or GPU, libtorch.
+    /// The machine and how it computes: precision, threads, instruction set or GPU, libtorch.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -71,7 +75,7 @@ impl Key {
 pub struct Plan {
     /// What the features are of.
     pub key: Key,
-    /// Images.
+    /// Images: `key.to - key.from`.
     pub rows: u64,
     /// Shape of a row in memory order (`[H, W, C]`, or `[F]` when pooled).
     pub shape: Vec<i64>,

@@ -8,12 +8,12 @@ use crate::Cluster;
 use pomona_domain::Hparams;
 use pomona_domain::backbone::{Backbone, frozen_blocks};
 use pomona_domain::experiment::Experiment;
-use pomona_domain::spec::{FrozenDepth, Share};
+use pomona_domain::spec::{FrozenDepth, Precision, Share};
 use pomona_domain::trial::Trial;
 use std::collections::BTreeMap;
 
 /// Paths of a point that decide about sharing; all others the trainer sorts out.
-const PATHS: [&str; 2] = ["transfer.frozen_depth", "train.augment."];
+const PATHS: [&str; 3] = ["transfer.frozen_depth", "train.augment.", "train.precision"];
 
 /// What must be equal for two trials of one experiment to share a lease. They may differ in
 /// everything else: head, optimiser, learning rate, batch, epochs, replicate.
@@ -21,6 +21,8 @@ const PATHS: [&str; 2] = ["transfer.frozen_depth", "train.augment."];
 pub(crate) struct Key<'a> {
     /// Whether mirrored images are seen, too: the features of the other view.
     mirrored: bool,
+    /// How features are computed.
+    precision: Precision,
     /// What the machine was on which it first started, which a resume must match; empty before.
     environment: &'a BTreeMap<String, String>,
 }
@@ -32,23 +34,30 @@ pub(crate) fn key<'a>(cluster: &Cluster, trial: &'a Trial) -> Option<Key<'a>> {
         return None;
     }
     let backbone = cluster.backbone(&owner.spec.backbone)?;
-    let (depth, mirrored) = settings(owner, trial)?;
+    let (depth, mirrored, precision) = settings(owner, trial)?;
     is_head_only(backbone, &depth).then_some(Key {
         mirrored,
+        precision,
         environment: &trial.environment,
     })
 }
 
-/// What the point of a trial says about depth and views. Putting a point into the file costs much
+/// What the point of a trial says about depth, views and precision. Putting a point into the file costs much
 /// more than the rest of a plan, so it is done only when the point names one of them.
-fn settings(owner: &Experiment, trial: &Trial) -> Option<(FrozenDepth, bool)> {
+fn settings(owner: &Experiment, trial: &Trial) -> Option<(FrozenDepth, bool, Precision)> {
     let file = &owner.spec;
     if !names_one(&trial.hparams) {
         let depth = file.transfer.frozen_depth.clone();
-        return Some((depth, file.train.augment.mirrors()));
+        let train = &file.train;
+        return Some((depth, train.augment.mirrors(), train.precision));
     }
     let point = file.trial_spec(&trial.hparams, trial.replicate).ok()?;
-    Some((point.transfer.frozen_depth, point.train.augment.mirrors()))
+    let train = point.train;
+    Some((
+        point.transfer.frozen_depth,
+        train.augment.mirrors(),
+        train.precision,
+    ))
 }
 
 fn names_one(point: &Hparams) -> bool {

@@ -22,6 +22,8 @@ fn shard(name: &str) -> FeatureShard {
             dataset: Digest::of(b"manifest"),
             split: Split::Val,
             mirrored: false,
+            from: 0,
+            to: 10,
             batch: 32,
             environment: BTreeMap::new(),
         },

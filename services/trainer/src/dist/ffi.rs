@@ -20,6 +20,7 @@ mod bridge {
         type Store;
         type Group;
         type Reducer;
+        type Convolution;
 
         fn store_serve(
             host: &str,
@@ -75,6 +76,20 @@ mod bridge {
             eps: f64,
             weight_decay: f64,
         ) -> Result<()>;
+        unsafe fn convolution_new(
+            weight: *mut Tensor,
+            bias: *mut Tensor,
+            stride: i64,
+            padding: [i64; 2],
+            groups: i64,
+            high: f64,
+        ) -> Result<UniquePtr<Convolution>>;
+        unsafe fn run(
+            self: &Convolution,
+            x: *mut Tensor,
+            residual: *mut Tensor,
+        ) -> Result<*mut Tensor>;
+        fn has_winograd() -> bool;
         fn keep_freed_memory();
         fn exact_on_gpu() -> Result<()>;
         fn exit_at_once(status: i32);
@@ -84,7 +99,7 @@ mod bridge {
     }
 }
 
-pub use bridge::{Group, Reducer, Store};
+pub use bridge::{Convolution, Group, Reducer, Store};
 use cxx::{Exception, UniquePtr};
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd as _;
@@ -226,6 +241,43 @@ pub fn adamw_step(
             adamw.weight_decay,
         )
     }
+}
+
+/// A convolution to prepare, with what follows it.
+pub struct Convolve<'a> {
+    /// [out, in / groups, height, width].
+    pub weight: &'a tch::Tensor,
+    /// Of `out` values.
+    pub bias: &'a tch::Tensor,
+    pub stride: i64,
+    /// Height and width.
+    pub padding: [i64; 2],
+    pub groups: i64,
+    /// The result is clamped to 0..`high`.
+    pub high: Option<f64>,
+}
+
+pub fn convolution_new(of: &Convolve<'_>) -> Result<UniquePtr<Convolution>, Exception> {
+    let (weight, bias, high) = (one(of.weight), one(of.bias), of.high.unwrap_or(-1.0));
+    unsafe { bridge::convolution_new(weight, bias, of.stride, of.padding, of.groups, high) }
+}
+
+/// The convolution of `x`, with `residual` added before it is clamped.
+pub fn convolve(
+    convolution: &Convolution,
+    x: &tch::Tensor,
+    residual: Option<&tch::Tensor>,
+) -> Result<tch::Tensor, Exception> {
+    let residual = residual.map_or(std::ptr::null_mut(), one);
+    // The shim gives a new tensor away.
+    unsafe {
+        let made = convolution.run(one(x), residual)?;
+        Ok(tch::Tensor::from_ptr(made.cast()))
+    }
+}
+
+pub fn has_winograd() -> bool {
+    bridge::has_winograd()
 }
 
 pub fn keep_freed_memory() {

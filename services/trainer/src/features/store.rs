@@ -7,7 +7,7 @@
 
 use crate::fault;
 use pomona_api::shard::{Footer, PART, Plan, WHOLE};
-use pomona_domain::{Digest, Fault};
+use pomona_domain::{Code, Digest, Fault};
 use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use tch::{Device, Kind, Tensor};
 
 /// Between two looks at a shard that another process writes.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The folder of a machine's shards. Cheap to clone; every process opens its own.
 #[derive(Debug, Clone)]
@@ -43,7 +43,9 @@ pub enum Found {
     Hit(Shard),
     /// This process computed it.
     Built(Shard),
-    /// It does not fit beside what others use.
+    /// Another process is at it, or was a moment ago.
+    Busy,
+    /// It does not fit beside what others use, or onto the disk.
     NoRoom,
     /// The caller's `go_on` said no.
     Stopped,
@@ -66,7 +68,7 @@ impl Writer<'_> {
         self.written += bytes.len() as u64;
         self.file
             .write_all(&bytes)
-            .map_err(|error| fault::file("write", self.path, &error))
+            .map_err(|error| unwritten(self.path, &error))
     }
 }
 
@@ -80,45 +82,72 @@ impl Store {
         })
     }
 
-    /// The shard of `plan`: the one on disk, the one that another process is writing, or what
-    /// `build` writes. `go_on` is asked while it waits; `build` asks for itself and gives `false` to
-    /// stop.
+    /// The most bytes that it holds.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// The shard of `plan`, as [`Self::try_get`] finds it, waiting while another process writes it.
+    /// `go_on` is asked while it waits.
     pub fn get(
         &self,
         plan: &Plan,
         mut go_on: impl FnMut() -> bool,
-        build: impl FnOnce(&mut Writer<'_>) -> Result<bool, Fault>,
+        mut build: impl FnMut(&mut Writer<'_>) -> Result<bool, Fault>,
     ) -> Result<Found, Fault> {
-        let name = plan.key.digest()?.hex();
-        let [part, whole] =
-            [PART, WHOLE].map(|ending| self.folder.join(format!("{name}.{ending}")));
-        let cannot = |error: &std::io::Error| fault::file("write", &part, error);
         loop {
-            if let Some(shard) = read(plan, &whole)? {
-                return Ok(Found::Hit(shard));
+            let found = self.try_get(plan, &mut build)?;
+            if !matches!(found, Found::Busy) {
+                return Ok(found);
             }
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create(true).truncate(false);
-            let file = file.open(&part).map_err(|error| cannot(&error))?;
-            match file.try_lock() {
-                // The builder before us may have renamed it between the look and the lock.
-                Ok(()) if is_at(&file, &part) && !whole.exists() => {
-                    let made = self.build(plan, file, (&part, &whole), build);
-                    if !matches!(made, Ok(Found::Built(_))) {
-                        remove(&part);
-                    }
-                    return made;
-                }
-                Ok(()) if is_at(&file, &part) => remove(&part),
-                Ok(()) | Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(cannot(&error)),
-            }
-            drop(file);
             if !go_on() {
                 return Ok(Found::Stopped);
             }
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// The shard of `plan`: the one on disk, or what `build` writes, unless another process is at
+    /// it. `build` gives `false` to stop.
+    pub fn try_get(
+        &self,
+        plan: &Plan,
+        build: impl FnOnce(&mut Writer<'_>) -> Result<bool, Fault>,
+    ) -> Result<Found, Fault> {
+        let [part, whole] = self.paths(plan)?;
+        let cannot = |error: &std::io::Error| fault::file("write", &part, error);
+        if let Some(shard) = read(plan, &whole)? {
+            return Ok(Found::Hit(shard));
+        }
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false);
+        let file = file.open(&part).map_err(|error| cannot(&error))?;
+        match file.try_lock() {
+            // The builder before us may have renamed it between the look and the lock.
+            Ok(()) if is_at(&file, &part) && !whole.exists() => {
+                let made = self.build(plan, file, (&part, &whole), build);
+                if !matches!(made, Ok(Found::Built(_))) {
+                    remove(&part);
+                }
+                return made;
+            }
+            Ok(()) if is_at(&file, &part) => remove(&part),
+            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(cannot(&error)),
+        }
+        Ok(Found::Busy)
+    }
+
+    /// The shard of `plan` when it is there.
+    pub fn find(&self, plan: &Plan) -> Result<Option<Shard>, Fault> {
+        let [_, whole] = self.paths(plan)?;
+        read(plan, &whole)
+    }
+
+    /// Where it is written, and where it is when it is whole.
+    fn paths(&self, plan: &Plan) -> Result<[PathBuf; 2], Fault> {
+        let name = plan.key.digest()?.hex();
+        Ok([PART, WHOLE].map(|ending| self.folder.join(format!("{name}.{ending}"))))
     }
 
     /// Fills the locked file at `part` and gives it its name. What is not built stays as it is.
@@ -138,18 +167,28 @@ impl Store {
             hash: Sha256::new(),
             written: 0,
         };
-        if !build(&mut writer)? {
-            return Ok(Found::Stopped);
-        }
-        if writer.written != plan.bytes() {
-            return Err(fault::internal("a shard got other rows than were planned"));
-        }
-        let footer = Footer {
-            plan: plan.clone(),
-            rows_sha256: Digest(writer.hash.finalize().into()),
+        let made = match build(&mut writer) {
+            Ok(false) => return Ok(Found::Stopped),
+            Ok(true) if writer.written != plan.bytes() => {
+                return Err(fault::internal("a shard got other rows than were planned"));
+            }
+            Ok(true) => {
+                let footer = Footer {
+                    plan: plan.clone(),
+                    rows_sha256: Digest(writer.hash.finalize().into()),
+                };
+                finish(&mut file, part, whole, &footer).map(|()| footer)
+            }
+            Err(fault) => Err(fault),
         };
-        finish(&mut file, part, whole, &footer)?;
-        map(file, whole, &footer).map(Found::Built)
+        match made {
+            Ok(footer) => map(file, whole, &footer).map(Found::Built),
+            Err(fault) if fault.code == Code::DiskFull => {
+                crate::protocol::log(&format!("features are not kept: {}", fault.message));
+                Ok(Found::NoRoom)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Reserves `bytes` for the locked, unfinished `file`, removing what was not used for longest
@@ -195,8 +234,10 @@ impl Store {
             return Ok(false);
         }
         // Counted from now on, though the disk gives it when it is written.
-        file.set_len(bytes).map_err(|error| cannot(&error))?;
-        Ok(true)
+        match file.set_len(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => Ok(false),
+            done => done.map(|()| true).map_err(|error| cannot(&error)),
+        }
     }
 }
 
@@ -281,7 +322,16 @@ fn finish(file: &mut File, part: &Path, whole: &Path, footer: &Footer) -> Result
         .and_then(|()| File::open(folder)?.sync_all())
         // From a builder to a reader: others may read it now.
         .and_then(|()| file.lock_shared())
-        .map_err(|error| fault::file("write", part, &error))
+        .map_err(|error| unwritten(part, &error))
+}
+
+/// Why a shard cannot be written. A limit on the size of files is a disk of that size.
+fn unwritten(path: &Path, error: &std::io::Error) -> Fault {
+    let mut fault = fault::file("write", path, error);
+    if error.kind() == std::io::ErrorKind::FileTooLarge {
+        fault.code = Code::DiskFull;
+    }
+    fault
 }
 
 /// Removes a file that no process holds. Says whether it is gone.

@@ -267,7 +267,7 @@ impl Conv {
     }
 
     /// Rows of zeros that `SAME` wants along an axis of `side`.
-    fn same(&self, side: i64, axis: usize) -> i64 {
+    pub(super) fn same(&self, side: i64, axis: usize) -> i64 {
         let out = (side + self.stride - 1) / self.stride;
         ((out - 1) * self.stride + self.kernel[axis] - side).max(0)
     }

@@ -112,7 +112,7 @@ impl<'a> Hall<'a> {
         let dataset = Arc::new(Dataset::open(&work.data.manifest, &work.data.archive)?);
         Arch::parse(&work.backbone.arch)?.check_image(dataset.size())?;
         let fresh = fresh_state(command, work, environment, &dataset);
-        let first = &views_agree(work)?.spec;
+        let first = &features_agree(work)?.spec;
         let network = build_network(&work.backbone, first, fresh.classes, device(command)?)?;
         let threads = command.threads.max(1) as usize;
         let mut hall = Self {
@@ -156,7 +156,7 @@ impl<'a> Hall<'a> {
             let wish = Wish {
                 place,
                 network: &self.network,
-                mirrored: lane.record.member.spec.train.augment.mirrors(),
+                train: &lane.spec().train,
                 environment: &lane.record.state.environment,
                 listener: self.listener,
                 rank: 0,
@@ -248,18 +248,17 @@ impl<'a> Hall<'a> {
     }
 }
 
-/// The first member, if all see the same views.
-fn views_agree(work: &TrainWork) -> Result<&Member, Fault> {
+/// The first member, if all read the same features.
+fn features_agree(work: &TrainWork) -> Result<&Member, Fault> {
     let first = (work.members.first()).ok_or_else(|| fault::internal("the lease has no trial"))?;
-    let mirrors = |member: &Member| member.spec.train.augment.mirrors();
-    if work
-        .members
-        .iter()
-        .any(|member| mirrors(member) != mirrors(first))
-    {
+    let read = |member: &Member| {
+        let train = &member.spec.train;
+        (train.augment.mirrors(), train.precision)
+    };
+    if (work.members.iter()).any(|member| read(member) != read(first)) {
         return Err(Fault::new(
             Code::BadRequest,
-            "the trials of the lease do not see the same views",
+            "the trials of the lease do not see the same views in the same precision",
         ));
     }
     Ok(first)

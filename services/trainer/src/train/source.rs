@@ -12,6 +12,7 @@ use crate::network::Network;
 use crate::protocol::{self, Listener};
 use pomona_api::trainer::{Event, FeatureResult, FeatureStore};
 use pomona_domain::dataset::Split;
+use pomona_domain::spec::Train;
 use pomona_domain::{Code, Digest, Fault};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,8 +54,8 @@ pub(super) struct Input {
 pub(super) struct Wish<'a> {
     pub(super) place: &'a FeatureStore,
     pub(super) network: &'a Network,
-    /// Whether images are seen mirrored, too.
-    pub(super) mirrored: bool,
+    /// Of the trials that will read them, which agree on views and precision.
+    pub(super) train: &'a Train,
     pub(super) environment: &'a BTreeMap<String, String>,
     pub(super) listener: &'a dyn Listener,
     pub(super) rank: u32,
@@ -88,7 +89,8 @@ impl Source {
         let request = Request {
             network: wish.network,
             dataset: &self.dataset,
-            mirrored: wish.mirrored,
+            mirrored: wish.train.augment.mirrors(),
+            precision: wish.train.precision,
             environment: wish.environment,
             threads: self.threads,
         };

@@ -143,7 +143,7 @@ impl<'a> Trial<'a> {
         let wish = Wish {
             place,
             network,
-            mirrored: self.spec.train.augment.mirrors(),
+            train: &self.spec.train,
             environment: &state.environment,
             listener: self.record.listener,
             rank: self.learner.group.rank(),

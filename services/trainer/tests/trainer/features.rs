@@ -7,11 +7,11 @@ use pomona_api::shard::{Key, Plan};
 use pomona_api::trainer::{Event, FeatureResult, TrainWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::Split;
-use pomona_domain::spec::{FrozenDepth, Share};
+use pomona_domain::spec::{FrozenDepth, Precision, Share};
 use pomona_domain::{Code, Digest};
 use pomona_trainer::data::{Dataset, Pick};
 use pomona_trainer::features::{Features, Found, Outcome, Request, Store};
-use pomona_trainer::network::{Arch, HeadPlan, Init, Network};
+use pomona_trainer::network::{Arch, Arithmetic, HeadPlan, Init, Network};
 use pomona_trainer::random;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,10 +23,10 @@ use tch::{Device, Kind, Tensor};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 /// Rows and width of the shards that need no network.
-const ROWS: u64 = 100;
+pub const ROWS: u64 = 100;
 const WIDTH: i64 = 300;
 
-fn plan(name: &str) -> Plan {
+pub fn plan(name: &str) -> Plan {
     Plan {
         key: Key {
             prefix_version: 1,
@@ -39,6 +39,8 @@ fn plan(name: &str) -> Plan {
             dataset: Digest::of(b""),
             split: Split::Train,
             mirrored: false,
+            from: 0,
+            to: ROWS,
             batch: 32,
             environment: BTreeMap::new(),
         },
@@ -64,13 +66,13 @@ fn row(name: &str, row: u64) -> Vec<f32> {
         .collect()
 }
 
-fn expected(name: &str) -> Tensor {
+pub fn expected(name: &str) -> Tensor {
     let rows: Vec<f32> = (0..ROWS).flat_map(|number| row(name, number)).collect();
     Tensor::from_slice(&rows).reshape([ROWS as i64, WIDTH])
 }
 
 /// Gets a shard; `before_row` runs before each row that is computed.
-fn get(store: &Store, name: &str, mut before_row: impl FnMut(u64)) -> Found {
+pub fn get(store: &Store, name: &str, mut before_row: impl FnMut(u64)) -> Found {
     let build = |writer: &mut pomona_trainer::features::Writer<'_>| {
         for number in 0..ROWS {
             before_row(number);
@@ -81,15 +83,15 @@ fn get(store: &Store, name: &str, mut before_row: impl FnMut(u64)) -> Found {
     store.get(&plan(name), || true, build).unwrap()
 }
 
-fn rows(found: &Found) -> &Tensor {
+pub fn rows(found: &Found) -> &Tensor {
     match found {
         Found::Hit(shard) | Found::Built(shard) => &shard.rows,
-        Found::NoRoom | Found::Stopped => panic!("{found:?}"),
+        Found::Busy | Found::NoRoom | Found::Stopped => panic!("{found:?}"),
     }
 }
 
 /// Files of the folder with this ending.
-fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -216,7 +218,7 @@ fn the_budget_holds_whatever_is_asked_for_and_nothing_in_use_goes() {
                 Found::Hit(_) => hits += 1,
                 Found::Built(_) => built += 1,
                 Found::NoRoom => refused += 1,
-                Found::Stopped => panic!("nobody stops"),
+                Found::Busy | Found::Stopped => panic!("nobody else is there"),
             }
             if !matches!(found, Found::NoRoom) {
                 held.push((name, found));
@@ -276,7 +278,7 @@ fn be_a_child() -> bool {
     true
 }
 
-fn until(met: impl Fn() -> bool) {
+pub fn until(met: impl Fn() -> bool) {
     let begun = Instant::now();
     while !met() {
         assert!(begun.elapsed() < DEADLINE, "it never came");
@@ -368,27 +370,38 @@ fn of_two_processes_one_computes_and_the_other_waits() {
     );
 }
 
-fn network(arch: Arch, depth: usize) -> Network {
+pub fn network(arch: Arch, depth: usize) -> Network {
     let mut network = Network::new(arch, &HeadPlan::linear(5), Kind::Float, Device::Cpu);
     network.draw(11, 0, |_| true);
     network.freeze(depth);
     network
 }
 
-fn open(fixture: &Fixture) -> Arc<Dataset> {
+pub fn open(fixture: &Fixture) -> Arc<Dataset> {
     Arc::new(Dataset::open(&fixture.data.manifest, &fixture.data.archive).unwrap())
 }
 
 fn features(network: &Network, dataset: &Arc<Dataset>, folder: &Path, mirrored: bool) -> Features {
+    features_as(Arithmetic::Exact, network, dataset, folder, mirrored)
+}
+
+pub fn features_as(
+    arithmetic: Arithmetic,
+    network: &Network,
+    dataset: &Arc<Dataset>,
+    folder: &Path,
+    mirrored: bool,
+) -> Features {
     let request = Request {
         network,
         dataset,
         mirrored,
         environment: &BTreeMap::new(),
+        precision: Precision::F32,
         threads: 1,
     };
     let store = Store::open(folder, 1 << 30).unwrap();
-    match request.get(&store, || true).unwrap() {
+    match request.get_as(arithmetic, &store, || true).unwrap() {
         Outcome::Ready(features) => features,
         other => panic!("{other:?}"),
     }
@@ -396,7 +409,12 @@ fn features(network: &Network, dataset: &Arc<Dataset>, folder: &Path, mirrored: 
 
 /// Activations at every cut of an independent forward pass over these images in this order, one by
 /// one: index 0 is the first block's.
-fn independent(network: &Network, dataset: &Dataset, split: Split, picks: &[Pick]) -> Vec<Tensor> {
+pub fn independent(
+    network: &Network,
+    dataset: &Dataset,
+    split: Split,
+    picks: &[Pick],
+) -> Vec<Tensor> {
     let side = dataset.size();
     let mut cuts: Vec<Vec<Tensor>> = network.blocks().iter().map(|_| Vec::new()).collect();
     for pick in picks {
@@ -420,13 +438,13 @@ fn independent(network: &Network, dataset: &Dataset, split: Split, picks: &[Pick
 }
 
 /// Largest difference over the largest value.
-fn relative(a: &Tensor, b: &Tensor) -> f64 {
+pub fn relative(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     (a - b).abs().max().double_value(&[]) / b.abs().max().double_value(&[])
 }
 
 /// Random weights by libtorch's generator: ours is slow where nothing is optimised.
-fn random(network: &Network) {
+pub fn random(network: &Network) {
     tch::manual_seed(3);
     let _no_grad = tch::no_grad_guard();
     for entry in network.entries() {
@@ -461,11 +479,15 @@ fn equal_at_every_cut(arch: Arch, fixture: &Fixture, weights: impl Fn(&Network))
         .map(|mirrored| independent(&network, &dataset, Split::Train, &picks(mirrored)));
     let val = independent(&network, &dataset, Split::Val, &plain);
     let folder = tempfile::tempdir().unwrap();
-    for depth in 1..=network.blocks().len() {
+    let ways = [Arithmetic::Exact, Arithmetic::Folded];
+    let cuts = (1..=network.blocks().len()).flat_map(|depth| ways.map(|way| (depth, way)));
+    for (depth, arithmetic) in cuts {
         network.freeze(depth);
         let mirrored = depth == 1;
-        let cached = features(&network, &dataset, folder.path(), mirrored);
-        let name = format!("{} {}", arch.name(), network.blocks()[depth - 1].name);
+        let place = folder.path().join(format!("{arithmetic:?}"));
+        let cached = features_as(arithmetic, &network, &dataset, &place, mirrored);
+        let block = &network.blocks()[depth - 1].name;
+        let name = format!("{} {block}, {arithmetic:?}", arch.name());
         let gathered = cached.gather(&picks(mirrored), Device::Cpu);
         let off = relative(&gathered, &train[usize::from(mirrored)][depth - 1]);
         assert!(off < 1e-4, "{name}: {off}");
@@ -475,10 +497,13 @@ fn equal_at_every_cut(arch: Arch, fixture: &Fixture, weights: impl Fn(&Network))
         // What is trained on the features is what would be trained on the pixels.
         let logits = network.above_cut(&found, pomona_trainer::network::Pass::Eval);
         assert_eq!(logits.size(), [2, 5], "{name}");
-        // One depth at a time: all cuts of a large network are a lot of bytes.
+        // One depth at a time: all cuts of a large network are a lot of bytes. What is prepared
+        // begins from the depth before.
         drop(cached);
-        for path in files(folder.path(), "features") {
-            std::fs::remove_file(path).unwrap();
+        if arithmetic == Arithmetic::Exact {
+            for path in files(&place, "features") {
+                std::fs::remove_file(path).unwrap();
+            }
         }
     }
 }
@@ -567,6 +592,7 @@ fn features_of_another_backbone_cut_view_set_or_machine_are_others() {
         dataset: &dataset,
         mirrored: false,
         environment: &elsewhere,
+        precision: Precision::F32,
         threads: 1,
     };
     let store = Store::open(folder.path(), 1 << 30).unwrap();

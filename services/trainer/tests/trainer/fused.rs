@@ -6,7 +6,7 @@ use pomona_api::trainer::{Event, Member, TrainWork, TrainerWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::report::Outcome;
 use pomona_domain::spec::{
-    Augment, ClassWeights, FrozenDepth, Head, LrSchedule, Optimizer, Share, TrialSpec,
+    Augment, ClassWeights, FrozenDepth, Head, LrSchedule, Optimizer, Precision, Share, TrialSpec,
 };
 use pomona_domain::{Code, Fault, TrialId};
 use pomona_trainer::checkpoint::{self, PAUSE_ENV, file};
@@ -492,7 +492,8 @@ fn only_what_can_share_shares() {
                 ops: vec![],
             };
         },
-    ] as [&dyn Fn(&mut TrialSpec); 3]
+        &|spec: &mut TrialSpec| spec.train.precision = Precision::Auto,
+    ] as [&dyn Fn(&mut TrialSpec); 4]
     {
         assert_eq!(refused(change).code, Code::BadRequest);
     }

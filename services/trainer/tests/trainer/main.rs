@@ -18,6 +18,7 @@ mod protocol;
 mod publish;
 mod ranks;
 mod resume;
+mod sharing;
 mod square;
 mod support;
 mod together;

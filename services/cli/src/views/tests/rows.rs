@@ -434,6 +434,8 @@ pub fn features() -> Vec<FeatureCopy> {
                     dataset: Digest::of(dataset),
                     split: Split::Train,
                     mirrored,
+                    from: 0,
+                    to: 40_000,
                     batch: 32,
                     environment: BTreeMap::from([
                         ("libtorch".to_owned(), "2.13.0".to_owned()),
