@@ -28,6 +28,7 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
             backbone: resolved.backbone.weights,
             spec: Box::new(resolved.spec),
             source: resolved.source,
+            plan: None,
         };
         let done = app.engine.decide(event).await?;
         let made = found(newest(&done.changes, id), "experiment", &id.to_string())?;

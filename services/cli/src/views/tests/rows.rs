@@ -10,6 +10,7 @@ use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, Se
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, GateOutcome, Lineage, ModelFile, Version};
+use pomona_domain::plan::Spent;
 use pomona_domain::spec::parse::parse;
 use pomona_domain::task::{ClassProbability, Prediction};
 use pomona_domain::trial::{BestPoint, Trial, TrialState};
@@ -70,6 +71,8 @@ pub fn experiment(state: ExperimentState) -> Experiment {
         searcher: Value::Null,
         created_trials: 24,
         best: Some(TrialId::derive("exp", 3)),
+        plan: None,
+        spent: Spent::default(),
         submitted_at: at(0),
         ended_at: Some(at(185)),
     };
