@@ -143,7 +143,7 @@ impl Plan {
             let (depth, choice) = (&cut.frozen_depth, cut.choice.name());
             let trials = plural(u64::from(cut.trials), "trial");
             let reason = &cut.reason;
-            format!("frozen depth `{depth}`, {trials}: {choice}, for {reason}")
+            format!("`{choice}` for {trials} at frozen depth `{depth}`: {reason}")
         }));
         let hidden = self.cuts.len().saturating_sub(MAX_CUTS_TOLD);
         if hidden > 0 {
@@ -151,7 +151,7 @@ impl Plan {
             told.push(format!("and {more}: `pomona experiment show` has them"));
         }
         let (parallel, reason) = (self.parallel.name(), &self.parallel_reason);
-        told.push(format!("slots: {parallel}, for {reason}"));
+        told.push(format!("{parallel}: {reason}"));
         told.extend(self.advice.iter().cloned());
         told
     }

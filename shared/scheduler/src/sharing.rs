@@ -8,8 +8,9 @@ use crate::Cluster;
 use pomona_domain::Hparams;
 use pomona_domain::backbone::{Backbone, frozen_blocks};
 use pomona_domain::experiment::Experiment;
-use pomona_domain::spec::{FrozenDepth, Share};
+use pomona_domain::spec::FrozenDepth;
 use pomona_domain::trial::Trial;
+use pomona_search::planner::may_fuse;
 use std::collections::BTreeMap;
 
 /// Paths of a point that decide about sharing; all others the trainer sorts out.
@@ -28,7 +29,7 @@ pub(crate) struct Key<'a> {
 /// A trial's key; `None` when it needs a lease for itself.
 pub(crate) fn key<'a>(cluster: &Cluster, trial: &'a Trial) -> Option<Key<'a>> {
     let owner = cluster.experiment(trial.experiment)?;
-    if owner.spec.share != Share::Auto || owner.spec.resources.slots_per_trial != 1 {
+    if !may_fuse(&owner.spec) {
         return None;
     }
     let backbone = cluster.backbone(&owner.spec.backbone)?;
