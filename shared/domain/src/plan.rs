@@ -174,6 +174,16 @@ impl Spent {
         *self == Self::default()
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            slot_ms: self.slot_ms.saturating_add(other.slot_ms),
+            leases: self.leases.saturating_add(other.leases),
+            shared_leases: self.shared_leases.saturating_add(other.shared_leases),
+        }
+    }
+
     /// Adds what a lease has cost up to a moment.
     pub fn add(&mut self, lease: &Lease, until: Timestamp) {
         let held = u64::try_from(until.since_ms(lease.granted_at)).unwrap_or(0);
@@ -186,6 +196,9 @@ impl Spent {
 
     /// `23.4 slot-seconds in 4 leases, 2 of them shared`.
     pub fn sentence(&self) -> String {
+        if self.leases == 0 {
+            return "no lease".to_owned();
+        }
         let seconds = self.slot_ms as f64 / 1000.0;
         let time = if seconds < 36_000.0 {
             format!("{seconds:.1} slot-seconds")

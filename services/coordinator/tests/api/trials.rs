@@ -293,7 +293,7 @@ async fn a_preview_draws_what_a_submission_would_make() {
     let preview = house.client.experiment_preview(&file(GRID)).await.unwrap();
     assert_eq!(preview.trials, 3);
     assert_eq!(preview.dataset, "flowers@1");
-    assert_eq!((preview.epochs, preview.samples), (6, 72));
+    assert_eq!((preview.epochs, preview.plan.samples), (6, 72));
     let owner = submit(&house, GRID, "grid").await;
     let drawn: Vec<_> = preview
         .points
@@ -305,6 +305,39 @@ async fn a_preview_draws_what_a_submission_would_make() {
         rows.into_iter().map(|row| row.hparams).collect::<Vec<_>>(),
         drawn
     );
+}
+
+#[tokio::test]
+async fn an_experiment_says_what_it_should_cost_and_what_it_has_cost() {
+    let (house, mut machine) = furnished(1).await;
+    let grid = GRID
+        .replace("share: off", "share: auto")
+        .replace("  max_concurrent: 2\n", "");
+    let preview = house.client.experiment_preview(&file(&grid)).await.unwrap();
+    let owner = submit(&house, &grid, "grid").await;
+    assert_eq!(owner.plan.as_deref(), Some(&preview.plan));
+    let id = owner.id.to_string();
+    let why = house.client.explain(&id).await.unwrap();
+    let told: Vec<&str> = why
+        .reasons
+        .iter()
+        .map(|reason| reason.text.as_str())
+        .collect();
+    insta::assert_snapshot!(told.join("\n"));
+
+    let lease = machine.has(1).await.remove(0);
+    let runs = house.client.experiment_get(&id).await.unwrap();
+    assert_eq!((runs.running.leases, runs.running.shared_leases), (1, 1));
+    assert!(runs.spent.is_nothing());
+    machine.exit(&lease, Outcome::Finished);
+    machine.poll(0).await;
+    let over = house.client.experiment_get(&id).await.unwrap();
+    assert_eq!(over.state, ExperimentState::Completed);
+    assert!(over.running.is_nothing());
+    assert_eq!((over.spent.leases, over.spent.shared_leases), (1, 1));
+    let now = house.client.explain(&id).await.unwrap().now;
+    let cost = format!("it cost {}", over.spent.sentence());
+    assert!(now.ends_with(&cost), "{now}");
 }
 
 #[tokio::test]

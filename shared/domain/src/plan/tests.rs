@@ -50,6 +50,7 @@ fn what_was_spent_is_a_sentence() {
         ),
         ((1_000, 1, 1), "1.0 slot-seconds in 1 lease, a shared one"),
         ((1_000, 1, 0), "1.0 slot-seconds in 1 lease"),
+        ((0, 0, 0), "no lease"),
         ((1_000, 3, 0), "1.0 slot-seconds in 3 leases"),
         ((36_000_000, 3, 0), "10.0 slot-hours in 3 leases"),
     ] {

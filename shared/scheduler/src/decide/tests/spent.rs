@@ -1,7 +1,7 @@
 //! What an experiment has spent: every way a lease ends counts it, and once.
 
-use crate::Event;
 use crate::testing::{House, crashed, grid};
+use crate::{Event, running};
 use pomona_domain::ExperimentId;
 use pomona_domain::lease::Lease;
 use pomona_domain::plan::Spent;
@@ -30,7 +30,10 @@ fn a_shared_lease_counts_once_and_not_once_for_each_trial() {
     let (mut house, id, lease) = house(12, "");
     house.now = house.now.plus_ms(5_000);
     assert_eq!(spent(&house, id), (0, 0, 0));
+    let so_far = running(&house.cluster, id, house.now).sentence();
+    assert_eq!(so_far, "5.0 slot-seconds in 1 lease, a shared one");
     house.exits(&lease, Outcome::Finished);
+    assert!(running(&house.cluster, id, house.now).is_nothing());
     assert_eq!(spent(&house, id), (5_000, 1, 1));
     assert_eq!(house.trial(id, 7).active_ms, 5_000);
 }
