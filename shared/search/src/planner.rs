@@ -20,6 +20,10 @@ mod slots;
 /// Bytes of a value of features (f32).
 const VALUE_BYTES: u64 = 4;
 
+/// How many trials of a process share a pass depends on which of them meet on a lease, which only
+/// placement knows: the prediction is the most that it may cost.
+const SHARED_PASSES: &str = " (at most: trials side by side with the same batches share each pass)";
+
 /// What is known of the machines. What is not known is `None`, and the plan says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Machines {
@@ -212,7 +216,11 @@ impl Cut {
         if let Some(budget) = kept.budget
             && !kept.cuts.contains(&self.frozen)
         {
-            return (Choice::Pixels, self.no_room(budget, kept, ground));
+            let mut why = self.no_room(budget, kept, ground);
+            if self.is_head_only(ground.backbone) && may_fuse(spec) && self.trials > 1 {
+                why.push_str(SHARED_PASSES);
+            }
+            return (Choice::Pixels, why);
         }
         let saves = if self.saved(ground) == 0 {
             "; in so few epochs that saves nothing"
