@@ -146,7 +146,7 @@ class House:
             f"name: bench\nbackbone: {job['arch']}\ndataset: set{job['size']}\n"
             f"transfer: {{frozen_depth: {job['frozen']}}}\n"
             f"train: {{epochs: {job['epochs']}, batch_size: {BATCH}, optimizer: {{kind: adamw}}, learning_rate: 0.001}}\n"
-            "search:\n  metric: val/accuracy\n  space:\n"
+            f"search:\n  metric: val/accuracy\n  max_concurrent: {len(trials(job))}\n  space:\n"
             f"    train.learning_rate: {{values: {rates}}}\n    train.optimizer.weight_decay: {{values: {job['decays']}}}\n"
         )
         begun, cpu = time.perf_counter(), self.cpu()

@@ -1,6 +1,7 @@
-//! Numbers as people read them: durations, bytes, counts, moments.
+//! Numbers as people read them: durations and moments, and what `pomona_domain::words` has.
 
 use pomona_domain::Timestamp;
+pub use pomona_domain::words::{bytes, count, plural};
 use serde_json::Value;
 
 /// `850 ms`, `12.4 s`, `3 min 05 s`, `2 h 07 min`, `3 d 04 h`.
@@ -12,42 +13,6 @@ pub fn duration(ms: u64) -> String {
         60..=3599 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         3600..=86_399 => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {:02} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
-/// `512 B`, `1.5 KiB`, `18.0 MiB`.
-pub fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
-/// `950`, `12.3 k`, `4.65 M`, `1.24 G`, `3.10 T`.
-pub fn count(number: u64) -> String {
-    let value = number as f64;
-    match number {
-        0..=999 => number.to_string(),
-        1_000..=999_949 => format!("{:.1} k", value / 1e3),
-        999_950..=999_994_999 => format!("{:.2} M", value / 1e6),
-        999_995_000..=999_994_999_999 => format!("{:.2} G", value / 1e9),
-        _ => format!("{:.2} T", value / 1e12),
-    }
-}
-
-/// `1 trial`, `24 trials`.
-pub fn plural(number: u64, one: &str) -> String {
-    if number == 1 {
-        format!("1 {one}")
-    } else {
-        format!("{number} {one}s")
     }
 }
 

@@ -5,6 +5,7 @@ pub mod experiment;
 pub mod feature;
 pub mod machine;
 pub mod model;
+pub mod plan;
 pub mod preview;
 pub mod state;
 pub mod trial;

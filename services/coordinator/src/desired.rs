@@ -5,10 +5,12 @@
 use pomona_api::v1::workers::{
     BackboneBlobs, DataBlobs, Desired, DesiredLease, DesiredMember, DesiredWork,
 };
+use pomona_domain::backbone::frozen_blocks;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::{Lease, LeaseState, Work};
 use pomona_domain::model::Version;
+use pomona_domain::plan::{Choice, CutPlan};
 use pomona_domain::task::TaskSpec;
 use pomona_domain::worker::Worker;
 use pomona_domain::{Code, Digest, Fault, TaskId, TrialId, WorkerId, name};
@@ -19,6 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Label under which a worker's row keeps the address of its own metrics.
 pub const METRICS_ADDRESS: &str = "metrics_address";
+/// Label under which a worker's row keeps the bytes of features that it may keep.
+pub const FEATURE_BUDGET: &str = "feature_budget_bytes";
 /// Rows of each kind that are kept in memory.
 const KEPT: usize = 64;
 
@@ -159,10 +163,26 @@ impl Writer<'_> {
         }
         let owner = owner.ok_or_else(|| gone("trial", "none"))?;
         Ok(DesiredWork::Train {
-            members,
             data: self.data(owner).await?,
             backbone: self.backbone(owner)?,
+            keep_features: self.keeps_features(owner, &members),
+            members,
         })
+    }
+
+    /// Whether the plan keeps features at the depth of these trials, which is one for all of them.
+    fn keeps_features(&self, owner: &Experiment, members: &[DesiredMember]) -> bool {
+        let backbone = self.cluster.backbone(&owner.spec.backbone);
+        let (Some(plan), Some(backbone), Some(first)) = (&owner.plan, backbone, members.first())
+        else {
+            return true;
+        };
+        let names = backbone.blocks.iter().map(|block| block.name.as_str());
+        let frozen = frozen_blocks(names, &first.spec.transfer.frozen_depth);
+        let is_it = |cut: &&CutPlan| frozen == Some(cut.frozen_blocks as usize);
+        let cut = plan.cuts.iter().find(is_it);
+        // Without a budget the workers alone know what fits.
+        plan.feature_budget_bytes.is_none() || cut.is_none_or(|cut| cut.choice != Choice::Pixels)
     }
 
     async fn task(&self, id: TaskId) -> Result<DesiredWork, Fault> {

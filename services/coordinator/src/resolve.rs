@@ -1,18 +1,21 @@
 //! What a submitted file means here: its data set and backbone are looked up, every frozen depth it
 //! names is checked against the backbone's blocks, and the data set's images against what its
-//! architecture needs. All faults are told at once.
+//! architecture needs. All faults are told at once. What it would cost the planner works out.
 
 use pomona_api::v1::experiments::{
-    ExperimentPreview, MAX_PREVIEW_POINTS, PreviewCut, PreviewPoint, SubmitExperiment,
+    ExperimentPreview, MAX_PREVIEW_POINTS, PreviewPoint, SubmitExperiment,
 };
-use pomona_domain::backbone::{self, Backbone, Block, check_image};
+use pomona_domain::backbone::{self, Backbone, check_image};
 use pomona_domain::dataset::Dataset;
-use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Share, TrialSpec};
+use pomona_domain::plan::{Images, Plan};
+use pomona_domain::spec::{ExperimentSpec, FrozenDepth};
 use pomona_domain::{Code, Fault, name, spec};
+use pomona_scheduler::{Cluster, largest_gang};
+use pomona_search::planner::{self, Ground, Machines};
 use pomona_search::preview as points_of;
 use pomona_store::{PageRequest, Store};
-use std::collections::BTreeMap;
 
+use crate::desired::FEATURE_BUDGET;
 use crate::http::Refusal;
 
 /// Names that a hint lists.
@@ -175,27 +178,11 @@ fn unknown_block(backbone: &Backbone, name: &str) -> Fault {
     }
 }
 
-/// What a resolved file would do.
-pub fn preview(resolved: &Resolved) -> Result<ExperimentPreview, Fault> {
+/// What a resolved file would do, on machines of which this much is known.
+pub fn preview(resolved: &Resolved, machines: Machines) -> Result<ExperimentPreview, Fault> {
     let spec = &resolved.spec;
     let drawn = points_of(spec)?;
-    let images = Images::of(resolved);
-    let mut samples = 0;
-    let mut work = Work::default();
-    let mut cuts: BTreeMap<u32, PreviewCut> = BTreeMap::new();
-    for point in &drawn.points {
-        let trial = spec.trial_spec(&point.hparams, point.replicate)?;
-        samples += u64::from(trial.train.epochs) * images.train;
-        let shown = cut(resolved, &trial, images)?;
-        work.add(resolved, &trial, &shown, images);
-        let entry = cuts.entry(shown.frozen_blocks).or_insert(PreviewCut {
-            trials: 0,
-            feature_bytes: 0,
-            ..shown.clone()
-        });
-        entry.trials += 1;
-        entry.feature_bytes = entry.feature_bytes.max(shown.feature_bytes);
-    }
+    let plan = planner::plan(spec, &drawn.points, &resolved.ground(machines))?;
     let points = drawn.points.into_iter().take(MAX_PREVIEW_POINTS);
     Ok(ExperimentPreview {
         name: spec.name.clone(),
@@ -205,135 +192,49 @@ pub fn preview(resolved: &Resolved) -> Result<ExperimentPreview, Fault> {
         max_concurrent: drawn.max_concurrent,
         slots_per_trial: drawn.slots_per_trial,
         epochs: drawn.epochs,
-        samples,
-        multiply_adds: work.shared(),
-        multiply_adds_unshared: work.unshared,
         points: points
             .map(|point| PreviewPoint {
                 hparams: point.hparams,
                 replicate: point.replicate,
             })
             .collect(),
-        cuts: cuts.into_values().collect(),
+        plan,
         warnings: Vec::new(),
     })
 }
 
-/// Images of a data set by part.
-#[derive(Clone, Copy)]
-struct Images {
-    train: u64,
-    val: u64,
+/// What a cluster tells a plan: trials may go to any worker, so the smallest budget counts.
+pub fn machines(cluster: &Cluster) -> Machines {
+    let slots = u32::try_from(largest_gang(cluster)).ok();
+    let alive = cluster.workers().filter(|row| cluster.takes_work(row));
+    let budgets = alive.filter_map(|row| row.labels.get(FEATURE_BUDGET)?.parse().ok());
+    Machines {
+        slots: slots.filter(|slots| *slots > 0),
+        feature_budget_bytes: budgets.min(),
+    }
 }
 
-impl Images {
-    fn of(resolved: &Resolved) -> Self {
+impl Resolved {
+    /// What it is expected to cost and why so.
+    pub fn plan(&self, machines: Machines) -> Result<Plan, Fault> {
+        let points = points_of(&self.spec)?.points;
+        planner::plan(&self.spec, &points, &self.ground(machines))
+    }
+
+    fn ground(&self, machines: Machines) -> Ground<'_> {
         let images = |part: usize| -> u64 {
-            let counts = resolved.dataset.summary.classes.values();
+            let counts = self.dataset.summary.classes.values();
             counts.map(|split| u64::from(split[part])).sum()
         };
-        Self {
-            train: images(0),
-            val: images(1),
+        Ground {
+            backbone: &self.backbone,
+            images: Images {
+                train: images(0),
+                val: images(1),
+                side: self.dataset.options.image_size,
+            },
+            machines,
         }
-    }
-
-    /// Images that a pass over the frozen blocks sees.
-    fn once(self, trial: &TrialSpec) -> u64 {
-        let views = u64::from(trial.train.augment.views.max(1));
-        self.train * views + self.val
-    }
-}
-
-/// What a trial's frozen depth means.
-fn cut(resolved: &Resolved, trial: &TrialSpec, images: Images) -> Result<PreviewCut, Fault> {
-    let depth = &trial.transfer.frozen_depth;
-    let frozen = frozen_blocks(&resolved.backbone, depth)?;
-    let blocks = &resolved.backbone.blocks;
-    let split = frozen as usize;
-    let feature_bytes = match trial.share {
-        Share::Auto => bytes_at_cut(resolved, split).saturating_mul(images.once(trial)),
-        Share::Off => 0,
-    };
-    Ok(PreviewCut {
-        frozen_depth: match depth {
-            FrozenDepth::Blocks(blocks) => blocks.to_string(),
-            FrozenDepth::Named(name) => name.clone(),
-        },
-        frozen_blocks: frozen,
-        trials: 1,
-        trained_parameters: blocks
-            .iter()
-            .skip(split)
-            .map(|block| block.parameters)
-            .sum(),
-        feature_bytes,
-    })
-}
-
-/// Bytes of one image's features in f32 at the data set's size; pooled when all blocks are frozen.
-fn bytes_at_cut(resolved: &Resolved, split: usize) -> u64 {
-    let blocks = &resolved.backbone.blocks;
-    let Some(block) = split.checked_sub(1).and_then(|index| blocks.get(index)) else {
-        return 0;
-    };
-    let values = if split == blocks.len() {
-        block.output_shape.first().copied().unwrap_or(0)
-    } else {
-        let values = block.output_shape.iter().product();
-        let spatial = block.output_shape.iter().skip(1).any(|side| *side > 1);
-        if spatial {
-            at_size(resolved, values)
-        } else {
-            values
-        }
-    };
-    values.saturating_mul(4)
-}
-
-/// What grows with an image's area; blocks were measured at the backbone's size.
-fn at_size(resolved: &Resolved, measured: u64) -> u64 {
-    let here = u64::from(resolved.dataset.options.image_size);
-    let there = u64::from(resolved.backbone.image_size.max(1));
-    measured.saturating_mul(here * here) / (there * there)
-}
-
-/// Multiply-adds of an experiment.
-#[derive(Default)]
-struct Work {
-    unshared: u64,
-    /// What trains above a cut, and frozen blocks that are not shared.
-    each_epoch: u64,
-    /// The frozen blocks up to each cut, run once.
-    once: BTreeMap<u32, u64>,
-}
-
-impl Work {
-    fn add(&mut self, resolved: &Resolved, trial: &TrialSpec, cut: &PreviewCut, images: Images) {
-        let split = cut.frozen_blocks as usize;
-        let blocks = &resolved.backbone.blocks;
-        let macs =
-            |blocks: &[Block]| at_size(resolved, blocks.iter().map(|block| block.macs).sum());
-        let (frozen, live) = blocks.split_at(split.min(blocks.len()));
-        let (frozen, live) = (macs(frozen), macs(live));
-        let epochs = u64::from(trial.train.epochs);
-        let all = |macs: u64, images: u64| epochs.saturating_mul(macs).saturating_mul(images);
-        let above = all(live, 3 * images.train + images.val);
-        let below = all(frozen, images.train + images.val);
-        self.unshared = self.unshared.saturating_add(above).saturating_add(below);
-        self.each_epoch = self.each_epoch.saturating_add(above);
-        match trial.share {
-            Share::Auto => {
-                let once = self.once.entry(cut.frozen_blocks).or_default();
-                *once = (*once).max(frozen.saturating_mul(images.once(trial)));
-            }
-            Share::Off => self.each_epoch = self.each_epoch.saturating_add(below),
-        }
-    }
-
-    fn shared(&self) -> u64 {
-        let once = self.once.values().copied();
-        once.fold(self.each_epoch, u64::saturating_add)
     }
 }
 

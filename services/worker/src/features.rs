@@ -35,6 +35,11 @@ impl Features {
         }
     }
 
+    /// What they may take.
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
     /// What trainers are told.
     pub fn store(&self) -> Option<FeatureStore> {
         (self.max_bytes > 0).then(|| FeatureStore {

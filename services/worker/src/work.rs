@@ -49,6 +49,7 @@ pub fn inputs(work: &DesiredWork) -> BTreeSet<Digest> {
             members,
             data,
             backbone,
+            ..
         } => [data.manifest, data.archive, backbone.weights]
             .into_iter()
             .chain(members.iter().filter_map(|member| member.resume))
@@ -142,13 +143,14 @@ pub fn trainer_work(work: &DesiredWork, places: &Places) -> Result<TrainerWork, 
             members,
             data,
             backbone,
+            keep_features,
         } => TrainerWork::Train(Box::new(TrainWork {
             members: (members.iter())
                 .map(|member| places.member(member))
                 .collect::<Result<_, Fault>>()?,
             data: places.data(data)?,
             backbone: places.backbone(backbone)?,
-            features: places.features.clone(),
+            features: places.features.clone().filter(|_| *keep_features),
         })),
         DesiredWork::ImportDataset {
             task,

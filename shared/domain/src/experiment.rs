@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::plan::{Plan, Spent};
 use crate::spec::ExperimentSpec;
 use crate::{Digest, ExperimentId, Fault, TaskId, Timestamp, TrialId};
 
@@ -54,6 +55,12 @@ pub struct Experiment {
     pub created_trials: u32,
     /// The best completed trial so far: by metric, ties by validation loss, then by number.
     pub best: Option<TrialId>,
+    /// What it was expected to cost and why so; nothing in rows from before there was a plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Box<Plan>>,
+    /// What its trials have cost, in leases that ended.
+    #[serde(default, skip_serializing_if = "Spent::is_nothing")]
+    pub spent: Spent,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// When it ended.

@@ -18,6 +18,7 @@ pub mod metric;
 pub mod model;
 pub mod moves;
 pub mod name;
+pub mod plan;
 pub mod report;
 pub mod snapshot;
 pub mod space;
@@ -25,6 +26,7 @@ pub mod spec;
 pub mod task;
 pub mod time;
 pub mod trial;
+pub mod words;
 pub mod worker;
 
 pub use change::Change;

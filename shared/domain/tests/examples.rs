@@ -39,7 +39,7 @@ fn every_example_is_read_and_round_trips() {
 fn the_demo_grid_is_what_the_demo_promises() {
     let spec = example("demo-grid.yaml");
     assert_eq!(spec.search.max_trials, 24);
-    assert_eq!(spec.search.max_concurrent, 2);
+    assert_eq!(spec.search.max_concurrent, 24);
     assert_eq!(spec.train.epochs, 10);
     assert_eq!(spec.train.batch_size, 32);
     assert_eq!(spec.search.direction, Direction::Maximize);

@@ -42,7 +42,11 @@ fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
             source,
             dataset,
             backbone,
-        } => submit::submitted(draft, *id, spec, source, (*dataset, *backbone)),
+            plan,
+        } => {
+            let found = (*dataset, *backbone);
+            submit::submitted(draft, *id, spec, source, found, plan.as_deref())
+        }
         Event::Pause(id) => control::pause(draft, *id),
         Event::Resume(id) => control::resume(draft, *id),
         Event::Cancel(id) => control::cancel(draft, *id),

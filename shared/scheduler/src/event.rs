@@ -1,6 +1,7 @@
 //! What can happen, and what a decision is.
 
 use pomona_domain::lease::Generation;
+use pomona_domain::plan::Plan;
 use pomona_domain::report::Report;
 use pomona_domain::spec::ExperimentSpec;
 use pomona_domain::task::TaskSpec;
@@ -23,6 +24,8 @@ pub enum Event {
         dataset: Digest,
         /// Weights digest of the resolved backbone.
         backbone: Digest,
+        /// What it is expected to cost and why so, if anybody worked it out.
+        plan: Option<Box<Plan>>,
     },
     /// A user pauses an experiment: its trials write a checkpoint and give their slots back.
     Pause(ExperimentId),

@@ -5,10 +5,12 @@ use crate::plan::unplaceable;
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::{Lease, LeaseState};
+use pomona_domain::plan::Spent;
 use pomona_domain::task::{Task, TaskState};
 use pomona_domain::trial::{AfterStop, Trial, TrialState};
 use pomona_domain::worker::{Worker, WorkerState};
 use pomona_domain::{ExperimentId, Fault, LeaseId, Timestamp};
+use std::collections::BTreeSet;
 
 /// A worker that may be gone gets nothing new.
 const UNHEARD: &str = "no worker was heard of since the coordinator started";
@@ -31,6 +33,17 @@ pub fn warning(cluster: &Cluster, id: ExperimentId) -> Option<Fault> {
     let waits = row.state == ExperimentState::Active
         && cluster.trials_of(id).all(|trial| trial.lease().is_none());
     if waits { lack(cluster, row) } else { None }
+}
+
+/// What the leases that an experiment's trials are on have cost up to now. With what the row says
+/// it spent, that is all so far.
+pub fn running(cluster: &Cluster, id: ExperimentId, now: Timestamp) -> Spent {
+    let leases: BTreeSet<LeaseId> = (cluster.trials_of(id)).filter_map(Trial::lease).collect();
+    let mut spent = Spent::default();
+    for lease in leases.into_iter().filter_map(|id| cluster.lease(id)) {
+        spent.add(lease, now);
+    }
+    spent
 }
 
 /// A span of time for people.

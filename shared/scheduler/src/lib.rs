@@ -17,5 +17,5 @@ mod testing;
 pub use cluster::{Cluster, Config, NOT_STARTED, Recalled, Source};
 pub use decide::decide;
 pub use event::{Decision, Event};
-pub use explain::{explain, warning};
-pub use plan::{Placement, plan, unplaceable};
+pub use explain::{explain, running, warning};
+pub use plan::{Placement, largest_gang, plan, unplaceable};

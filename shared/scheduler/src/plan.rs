@@ -94,12 +94,17 @@ pub fn plan(cluster: &Cluster, now: Timestamp) -> Vec<Placement> {
     placements
 }
 
+/// Most slots of one kind on one worker, of those that get work; 0 without any.
+pub fn largest_gang(cluster: &Cluster) -> usize {
+    let alive = (cluster.workers()).filter(|worker| worker.state == WorkerState::Alive);
+    let sizes = alive.flat_map(|worker| kinds(worker).into_values());
+    sizes.map(|slots| slots.len()).max().unwrap_or(0)
+}
+
 /// Why no worker could ever serve a gang of so many slots: `E0301`. Workers that are lost or drain
 /// get nothing new and do not count.
 pub fn unplaceable(cluster: &Cluster, slots: u32) -> Option<Fault> {
-    let alive = || (cluster.workers()).filter(|worker| worker.state == WorkerState::Alive);
-    let sizes = alive().flat_map(|worker| kinds(worker).into_values());
-    let largest = sizes.map(|slots| slots.len()).max().unwrap_or(0);
+    let largest = largest_gang(cluster);
     if largest >= slots as usize {
         return None;
     }

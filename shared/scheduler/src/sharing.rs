@@ -8,8 +8,9 @@ use crate::Cluster;
 use pomona_domain::Hparams;
 use pomona_domain::backbone::{Backbone, frozen_blocks};
 use pomona_domain::experiment::Experiment;
-use pomona_domain::spec::{FrozenDepth, Precision, Share};
+use pomona_domain::spec::{FrozenDepth, Precision};
 use pomona_domain::trial::Trial;
+use pomona_search::planner::may_fuse;
 use std::collections::BTreeMap;
 
 /// Paths of a point that decide about sharing; all others the trainer sorts out.
@@ -30,7 +31,7 @@ pub(crate) struct Key<'a> {
 /// A trial's key; `None` when it needs a lease for itself.
 pub(crate) fn key<'a>(cluster: &Cluster, trial: &'a Trial) -> Option<Key<'a>> {
     let owner = cluster.experiment(trial.experiment)?;
-    if owner.spec.share != Share::Auto || owner.spec.resources.slots_per_trial != 1 {
+    if !may_fuse(&owner.spec) {
         return None;
     }
     let backbone = cluster.backbone(&owner.spec.backbone)?;
@@ -42,8 +43,8 @@ pub(crate) fn key<'a>(cluster: &Cluster, trial: &'a Trial) -> Option<Key<'a>> {
     })
 }
 
-/// What the point of a trial says about depth, views and precision. Putting a point into the file costs much
-/// more than the rest of a plan, so it is done only when the point names one of them.
+/// What the point of a trial says about depth, views and precision. Putting a point into the file
+/// costs much more than the rest of a plan, so it is done only when the point names one of them.
 fn settings(owner: &Experiment, trial: &Trial) -> Option<(FrozenDepth, bool, Precision)> {
     let file = &owner.spec;
     if !names_one(&trial.hparams) {

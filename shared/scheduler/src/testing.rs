@@ -158,6 +158,7 @@ impl House {
             source: String::new(),
             dataset: Digest([1; 32]),
             backbone: Digest([2; 32]),
+            plan: None,
         });
         id
     }

@@ -1,5 +1,6 @@
 //! Experiments: lists, one experiment with its leaderboard.
 
+use pomona_api::v1::experiments::ExperimentView;
 use pomona_domain::Timestamp;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::metric::Direction;
@@ -9,7 +10,7 @@ use pomona_domain::trial::{Trial, TrialState};
 use crate::human::{ago, duration, metric, moment, plural, scalar, short_id};
 use crate::printer::Style;
 use crate::table::{Grid, Text, Tone, card, toned};
-use crate::views::{state, trial};
+use crate::views::{plan, state, trial};
 
 /// Trials of the leaderboard that are shown unless all are asked for.
 pub const LEADERS: usize = 24;
@@ -128,10 +129,34 @@ impl Tally {
 pub fn show(
     style: Style,
     now: Timestamp,
-    row: &Experiment,
+    row: &ExperimentView,
     trials: &[Trial],
     limit: usize,
 ) -> String {
+    let mut text = card(style, pairs(now, row, trials));
+    if let Some(plan) = &row.plan
+        && !plan.cuts.is_empty()
+    {
+        text.push('\n');
+        text.push_str(&plan::choices(style, plan));
+    }
+    if trials.is_empty() {
+        return text;
+    }
+    text.push('\n');
+    text.push_str(&leaderboard(style, now, row, trials, limit));
+    let hidden = trials.len().saturating_sub(limit);
+    if hidden > 0 {
+        let line = format!(
+            "and {} more: --all shows them\n",
+            plural(hidden as u64, "trial")
+        );
+        text.push_str(&style.dim(&line));
+    }
+    text
+}
+
+fn pairs(now: Timestamp, row: &ExperimentView, trials: &[Trial]) -> Vec<(&'static str, Text)> {
     let spec = &row.spec;
     let mut pairs: Vec<(&str, Text)> = vec![
         (
@@ -168,21 +193,27 @@ pub fn show(
             format!("{}@{}", promote.model, promote.alias).into(),
         ));
     }
-    let mut text = card(style, pairs);
-    if trials.is_empty() {
-        return text;
+    pairs.extend(cost(row));
+    pairs
+}
+
+/// What it was expected to cost, and what it has cost.
+fn cost(row: &ExperimentView) -> Vec<(&'static str, Text)> {
+    let mut pairs = Vec::new();
+    if let Some(plan) = &row.plan {
+        pairs.push(("predicted", plan.cost().into()));
     }
-    text.push('\n');
-    text.push_str(&leaderboard(style, now, row, trials, limit));
-    let hidden = trials.len().saturating_sub(limit);
-    if hidden > 0 {
-        let line = format!(
-            "and {} more: --all shows them\n",
-            plural(hidden as u64, "trial")
-        );
-        text.push_str(&style.dim(&line));
+    let total = row.spent.and(row.running);
+    if !total.is_nothing() {
+        let runs = match row.running.leases {
+            0 => String::new(),
+            1 => "; 1 of them still runs".to_owned(),
+            leases => format!("; {leases} of them still run"),
+        };
+        let name = if row.is_ended() { "cost" } else { "so far" };
+        pairs.push((name, format!("{}{runs}", total.sentence()).into()));
     }
-    text
+    pairs
 }
 
 /// Trials in the order they came (the server's leaderboard), with the values that differ and the

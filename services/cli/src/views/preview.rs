@@ -1,15 +1,17 @@
 //! What an experiment file would do.
 
-use pomona_api::v1::experiments::{ExperimentPreview, PreviewCut};
+use pomona_api::v1::experiments::ExperimentPreview;
 use pomona_domain::Fault;
+use pomona_domain::plan::{CutPlan, Plan};
 use pomona_domain::spec::{ExperimentSpec, Strategy};
 use pomona_search::{PathValues, Preview};
 use serde::Serialize;
 use std::fmt::Write as _;
 
-use crate::human::{bytes, count, duration, plural, scalar};
+use crate::human::{count, duration, plural, scalar};
 use crate::printer::Style;
 use crate::table::{Grid, Text, Tone, card, toned};
+use crate::views::plan;
 use crate::views::trial::short_paths;
 
 /// Values of a path that are shown.
@@ -38,7 +40,10 @@ pub struct OutlookData<'a> {
     resolved: bool,
     /// Training images seen over all trials.
     samples: Option<u64>,
-    cuts: &'a [PreviewCut],
+    cuts: &'a [CutPlan],
+    /// What it is expected to cost and why so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<&'a Plan>,
     #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
     warnings: &'a [Fault],
     #[serde(flatten)]
@@ -59,8 +64,9 @@ impl Outlook<'_> {
             backbone: &self.spec.backbone,
             dataset: server.map_or(&self.spec.dataset, |server| &server.dataset),
             resolved: server.is_some(),
-            samples: server.map(|server| server.samples),
-            cuts: server.map_or(&[], |server| &server.cuts),
+            samples: server.map(|server| server.plan.samples),
+            cuts: server.map_or(&[], |server| &server.plan.cuts),
+            plan: server.map(|server| &server.plan),
             warnings: self.warnings(),
             preview: &self.preview,
         }
@@ -76,10 +82,10 @@ pub fn view(style: Style, outlook: &Outlook) -> String {
         text.push_str(&paths(style, &preview.paths));
     }
     if let Some(server) = &outlook.server
-        && !server.cuts.is_empty()
+        && !server.plan.cuts.is_empty()
     {
         text.push('\n');
-        text.push_str(&cuts(style, &server.cuts));
+        text.push_str(&plan::choices(style, &server.plan));
     }
     // A grid's table of values says all; what was drawn is worth a look.
     if preview.strategy == Strategy::Random {
@@ -110,9 +116,9 @@ fn pairs(outlook: &Outlook) -> Vec<(&'static str, Text)> {
         ),
     ];
     if let Some(server) = server {
-        let images = format!("{} over all trials", count(server.samples));
+        let images = format!("{} over all trials", count(server.plan.samples));
         pairs.push(("images trained", images.into()));
-        pairs.push(("compute", compute(server).into()));
+        pairs.extend(plan::pairs(&server.plan));
     }
     pairs.push(("slots", slots(preview).into()));
     if let Some(limit) = preview.slot_ms_limit {
@@ -171,47 +177,6 @@ fn paths(style: Style, rows: &[PathValues]) -> String {
             toned(row.kind.replace('_', " "), Tone::Dim),
             row.values.len().into(),
             shown.join(", ").into(),
-        ]);
-    }
-    grid.render()
-}
-
-/// What sharing saves.
-fn compute(server: &ExperimentPreview) -> String {
-    let (shared, unshared) = (server.multiply_adds, server.multiply_adds_unshared);
-    let work = format!("{} multiply-adds", count(shared));
-    // Below a tenth more nobody would notice.
-    let ratio = unshared as f64 / shared.max(1) as f64;
-    if ratio < 1.1 {
-        return work;
-    }
-    format!("{work}; {ratio:.1} times as many if frozen blocks ran in every epoch")
-}
-
-fn cuts(style: Style, rows: &[PreviewCut]) -> String {
-    let titles = [
-        "frozen depth",
-        ">blocks frozen",
-        ">trials",
-        ">parameters trained",
-        ">features",
-    ];
-    let mut grid = Grid::new(style, &titles);
-    for row in rows {
-        let trained = match row.trained_parameters {
-            0 => "the head only".to_owned(),
-            number => format!("{} and the head", count(number)),
-        };
-        let features = match row.feature_bytes {
-            0 => toned("–", Tone::Dim),
-            number => bytes(number).into(),
-        };
-        grid.row(vec![
-            toned(&row.frozen_depth, Tone::Bold),
-            row.frozen_blocks.into(),
-            row.trials.into(),
-            trained.into(),
-            features,
         ]);
     }
     grid.render()

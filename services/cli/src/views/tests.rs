@@ -6,10 +6,11 @@ use super::preview::Outlook;
 use super::{catalogue, experiment, feature, machine, model, preview, trial, watch};
 use crate::printer::Style;
 use crate::views::experiment::Tally;
-use pomona_api::v1::experiments::{ExperimentPreview, LogEntry, PreviewCut};
+use pomona_api::v1::experiments::{ExperimentPreview, ExperimentView, LogEntry};
 use pomona_domain::dataset::{Sample, Split};
 use pomona_domain::experiment::ExperimentState;
 use pomona_domain::metric::Direction;
+use pomona_domain::plan::Spent;
 use pomona_domain::trial::TrialState;
 use pomona_domain::{Code, Digest, Fault, TaskId, spec};
 use rows::{at, now};
@@ -110,9 +111,41 @@ fn an_experiment_that_was_submitted() {
 
 #[test]
 fn an_experiment_and_its_leaderboard() {
-    let row = rows::experiment(ExperimentState::Active);
+    let mut row = seen(ExperimentState::Active);
+    row.running = Spent {
+        slot_ms: 8_400,
+        leases: 1,
+        shared_leases: 1,
+    };
     let trials = rows::trials();
     insta::assert_snapshot!(fits(experiment::show(PLAIN, now(), &row, &trials, 5)));
+}
+
+#[test]
+fn an_experiment_that_has_ended_says_what_it_cost() {
+    let row = seen(ExperimentState::Completed);
+    insta::assert_snapshot!(fits(experiment::show(PLAIN, now(), &row, &[], 5)));
+}
+
+#[test]
+fn an_experiment_from_before_there_were_plans() {
+    let mut row = seen(ExperimentState::Active);
+    row.experiment.plan = None;
+    row.experiment.spent = Spent::default();
+    let text = experiment::show(PLAIN, now(), &row, &[], 5);
+    assert!(
+        !text.contains("predicted") && !text.contains("so far"),
+        "{text}"
+    );
+}
+
+/// As `GET /api/v1/experiments/{id}` answers.
+fn seen(state: ExperimentState) -> ExperimentView {
+    ExperimentView {
+        experiment: rows::experiment(state),
+        running: Spent::default(),
+        warnings: Vec::new(),
+    }
 }
 
 #[test]
@@ -129,13 +162,6 @@ fn a_preview_without_a_server() {
 #[test]
 fn a_preview_with_what_the_server_knows() {
     let spec = spec::parse(rows::GRID, &[]).unwrap();
-    let cut = |depth: &str, blocks, trained, bytes| PreviewCut {
-        frozen_depth: depth.to_owned(),
-        frozen_blocks: blocks,
-        trials: 12,
-        trained_parameters: trained,
-        feature_bytes: bytes,
-    };
     let outlook = Outlook {
         spec: &spec,
         preview: pomona_search::preview(&spec).unwrap(),
@@ -147,14 +173,8 @@ fn a_preview_with_what_the_server_knows() {
             max_concurrent: 2,
             slots_per_trial: 1,
             epochs: 240,
-            samples: 33_120,
-            multiply_adds: 2_140_000_000_000,
-            multiply_adds_unshared: 6_050_000_000_000,
             points: Vec::new(),
-            cuts: vec![
-                cut("_blocks.14", 16, 717_232, 3_612_672),
-                cut("all", 18, 0, 706_560),
-            ],
+            plan: rows::plan(),
             warnings: Vec::new(),
         }),
     };
@@ -403,7 +423,7 @@ fn a_narrow_terminal_leaves_out_columns_and_breaks_no_id() {
     let trials = rows::trials();
     let pages = [
         experiment::list(style, now(), std::slice::from_ref(&row)),
-        experiment::show(style, now(), &row, &trials, 3),
+        experiment::show(style, now(), &seen(ExperimentState::Active), &trials, 3),
         trial::list(style, now(), &trials),
         catalogue::backbones(style, now(), &[rows::backbone()]),
         catalogue::backbone(style, &rows::backbone(), Some(2)),

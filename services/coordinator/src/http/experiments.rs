@@ -6,7 +6,7 @@ use pomona_api::v1::PageQuery;
 use pomona_api::v1::experiments::{ExperimentView, SubmitExperiment, TrialOrder, TrialsQuery};
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::{Change, Code, ExperimentId, Fault};
-use pomona_scheduler::{Cluster, Event, unplaceable, warning};
+use pomona_scheduler::{Cluster, Event, running, unplaceable, warning};
 
 use super::key::{Key, once};
 use super::{Answer, App, Refusal, found, ok, page, page_request};
@@ -19,19 +19,21 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
         if key.is_given()
             && let Some(made) = app.store.experiment_get(id).await?
         {
-            return Ok(seen(app.view().ok().as_deref(), made));
+            return Ok(seen(&app, app.view().ok().as_deref(), made));
         }
         let resolved = resolve::experiment(&app.store, &body).await?;
+        let plan = resolved.plan(resolve::machines(&*app.view()?))?;
         let event = Event::Submitted {
             id,
             dataset: resolved.dataset.manifest,
             backbone: resolved.backbone.weights,
             spec: Box::new(resolved.spec),
             source: resolved.source,
+            plan: Some(Box::new(plan)),
         };
         let done = app.engine.decide(event).await?;
         let made = found(newest(&done.changes, id), "experiment", &id.to_string())?;
-        Ok(seen(Some(&done.view), made))
+        Ok(seen(&app, Some(&done.view), made))
     };
     once(&app, &key, &body.0, StatusCode::CREATED, work).await
 }
@@ -39,8 +41,8 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
 /// `POST /api/v1/experiments/preview`
 pub async fn preview(app: Data<App>, body: Json<SubmitExperiment>) -> Answer {
     let resolved = resolve::experiment(&app.store, &body).await?;
-    let mut preview = resolve::preview(&resolved)?;
     let view = app.view()?;
+    let mut preview = resolve::preview(&resolved, resolve::machines(&view))?;
     preview.warnings = unplaceable(&view, preview.slots_per_trial)
         .into_iter()
         .collect();
@@ -57,7 +59,7 @@ pub async fn list(app: Data<App>, query: Query<PageQuery>) -> Answer {
 /// `GET /api/v1/experiments/{id}`
 pub async fn get(app: Data<App>, id: Path<String>) -> Answer {
     let row = find(&app, &id).await?;
-    ok(&seen(app.view().ok().as_deref(), row))
+    ok(&seen(&app, app.view().ok().as_deref(), row))
 }
 
 /// `GET /api/v1/experiments/{id}/trials`
@@ -112,11 +114,14 @@ async fn control(
     once(app, key, &(), StatusCode::OK, work).await
 }
 
-/// An experiment with what stands in its way, as far as that is known.
-fn seen(cluster: Option<&Cluster>, experiment: Experiment) -> ExperimentView {
+/// An experiment with what its leases cost right now and what stands in its way, as far as that is
+/// known.
+fn seen(app: &App, cluster: Option<&Cluster>, experiment: Experiment) -> ExperimentView {
     let warning = cluster.and_then(|cluster| warning(cluster, experiment.id));
+    let running = cluster.map(|cluster| running(cluster, experiment.id, app.now()));
     ExperimentView {
         experiment,
+        running: running.unwrap_or_default(),
         warnings: warning.into_iter().collect(),
     }
 }

@@ -119,17 +119,22 @@ fn at(moment: Option<Timestamp>) -> String {
 
 fn experiment(row: &Experiment) -> Option<String> {
     let at = at(row.ended_at);
-    match &row.state {
+    let how = match &row.state {
         ExperimentState::Active | ExperimentState::Paused | ExperimentState::Promoting { .. } => {
-            None
+            return None;
         }
-        ExperimentState::Completed => Some(match row.best {
+        ExperimentState::Completed => match row.best {
             Some(best) => format!("it was completed{at}; its best trial is `{best}`"),
             None => format!("it was completed{at}"),
-        }),
-        ExperimentState::Failed { fault } => Some(format!("it failed{at}: {fault}")),
-        ExperimentState::Canceled => Some(format!("it was canceled{at}")),
+        },
+        ExperimentState::Failed { fault } => format!("it failed{at}: {fault}"),
+        ExperimentState::Canceled => format!("it was canceled{at}"),
+    };
+    // Rows from before costs were counted have none, nor has what never ran.
+    if row.spent.is_nothing() {
+        return Some(how);
     }
+    Some(format!("{how}; it cost {}", row.spent.sentence()))
 }
 
 fn trial(row: &Trial) -> Option<String> {

@@ -22,6 +22,9 @@ pub async fn register(app: Data<App>, body: Json<Value>) -> Answer {
     if let Some(address) = body.metrics_address {
         labels.insert(desired::METRICS_ADDRESS.to_owned(), address);
     }
+    if let Some(bytes) = body.feature_budget_bytes {
+        labels.insert(desired::FEATURE_BUDGET.to_owned(), bytes.to_string());
+    }
     let event = Event::Registered {
         id: body.id,
         name: body.name,

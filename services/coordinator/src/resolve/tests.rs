@@ -1,6 +1,7 @@
 //! Frozen depths against a backbone's blocks.
 
 use super::*;
+use pomona_domain::backbone::Block;
 use pomona_domain::{Digest, Timestamp};
 
 fn backbone(blocks: &[&str]) -> Backbone {
@@ -86,39 +87,14 @@ fn resolved(file: &str, image_size: u32) -> Resolved {
 }
 
 #[test]
-fn a_preview_counts_the_frozen_blocks_once_for_each_cut() {
-    let shown = preview(&resolved(GRID, 224)).unwrap();
-    // Above the cut at 2: 4 epochs, 300 multiply-adds, thrice for 10 images, once for 5. Below: 300
-    // for 15 images, in 4 epochs or once. With all frozen: 600 for 15 images. Two trials each.
-    let (above, below, all) = (4 * 300 * 35, 300 * 15, 600 * 15);
-    assert_eq!(
-        shown.multiply_adds_unshared,
-        2 * (above + 4 * below + 4 * all)
-    );
-    assert_eq!(shown.multiply_adds, 2 * above + below + all);
-    // f32: 8 × 4 × 4 values for 15 images, or 8 pooled ones.
-    let bytes: Vec<u64> = shown.cuts.iter().map(|cut| cut.feature_bytes).collect();
-    assert_eq!(bytes, [8 * 4 * 4 * 4 * 15, 8 * 4 * 15]);
-}
-
-#[test]
-fn a_preview_follows_the_size_of_images_views_and_what_is_shared() {
-    let full = preview(&resolved(GRID, 224)).unwrap();
-    let half = preview(&resolved(GRID, 112)).unwrap();
-    assert_eq!(half.multiply_adds * 4, full.multiply_adds);
-    assert_eq!(half.cuts[0].feature_bytes * 4, full.cuts[0].feature_bytes);
-    assert_eq!(half.cuts[1].feature_bytes, full.cuts[1].feature_bytes);
-    // Training images in two views.
-    let flips = GRID.replace(
-        "learning_rate: 0.01}",
-        "learning_rate: 0.01, augment: {views: 2, ops: [horizontal_flip]}}",
-    );
-    let two = preview(&resolved(&flips, 224)).unwrap();
-    assert_eq!(two.multiply_adds - full.multiply_adds, (300 + 600) * 10);
-    assert_eq!(two.multiply_adds_unshared, full.multiply_adds_unshared);
-    assert_eq!(two.cuts[1].feature_bytes, 8 * 4 * 25);
-    let off = preview(&resolved(&format!("{GRID}share: off\n"), 224)).unwrap();
-    assert_eq!(off.multiply_adds, off.multiply_adds_unshared);
-    assert_eq!(off.multiply_adds, full.multiply_adds_unshared);
-    assert!(off.cuts.iter().all(|cut| cut.feature_bytes == 0));
+fn a_preview_has_the_plan_and_submission_the_same() {
+    let resolved = resolved(GRID, 224);
+    let machines = Machines::default();
+    let shown = preview(&resolved, machines).unwrap();
+    assert_eq!(shown.plan, resolved.plan(machines).unwrap());
+    assert_eq!((shown.trials, shown.plan.samples), (4, 160));
+    let planned: Vec<_> = (shown.plan.cuts.iter())
+        .map(|cut| (cut.frozen_blocks, cut.trials, cut.choice.name()))
+        .collect();
+    assert_eq!(planned, [(2, 2, "features"), (3, 2, "fused")]);
 }

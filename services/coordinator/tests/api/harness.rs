@@ -247,7 +247,7 @@ pub fn redacted(value: &Value) -> Value {
 fn redact(key: &str, value: &mut Value, ids: &mut Vec<String>) {
     match value {
         Value::String(text) => *text = words(text, ids),
-        Value::Number(_) if ["active_ms", "incarnation", "since"].contains(&key) => {
+        Value::Number(_) if ["active_ms", "incarnation", "since", "slot_ms"].contains(&key) => {
             *value = Value::from("NUMBER");
         }
         Value::Array(items) => items.iter_mut().for_each(|item| redact(key, item, ids)),

@@ -1,16 +1,18 @@
 //! From a file to completed trials: leases, reports, and what counts.
 
 use pomona_api::v1::experiments::{TrialOrder, TrialsQuery};
+use pomona_api::v1::workers::{DesiredWork, Register};
 use pomona_api::v1::{Page, PageQuery};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::StopKind;
+use pomona_domain::plan::Choice;
 use pomona_domain::report::{Outcome, ReportBody};
 use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::{Code, Fault, Generation};
 
 use crate::harness::House;
-use crate::worker::{Machine, trial_of, trials_of};
+use crate::worker::{Machine, introduction, trial_of, trials_of};
 use crate::{GRID, experiment, file, furnished, submit};
 
 async fn trials(house: &House, owner: &Experiment, order_by: TrialOrder) -> Vec<Trial> {
@@ -293,7 +295,7 @@ async fn a_preview_draws_what_a_submission_would_make() {
     let preview = house.client.experiment_preview(&file(GRID)).await.unwrap();
     assert_eq!(preview.trials, 3);
     assert_eq!(preview.dataset, "flowers@1");
-    assert_eq!((preview.epochs, preview.samples), (6, 72));
+    assert_eq!((preview.epochs, preview.plan.samples), (6, 72));
     let owner = submit(&house, GRID, "grid").await;
     let drawn: Vec<_> = preview
         .points
@@ -305,6 +307,39 @@ async fn a_preview_draws_what_a_submission_would_make() {
         rows.into_iter().map(|row| row.hparams).collect::<Vec<_>>(),
         drawn
     );
+}
+
+#[tokio::test]
+async fn an_experiment_says_what_it_should_cost_and_what_it_has_cost() {
+    let (house, mut machine) = furnished(1).await;
+    let grid = GRID
+        .replace("share: off", "share: auto")
+        .replace("  max_concurrent: 2\n", "");
+    let preview = house.client.experiment_preview(&file(&grid)).await.unwrap();
+    let owner = submit(&house, &grid, "grid").await;
+    assert_eq!(owner.plan.as_deref(), Some(&preview.plan));
+    let id = owner.id.to_string();
+    let why = house.client.explain(&id).await.unwrap();
+    let told: Vec<&str> = why
+        .reasons
+        .iter()
+        .map(|reason| reason.text.as_str())
+        .collect();
+    insta::assert_snapshot!(told.join("\n"));
+
+    let lease = machine.has(1).await.remove(0);
+    let runs = house.client.experiment_get(&id).await.unwrap();
+    assert_eq!((runs.running.leases, runs.running.shared_leases), (1, 1));
+    assert!(runs.spent.is_nothing());
+    machine.exit(&lease, Outcome::Finished);
+    machine.poll(0).await;
+    let over = house.client.experiment_get(&id).await.unwrap();
+    assert_eq!(over.state, ExperimentState::Completed);
+    assert!(over.running.is_nothing());
+    assert_eq!((over.spent.leases, over.spent.shared_leases), (1, 1));
+    let now = house.client.explain(&id).await.unwrap().now;
+    let cost = format!("it cost {}", over.spent.sentence());
+    assert!(now.ends_with(&cost), "{now}");
 }
 
 #[tokio::test]
@@ -369,4 +404,29 @@ async fn head_only_trials_share_a_lease_and_each_has_a_fate_of_its_own() {
     let rows = trials(&house, &owner, TrialOrder::Number).await;
     let completed = |row: &&Trial| row.state == TrialState::Completed;
     assert_eq!(rows.iter().filter(completed).count(), 2, "{rows:?}");
+}
+
+#[tokio::test]
+async fn trials_at_a_cut_that_does_not_fit_the_budget_are_told_to_keep_no_features() {
+    let (house, mut machine) = furnished(1).await;
+    for (budget, keeps) in [(1, false), (1 << 30, true)] {
+        let told = Register {
+            feature_budget_bytes: Some(budget),
+            ..introduction(1, 1)
+        };
+        house.client.worker_register(&told).await.unwrap();
+        let grid = GRID.replace("share: off", "share: auto");
+        let owner = submit(&house, &grid, &format!("grid {budget}")).await;
+        let plan = owner.plan.clone().unwrap();
+        assert_eq!(plan.feature_budget_bytes, Some(budget));
+        assert_eq!(plan.cuts[0].choice == Choice::Fused, keeps, "{plan:?}");
+        let lease = machine.has(1).await.remove(0);
+        let DesiredWork::Train { keep_features, .. } = &lease.work else {
+            panic!("{lease:?}");
+        };
+        assert_eq!(*keep_features, keeps, "{budget} bytes");
+        let id = owner.id.to_string();
+        house.client.experiment_cancel(&id).await.unwrap();
+        machine.until("nothing is leased", <[_]>::is_empty).await;
+    }
 }

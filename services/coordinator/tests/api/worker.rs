@@ -39,6 +39,7 @@ pub fn introduction(number: u64, slots: u32) -> Register {
         slots: (0..slots).map(slot).collect(),
         labels: BTreeMap::new(),
         metrics_address: Some(format!("127.0.0.1:{}", 9000 + number)),
+        feature_budget_bytes: None,
     }
 }
 

@@ -26,7 +26,7 @@ const PREFIX_VERSION: u32 = 2;
 /// Shards of one part and view: enough that trainers end together, few enough to be listed.
 const SHARDS: usize = 8;
 /// Fewer batches are no shard of their own.
-const LEAST_BATCHES: usize = 2;
+const LEAST_BATCHES: usize = 1;
 
 /// A trial's wish for features.
 pub struct Request<'a> {

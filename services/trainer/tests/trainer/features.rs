@@ -733,7 +733,7 @@ fn a_trial_that_waits_for_features_says_so_and_can_be_stopped() {
             part
         })
         .collect();
-    assert_eq!(busy.len(), 3);
+    assert_eq!(busy.len(), 5);
     let work = train_work(&fixture, &spec(), &at("second"), None);
     let mut lease = Lease::start(&work, 1, &[]);
     let trainer = &mut lease.ranks[0];

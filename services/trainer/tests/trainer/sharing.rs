@@ -64,8 +64,8 @@ fn two_trainers_compute_the_shards_of_one_part_side_by_side() {
         let one = trainer(&fixture, &together, [&begun[0], &begun[1]]);
         (one, other.join().unwrap())
     });
-    // 180 images in two views are three shards each, 60 are one.
-    assert_eq!(files(&together, "features").len(), 7);
+    // 180 images in two views are six shards each, 60 are two.
+    assert_eq!(files(&together, "features").len(), 14);
     assert!(files(&together, "part").is_empty());
     assert!(one.computed > 0 && other.computed > 0);
     assert_eq!(one.computed + other.computed, one.bytes);

@@ -120,6 +120,7 @@ impl Agent {
             slots: self.yard.tools.slots.list.clone(),
             labels: config.labels()?,
             metrics_address: self.metrics_address.clone(),
+            feature_budget_bytes: Some(self.yard.features.max_bytes()),
         };
         loop {
             match self.yard.client.worker_register(&body).await {

@@ -1,6 +1,7 @@
 //! Bodies for experiments, trials and their logs.
 
 use pomona_domain::experiment::Experiment;
+use pomona_domain::plan::{Plan, Spent};
 use pomona_domain::{Fault, Hparams, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,6 +25,11 @@ pub struct ExperimentView {
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub experiment: Experiment,
+    /// What the leases that its trials are on have cost up to now; with `spent`, which counts those
+    /// that ended, that is all so far. Absent when there is none.
+    #[serde(default, skip_serializing_if = "Spent::is_nothing")]
+    #[schema(value_type = Object)]
+    pub running: Spent,
     /// Why it will not get on as things are (`E0301`: no worker could ever run it). Absent when
     /// there is nothing to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -56,17 +62,13 @@ pub struct ExperimentPreview {
     pub slots_per_trial: u32,
     /// Epochs over all trials.
     pub epochs: u64,
-    /// Training images seen over all trials.
-    pub samples: u64,
-    /// Multiply-adds of all trials (forward, and twice that for what trains), with the frozen blocks
-    /// run once for each cut on an empty store, or in every epoch with `share: off`.
-    pub multiply_adds: u64,
-    /// The same with the frozen blocks run in every epoch.
-    pub multiply_adds_unshared: u64,
     /// The first trials, at most [`MAX_PREVIEW_POINTS`].
     pub points: Vec<PreviewPoint>,
-    /// Frozen depths in the space, and what features at their cuts would take.
-    pub cuts: Vec<PreviewCut>,
+    /// What is chosen for each frozen depth in the space, why, and what all of it is expected to cost
+    /// on an empty store: `samples`, `multiply_adds`, `multiply_adds_unshared`, `cuts` and more.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub plan: Plan,
     /// Why it would not get on as things are. Absent when there is nothing to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
@@ -84,22 +86,6 @@ pub struct PreviewPoint {
     pub hparams: Hparams,
     /// Its replicate, from 0.
     pub replicate: u32,
-}
-
-/// A frozen depth of the space.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PreviewCut {
-    /// As the file says it.
-    pub frozen_depth: String,
-    /// Blocks that get no gradient.
-    pub frozen_blocks: u32,
-    /// Trials at this depth.
-    pub trials: u32,
-    /// Parameters of the blocks that train (the head comes on top).
-    pub trained_parameters: u64,
-    /// Bytes of features (f32, training images in all views and validation images) that one pass over
-    /// the frozen part makes; 0 when nothing is frozen or shared.
-    pub feature_bytes: u64,
 }
 
 /// How trials are listed.

@@ -38,6 +38,9 @@ pub struct Register {
     /// Address of the worker's own `/metrics`, for service discovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_address: Option<String>,
+    /// Bytes of features it may keep; 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_budget_bytes: Option<u64>,
 }
 
 /// Answer to [`Register`].
@@ -154,6 +157,8 @@ pub enum DesiredWork {
         data: DataBlobs,
         /// Their backbone.
         backbone: BackboneBlobs,
+        /// Whether features of their frozen blocks may be kept: the experiment's plan says so.
+        keep_features: bool,
     },
     /// Import a data set.
     ImportDataset {

@@ -7,6 +7,7 @@ use crate::cluster::subjects;
 use crate::explain::with_others;
 use crate::{NOT_STARTED, Placement, plan};
 use pomona_domain::change::Subject;
+use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, StopKind, Work};
 use pomona_domain::report::Outcome;
 use pomona_domain::task::TaskState;
@@ -139,14 +140,33 @@ pub(crate) fn part(draft: &mut Draft, lease: &Lease, mut row: Trial, fate: Fate,
     experiment::settle(draft, owner);
 }
 
-/// Ends a lease and nothing else.
+/// Ends a lease and counts what it cost; its work stays as it is. Every lease that ends, ends here.
 pub(crate) fn close(draft: &mut Draft, lease: &Lease, why: &str) {
+    charge(draft, lease);
     let mut row = lease.clone();
     row.state = LeaseState::Ended {
         at: draft.now,
         reason: why.to_owned(),
     };
     draft.lease(row);
+}
+
+/// An experiment pays for its trials' leases. A lease counts once, however many trials were on it.
+fn charge(draft: &mut Draft, lease: &Lease) {
+    let Some(mut owner) = owner(draft, lease).cloned() else {
+        return;
+    };
+    owner.spent.add(lease, draft.now);
+    draft.experiment(owner);
+}
+
+/// The experiment whose trials a lease was granted to; a task's lease has none.
+fn owner<'a>(draft: &'a Draft, lease: &Lease) -> Option<&'a Experiment> {
+    let Work::Trials(members) = &lease.work else {
+        return None;
+    };
+    let member = draft.cluster().trial(*members.first()?)?;
+    draft.cluster().experiment(member.experiment)
 }
 
 /// Asks a lease to write checkpoints and end.

@@ -6,6 +6,7 @@ use super::experiment;
 use crate::plan::unplaceable;
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::plan::{Plan, Spent};
 use pomona_domain::spec::ExperimentSpec;
 use pomona_domain::{Code, Digest, ExperimentId, Fault};
 use pomona_search::Searcher;
@@ -16,6 +17,7 @@ pub(crate) fn submitted(
     spec: &ExperimentSpec,
     source: &str,
     (dataset, backbone): (Digest, Digest),
+    plan: Option<&Plan>,
 ) -> Result<(), Fault> {
     if draft.cluster().experiment(id).is_some() {
         return Err(Fault::new(
@@ -41,11 +43,16 @@ pub(crate) fn submitted(
         searcher,
         created_trials: 0,
         best: None,
+        plan: plan.cloned().map(Box::new),
+        spent: Spent::default(),
         submitted_at: draft.now,
         ended_at: None,
     });
     let subject = Subject::Experiment(id);
     draft.reason(subject, format!("submitted as `{}`", spec.name));
+    for text in plan.into_iter().flat_map(Plan::sentences) {
+        draft.reason(subject, text);
+    }
     if let Some(why) = unplaceable(draft.cluster(), spec.resources.slots_per_trial) {
         let text = format!("it waits: {why}; it starts when such a worker joins");
         draft.reason(subject, text);

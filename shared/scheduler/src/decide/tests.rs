@@ -5,6 +5,7 @@ mod fates;
 mod promotion;
 mod reports;
 mod sharing;
+mod spent;
 mod tasks;
 mod workers;
 
@@ -37,6 +38,7 @@ fn an_experiment_is_submitted_once() {
         source: String::new(),
         dataset: Digest([1; 32]),
         backbone: Digest([2; 32]),
+        plan: None,
     };
     assert_eq!(house.refused(&again), Code::AlreadyExists);
 }

@@ -6,6 +6,7 @@ use crate::{Cluster, Config, invariants};
 use pomona_domain::change::Change;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, Work};
+use pomona_domain::plan::Spent;
 use pomona_domain::spec::{ExperimentSpec, Share};
 use pomona_domain::task::{Task, TaskSpec, TaskState};
 use pomona_domain::trial::{Trial, TrialState};
@@ -127,6 +128,8 @@ fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
         searcher: serde_json::Value::Null,
         created_trials: asked.trials,
         best: None,
+        plan: None,
+        spent: Spent::default(),
         // Submitted one after the other.
         submitted_at: NOW.plus_ms(number as i64 - 1_000),
         ended_at: None,

@@ -207,8 +207,9 @@ impl Coordinator {
         Ok(())
     }
 
-    /// S10 in the middle of a run.
+    /// S10 in the middle of a run, and what experiments have spent.
     pub fn check_store(&self) -> Result<(), String> {
+        self.journal.check_spent()?;
         invariants::s10(&self.cluster, &self.journal.load())
     }
 

@@ -6,16 +6,17 @@ use pomona_domain::change::{Change, Subject};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
-use pomona_domain::lease::{Generation, Lease};
+use pomona_domain::lease::{Generation, Lease, LeaseState, Work};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, Version};
+use pomona_domain::plan::Spent;
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
 use pomona_domain::{ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
 use pomona_scheduler::Recalled;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -191,6 +192,33 @@ impl Journal {
                 .get(&(trial, CheckpointKind::Best))
                 .cloned(),
         })
+    }
+
+    /// What each experiment says it spent is what its leases that ended have cost, each once.
+    pub fn check_spent(&self) -> Result<(), String> {
+        let mut sums: BTreeMap<ExperimentId, Spent> = BTreeMap::new();
+        for lease in self.leases.values() {
+            let (Work::Trials(members), LeaseState::Ended { at, .. }) = (&lease.work, &lease.state)
+            else {
+                continue;
+            };
+            let owners: BTreeSet<_> = (members.iter())
+                .map(|id| self.trials[id].experiment)
+                .collect();
+            for owner in owners {
+                sums.entry(owner).or_default().add(lease, *at);
+            }
+        }
+        for row in self.experiments.values() {
+            let sum = sums.get(&row.id).copied().unwrap_or_default();
+            if row.spent != sum {
+                return Err(format!(
+                    "{} says that it spent {:?}, its leases {sum:?}",
+                    row.id, row.spent
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub fn trials_of(&self, experiment: ExperimentId) -> Vec<&Trial> {

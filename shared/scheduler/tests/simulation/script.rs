@@ -177,6 +177,7 @@ impl Play {
             source: String::new(),
             dataset: Digest([1; 32]),
             backbone: Digest([2; 32]),
+            plan: None,
         });
     }
 

@@ -350,6 +350,7 @@ impl World {
             source: String::new(),
             dataset: Digest([1; 32]),
             backbone: Digest([2; 32]),
+            plan: None,
         };
         self.wish(event);
     }

@@ -10,6 +10,7 @@ use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::{Lease, LeaseState, SlotRef, Work};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{AliasMove, GateOutcome, Lineage, ModelFile, Version, version_digest};
+use pomona_domain::plan::Spent;
 use pomona_domain::task::{Task, TaskSpec, TaskState};
 use pomona_domain::trial::{BestPoint, Trial, TrialState};
 use pomona_domain::worker::{Slot, SlotKind, Worker, WorkerState};
@@ -53,6 +54,12 @@ pub fn experiment(number: u64) -> Experiment {
         searcher: serde_json::json!({"at": 3, "zwölf": [1, 2.5, null], "a": {"z": 1, "b": 2}}),
         created_trials: 3,
         best: None,
+        plan: None,
+        spent: Spent {
+            slot_ms: u64::from(u32::MAX) * 5,
+            leases: 4,
+            shared_leases: 2,
+        },
         submitted_at: at(number.cast_signed()),
         ended_at: None,
     }

@@ -10,6 +10,7 @@ use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, Se
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, GateOutcome, Lineage, ModelFile, Version};
+use pomona_domain::plan::{Images, Plan as CostPlan, Spent};
 use pomona_domain::spec::parse::parse;
 use pomona_domain::task::{ClassProbability, Prediction};
 use pomona_domain::trial::{BestPoint, Trial, TrialState};
@@ -18,6 +19,7 @@ use pomona_domain::{
     Code, Digest, ExperimentId, Fault, Generation, Hparams, LeaseId, Timestamp, TrialId, VersionId,
     WorkerId,
 };
+use pomona_search::planner::{self, Ground, Machines};
 use pomona_search::preview;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -70,6 +72,12 @@ pub fn experiment(state: ExperimentState) -> Experiment {
         searcher: Value::Null,
         created_trials: 24,
         best: Some(TrialId::derive("exp", 3)),
+        plan: Some(Box::new(plan())),
+        spent: Spent {
+            slot_ms: 15_000,
+            leases: 3,
+            shared_leases: 1,
+        },
         submitted_at: at(0),
         ended_at: Some(at(185)),
     };
@@ -80,6 +88,36 @@ pub fn experiment(state: ExperimentState) -> Experiment {
         ended_at: None,
         ..ended
     }
+}
+
+/// The planner's words for the grid, on lite0 and 230 images.
+pub fn plan() -> CostPlan {
+    let spec = parse(GRID, &[]).unwrap();
+    let points = preview(&spec).unwrap().points;
+    let ground = Ground {
+        backbone: &lite(),
+        images: Images {
+            train: 138,
+            val: 46,
+            side: 128,
+        },
+        machines: Machines::default(),
+    };
+    planner::plan(&spec, &points, &ground).unwrap()
+}
+
+/// With the block that the grid names.
+fn lite() -> Backbone {
+    let mut row = backbone();
+    let block = Block {
+        name: "_blocks.14".to_owned(),
+        parameters: 2_972_204,
+        macs: 332_000_000,
+        cut_bytes: 2 * 192 * 7 * 7,
+        output_shape: vec![192, 7, 7],
+    };
+    row.blocks.insert(3, block);
+    row
 }
 
 pub fn random_spec() -> pomona_domain::spec::ExperimentSpec {
