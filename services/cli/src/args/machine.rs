@@ -68,7 +68,7 @@ pub enum FeatureCommand {
     #[command(after_help = "Example:
   pomona feature list --output json")]
     List,
-    /// Everything that decides the bytes of a shard
+    /// Everything that decides the bytes of some features
     #[command(after_help = "Example:
   pomona feature show 3f9c01")]
     Show {

@@ -55,13 +55,13 @@ pub async fn run(command: FeatureCommand, session: Session) -> Result<Done, Faul
     Ok(Done::Well)
 }
 
-/// The copies of the one shard whose digest begins so.
+/// The copies of the features, or of the one shard, whose digest begins so.
 async fn find(session: &Session, shard: &str) -> Result<Vec<FeatureCopy>, Fault> {
     let begin = shard.strip_prefix("sha256:").unwrap_or(shard);
-    let mut copies = session.client.feature_list().await?.items;
-    copies.retain(|copy| copy.shard.digest.hex().starts_with(begin));
-    let shards: BTreeSet<Digest> = copies.iter().map(|copy| copy.shard.digest).collect();
-    match shards.len() {
+    let copies = session.client.feature_list().await?.items.into_iter();
+    let named = copies.filter_map(|copy| Some((views::feature::is_named(&copy, begin)?, copy)));
+    let (names, copies): (BTreeSet<Digest>, Vec<FeatureCopy>) = named.unzip();
+    match names.len() {
         1 => Ok(copies),
         0 => Err(
             Fault::new(Code::NotFound, format!("there are no features `{shard}`"))
@@ -69,7 +69,7 @@ async fn find(session: &Session, shard: &str) -> Result<Vec<FeatureCopy>, Fault>
         ),
         several => Err(Fault::new(
             Code::Ambiguous,
-            format!("`{shard}` begins the digests of {several} shards"),
+            format!("`{shard}` begins the digests of {several} features"),
         )
         .hint("type more of it")),
     }
