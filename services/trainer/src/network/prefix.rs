@@ -197,7 +197,7 @@ fn flat(layer: &Layer) -> Vec<&Layer> {
 /// Prepares layers, and follows the shape of an image through them.
 struct Maker {
     kind: Kind,
-    /// [C, H, W] or [C].
+    /// C × H × W, or C.
     shape: Vec<i64>,
     /// Values of the largest activation.
     largest: i64,
