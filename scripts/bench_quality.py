@@ -48,7 +48,7 @@ def grid(house, seed: int, share: str) -> dict:
     right = 0
     for at in range(0, len(pictures), CHUNK):
         answer = house.ask("predict", f"{name}@champion", *pictures[at : at + CHUNK], "--top", 1)
-        right += sum(item["top"][0]["class"] == item["path"].rsplit("/", 1)[-1].split("_")[0] for item in answer["pictures"])
+        right += sum(item["classes"][0]["label"] == item["path"].rsplit("/", 1)[-1].split("_")[0] for item in answer["pictures"])
     return {"accuracy": right / len(pictures), "chosen": order[0]["number"], "ranking": [trial["number"] for trial in order]}
 
 
