@@ -280,8 +280,9 @@ def debian_package(folder: Path, name: str, variable: str) -> Path:
     return next(folder.glob(f"{name}_*.deb"))
 
 
-def unpacked(folder: Path, package: Path, digests: dict) -> tuple:
-    """What a package holds, and its version: one that is new is taken with a word about it."""
+def unpacked(folder: Path, name: str, variable: str, digests: dict) -> tuple:
+    """What a Debian package holds, and its version: one that is new is taken with a word about it."""
+    package = debian_package(folder, name, variable)
     version = package.name.split("_")[1]
     if version in digests:
         check(package, digests[version])
@@ -298,8 +299,7 @@ def fashion() -> None:
         return
     say(f"Fashion-MNIST: fetching {FASHION_MEGABYTES} MB (Debian's {FASHION_PACKAGE}) into {goal} (once)")
     with workspace(cache()) as scratch:
-        package = debian_package(Path(scratch), FASHION_PACKAGE, "POMONA_FASHION_DEB")
-        root, _ = unpacked(Path(scratch), package, FASHION_SHA256)
+        root, _ = unpacked(Path(scratch), FASHION_PACKAGE, "POMONA_FASHION_DEB", FASHION_SHA256)
         files = Path(scratch) / "fashion"
         files.mkdir()
         for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
@@ -313,8 +313,7 @@ def tux() -> None:
         return
     say(f"Tux Paint's photographs: fetching {TUX_MEGABYTES} MB (Debian's {TUX_PACKAGE}) into {goal} (once)")
     with workspace(cache()) as scratch:
-        package = debian_package(Path(scratch), TUX_PACKAGE, "POMONA_TUX_DEB")
-        root, version = unpacked(Path(scratch), package, TUX_SHA256)
+        root, version = unpacked(Path(scratch), TUX_PACKAGE, "POMONA_TUX_DEB", TUX_SHA256)
         stamps = root / "usr/share/tuxpaint/stamps"
         sorted_into = Path(scratch) / "tux"
         for name, sources in TUX_CLASSES.items():

@@ -7,7 +7,7 @@
 
 use anyhow::Context;
 use pomona_trainer::features::BATCH;
-use pomona_trainer::network::{Arch, Arithmetic, HeadPlan, Init, Network, Prefix};
+use pomona_trainer::network::{Arch, Arithmetic, HeadPlan, Network, Prefix};
 use std::io::Write;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
         Device::Cpu,
     );
     network.freeze(network.blocks().len());
-    draw(&network);
+    network.draw(1, 0, |_| true);
     let x = Tensor::randn(
         [BATCH as i64, i64::from(side), i64::from(side), 3],
         (Kind::Float, Device::Cpu),
@@ -66,17 +66,4 @@ fn main() -> anyhow::Result<()> {
         "images_per_second": images as f64 / begun.elapsed().as_secs_f64(),
     });
     writeln!(out, "{line}").context("stdout is closed")
-}
-
-/// libtorch's generator: what is timed does not depend on the numbers.
-fn draw(network: &Network) {
-    let _no_grad = tch::no_grad_guard();
-    for entry in network.entries() {
-        let mut tensor = entry.tensor.shallow_clone();
-        let _same = match entry.init {
-            Init::Normal(deviation) => tensor.normal_(0.0, deviation),
-            Init::Uniform(bound) => tensor.uniform_(-bound, bound),
-            Init::Constant(value) => tensor.fill_(value),
-        };
-    }
 }

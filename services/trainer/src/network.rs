@@ -166,6 +166,12 @@ impl Network {
         resolve(self.arch, &names, depth)
     }
 
+    /// RGB bytes of `count` square images of this side → what the network takes in: [N, C, H, W].
+    pub fn input(&self, pixels: &[u8], count: usize, side: u32) -> Tensor {
+        let preprocess = self.arch.preprocess();
+        preprocess.apply(pixels, count, side, self.kind, self.device)
+    }
+
     /// [N, C, H, W] → [N, classes].
     pub fn forward(&self, x: &Tensor, pass: Pass<'_>) -> Tensor {
         self.head.forward(self.features_of(x, pass), pass)

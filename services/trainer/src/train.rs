@@ -65,7 +65,7 @@ pub fn run(trial: &mut Trial<'_>) -> Result<Ended, Fault> {
 /// What is left of the epoch under way.
 fn run_epoch(trial: &mut Trial<'_>) -> Result<Ended, Fault> {
     let steps = trial.epoch_steps();
-    let mut feed = trial.source.feed(&steps);
+    let mut feed = trial.source.feed(&steps, true);
     for step in &steps {
         let stop = run_step(trial, &mut feed, step)?;
         let inside = trial.state().position < trial.steps_per_epoch;

@@ -5,6 +5,7 @@
 
 mod crew;
 mod end;
+mod log;
 mod reports;
 
 use pomona_api::PROTOCOL;

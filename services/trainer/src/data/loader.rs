@@ -7,6 +7,7 @@ use super::Dataset;
 use pomona_domain::dataset::Split;
 use pomona_domain::{Code, Fault};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -61,6 +62,19 @@ struct State {
 }
 
 impl Loader {
+    /// Makes batches of `size` from rows of a split in their order, all of one view.
+    pub fn in_order(
+        dataset: Arc<Dataset>,
+        split: Split,
+        (rows, flip): (Range<usize>, bool),
+        size: usize,
+        threads: usize,
+    ) -> Self {
+        let picks: Vec<Pick> = rows.map(|index| Pick { index, flip }).collect();
+        let sizes = picks.chunks(size).map(<[Pick]>::len).collect();
+        Self::new(dataset, split, picks, sizes, threads)
+    }
+
     /// Makes batches of the given sizes from `picks`, with at least one thread.
     ///
     /// # Panics

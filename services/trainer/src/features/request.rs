@@ -6,7 +6,7 @@
 
 use super::store::{Found, LOOK_EVERY, Store, Writer};
 use super::{Features, Outcome, Rows, as_activations, in_memory_order};
-use crate::data::{Dataset, Loader, Pick};
+use crate::data::{Dataset, Loader};
 use crate::network::{Arithmetic, Network, Prefix};
 use pomona_api::shard::{Key, Plan};
 use pomona_domain::dataset::Split;
@@ -216,25 +216,16 @@ impl Work<'_> {
         let Request {
             network, dataset, ..
         } = self.request;
-        let flip = wanted.mirrored;
-        let picks = wanted.rows.clone().map(|index| Pick { index, flip });
-        let picks: Vec<Pick> = picks.collect();
-        let sizes = picks.chunks(BATCH).map(<[Pick]>::len).collect();
+        let rows = (wanted.rows.clone(), wanted.mirrored);
         let threads = self.request.threads;
-        for batch in Loader::new(Arc::clone(dataset), wanted.split, picks, sizes, threads) {
+        for batch in Loader::in_order(Arc::clone(dataset), wanted.split, rows, BATCH, threads) {
             let mut batch = batch?;
             if !go_on() {
                 return Ok(false);
             }
             let full = BATCH * dataset.bytes_per_image();
             batch.pixels.resize(full, 0);
-            let x = network.arch().preprocess().apply(
-                &batch.pixels,
-                BATCH,
-                dataset.size(),
-                network.kind(),
-                network.device(),
-            );
+            let x = network.input(&batch.pixels, BATCH, dataset.size());
             self.write(0, &x, batch.labels.len() as i64, writer)?;
         }
         Ok(true)

@@ -1,6 +1,6 @@
 //! Evaluation from pixels or features: each sample counts once, however many ranks share the work.
 
-use crate::data::{Dataset, Loader, Pick};
+use crate::data::{Dataset, Loader};
 use crate::dist::{self, Group};
 use crate::features::Features;
 use crate::metrics::Classification;
@@ -36,13 +36,10 @@ pub fn evaluate(
     beat: impl FnMut(),
 ) -> Result<Evaluation, Fault> {
     let mine = dist::part(dataset.len(split), group.rank(), group.world_size());
-    let picks: Vec<Pick> = mine.map(|index| Pick { index, flip: false }).collect();
-    let sizes: Vec<usize> = picks.chunks(BATCH).map(<[Pick]>::len).collect();
-    let preprocess = network.arch().preprocess();
-    let logits = Loader::new(Arc::clone(dataset), split, picks, sizes, threads).map(|batch| {
+    let batches = Loader::in_order(Arc::clone(dataset), split, (mine, false), BATCH, threads);
+    let logits = batches.map(|batch| {
         let batch = batch?;
-        let (count, side) = (batch.labels.len(), dataset.size());
-        let x = preprocess.apply(&batch.pixels, count, side, network.kind(), network.device());
+        let x = network.input(&batch.pixels, batch.labels.len(), dataset.size());
         Ok(network.forward(&x, Pass::Eval))
     });
     report(network, dataset, split, group, logits, beat)

@@ -85,10 +85,7 @@ pub fn train(command: &Command, work: &TrainWork, listener: &dyn Listener) -> Re
 /// What all trials of the lease share.
 struct Hall<'a> {
     network: Network,
-    /// Features, or pixels when there is no room for features.
     source: Source,
-    /// Pixels, for trials that began on pixels.
-    pixels: Source,
     listener: &'a dyn Listener,
     life: Life,
     /// Steps made, of all trials together.
@@ -116,8 +113,7 @@ impl<'a> Hall<'a> {
         let network = build_network(&work.backbone, first, fresh.classes, device(command)?)?;
         let threads = command.threads.max(1) as usize;
         let mut hall = Self {
-            source: Source::new(Arc::clone(&dataset), threads),
-            pixels: Source::new(dataset, threads),
+            source: Source::new(dataset, threads),
             listener,
             life: Life::new(command.rank, 0),
             steps: 0,
@@ -181,15 +177,6 @@ impl<'a> Hall<'a> {
             }
         }
         Ok(Some(kept))
-    }
-
-    /// What a trial takes in.
-    fn source_of(&self, reads_features: bool) -> &Source {
-        if reads_features {
-            &self.source
-        } else {
-            &self.pixels
-        }
     }
 
     /// A trial fails by itself; alone on its lease, the lease fails.

@@ -133,9 +133,9 @@ impl Source {
         })
     }
 
-    /// What `steps` take in.
-    pub(super) fn feed(&self, steps: &[Step]) -> Feed {
-        if self.features.is_some() {
+    /// What `steps` take in, for who reads features where they are, or goes on without.
+    pub(super) fn feed(&self, steps: &[Step], reads_features: bool) -> Feed {
+        if reads_features && self.features.is_some() {
             return Feed::Features;
         }
         let picks: Vec<Pick> = steps
@@ -173,10 +173,8 @@ impl Source {
                     .next()
                     .ok_or_else(|| fault::internal("the loader ended before the epoch"))??;
                 let waited = begun.elapsed().as_secs_f64();
-                let (count, side) = (batch.labels.len(), self.dataset.size());
-                let preprocess = network.arch().preprocess();
-                let (kind, device) = (network.kind(), network.device());
-                let x = preprocess.apply(&batch.pixels, count, side, kind, device);
+                let side = self.dataset.size();
+                let x = network.input(&batch.pixels, batch.labels.len(), side);
                 (network.at_cut(&x), waited)
             }
             (Feed::Features, None) => return Err(fault::internal("the features are gone")),

@@ -6,29 +6,26 @@
 use nix::sys::signal::Signal as Kill;
 use pomona_api::PROTOCOL;
 use pomona_api::trainer::{Command, Event, Rendezvous, Signal};
-use pomona_api::v1::workers::LogLine;
 use pomona_domain::worker::{Slot, SlotKind};
 use pomona_domain::{Code, Fault};
 use serde::Deserialize;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::process::ExitStatus;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::{mpsc, watch};
 
+use super::log::{Owners, Tail};
 use super::{Order, Tools};
 use crate::line::next_line;
-use crate::logs::{MAX_LINE_BYTES, Rate, Verdict};
+use crate::logs::MAX_LINE_BYTES;
 use crate::process;
 
 /// The longest line of stdout: an answer about some hundred thousand pictures.
 const MAX_EVENT_BYTES: usize = 8 << 20;
 /// Lines that may wait for the supervisor.
 const CHANNEL: usize = 64;
-/// Last lines of stderr that are kept for a crash.
-const TAIL: usize = 20;
 /// How long streams that a process left open (in a child of its own) are listened to.
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long the store may take to say its port.
@@ -335,7 +332,7 @@ async fn port_of(stdout: Option<impl AsyncRead + Unpin>) -> Option<u16> {
 }
 
 /// Resolves when a process is gone and its streams had time to end.
-async fn drained(ended: &mut watch::Receiver<bool>) {
+pub async fn drained(ended: &mut watch::Receiver<bool>) {
     if ended.wait_for(|ended| *ended).await.is_ok() {
         tokio::time::sleep(DRAIN).await;
     }
@@ -413,92 +410,5 @@ fn counts(event: &Event) -> bool {
         | Event::Finished {}
         | Event::Stopped {}
         | Event::Failed { .. } => false,
-    }
-}
-
-/// A process's stderr: forwarded within its rate, its last lines kept.
-struct Tail(tokio::task::JoinHandle<Vec<String>>);
-
-impl Tail {
-    fn start(
-        tools: &Tools,
-        order: &Order,
-        rank: u32,
-        stderr: Option<impl AsyncRead + Unpin + Send + 'static>,
-        ended: &watch::Sender<bool>,
-    ) -> Self {
-        let (tools, owners) = (tools.clone(), Owners::of(order));
-        let mut ended = ended.subscribe();
-        Self(tokio::spawn(async move {
-            let mut tail = VecDeque::new();
-            let Some(stderr) = stderr else {
-                return Vec::new();
-            };
-            let mut reader = BufReader::new(stderr);
-            let mut rate = Rate::new(tools.lines_per_s, Instant::now());
-            let mut line = Vec::new();
-            loop {
-                let read = tokio::select! {
-                    biased;
-                    read = next_line(&mut reader, MAX_LINE_BYTES, &mut line) => read,
-                    () = drained(&mut ended) => break,
-                };
-                let Ok(Some(_)) = read else { break };
-                if tail.len() == TAIL {
-                    tail.pop_front();
-                }
-                tail.push_back(String::from_utf8_lossy(&line).into_owned());
-                match rate.line(Instant::now()) {
-                    Verdict::Keep { dropped } => {
-                        if dropped > 0 {
-                            let text = format!("({dropped} lines were dropped: too many a second)");
-                            owners.log(&tools, rank, text.as_bytes());
-                        }
-                        owners.log(&tools, rank, &line);
-                    }
-                    Verdict::Drop => {}
-                }
-            }
-            tail.into()
-        }))
-    }
-
-    async fn end(self) -> Vec<String> {
-        self.0.await.unwrap_or_default()
-    }
-}
-
-/// Whom a lease's log lines belong to.
-#[derive(Debug, Clone)]
-struct Owners(Arc<[String]>);
-
-impl Owners {
-    fn of(order: &Order) -> Self {
-        Self(order.owners.clone().into())
-    }
-
-    /// A line of a rank's log. One that begins with an owner's id is that owner's, any other is
-    /// everybody's. It is cut to what a log line may hold.
-    fn log(&self, tools: &Tools, rank: u32, line: &[u8]) {
-        let line = &line[..line.len().min(MAX_LINE_BYTES)];
-        let mut line = String::from_utf8_lossy(line).into_owned();
-        // A replacement character takes more bytes than what it replaces.
-        while line.len() > MAX_LINE_BYTES {
-            line.pop();
-        }
-        let own = line.split_once(": ");
-        let own = own.filter(|(owner, _)| self.0.iter().any(|known| known == owner));
-        let push = |owner: &str, line: &str| {
-            tools.logs.push(LogLine {
-                owner: owner.to_owned(),
-                rank,
-                at: crate::now(),
-                line: line.to_owned(),
-            });
-        };
-        match own {
-            Some((owner, line)) => push(owner, line),
-            None => self.0.iter().for_each(|owner| push(owner, &line)),
-        }
     }
 }

@@ -5,7 +5,7 @@ use super::heads::Heads;
 use super::lane::{Key, Lane};
 use super::loss::softmax;
 use super::{Ended, Hall};
-use crate::data::{Loader, Pick};
+use crate::data::Loader;
 use crate::metrics::Classification;
 use crate::network::HeadPlan;
 use crate::train::epoch::{Plan, Step};
@@ -91,9 +91,9 @@ impl<'a> Stack<'a> {
             rank: 0,
             world_size: 1,
         };
-        let source = hall.source_of(first.reads_features());
+        let source = &hall.source;
         let steps = (plan.steps(&source.labels, state.epoch)).split_off(state.position as usize);
-        let mut feed = source.feed(&steps);
+        let mut feed = source.feed(&steps, first.reads_features());
         for step in &steps {
             self.run_step(hall, &mut feed, step)?;
             if self.lanes.is_empty() {
@@ -111,11 +111,10 @@ impl<'a> Stack<'a> {
     /// One step of every trial.
     fn run_step(&mut self, hall: &mut Hall<'a>, feed: &mut Feed, step: &Step) -> Result<(), Fault> {
         let begun = Instant::now();
-        let (Some(first), Some(heads)) = (self.lanes.first(), &self.heads) else {
+        let Some(heads) = &self.heads else {
             return Ok(());
         };
-        let source = hall.source_of(first.reads_features());
-        let Some(input) = source.input(&hall.network, feed, step)? else {
+        let Some(input) = hall.source.input(&hall.network, feed, step)? else {
             return Ok(());
         };
         let _no_grad = tch::no_grad_guard();
@@ -258,26 +257,20 @@ impl<'a> Stack<'a> {
         samples: usize,
     ) -> Box<dyn Iterator<Item = Result<Tensor, Fault>> + 'h> {
         let reads = self.lanes.first().is_some_and(Lane::reads_features);
-        let source = hall.source_of(reads);
-        let network = &hall.network;
-        if let Some(features) = &source.features {
+        let (source, network) = (&hall.source, &hall.network);
+        if let Some(features) = source.features.as_ref().filter(|_| reads) {
             return Box::new((0..samples).step_by(ROWS).map(move |from| {
                 let count = ROWS.min(samples - from);
                 Ok(features.validation(from, count, network.device()))
             }));
         }
-        let picks: Vec<Pick> = (0..samples)
-            .map(|index| Pick { index, flip: false })
-            .collect();
-        let sizes = picks.chunks(BATCH).map(<[Pick]>::len).collect();
         let dataset = Arc::clone(&source.dataset);
-        let loader = Loader::new(dataset, Split::Val, picks, sizes, source.threads);
+        let rows = (0..samples, false);
+        let loader = Loader::in_order(dataset, Split::Val, rows, BATCH, source.threads);
         Box::new(loader.map(move |batch| {
             let batch = batch?;
-            let (count, side) = (batch.labels.len(), source.dataset.size());
-            let (kind, device) = (network.kind(), network.device());
-            let preprocess = network.arch().preprocess();
-            Ok(network.at_cut(&preprocess.apply(&batch.pixels, count, side, kind, device)))
+            let side = source.dataset.size();
+            Ok(network.at_cut(&network.input(&batch.pixels, batch.labels.len(), side)))
         }))
     }
 }
