@@ -11,7 +11,7 @@ use pomona_domain::plan::{Images, Plan};
 use pomona_domain::spec::{ExperimentSpec, FrozenDepth};
 use pomona_domain::{Code, Fault, name, spec};
 use pomona_scheduler::{Cluster, largest_gang};
-use pomona_search::planner::{self, Ground, Machines};
+use pomona_search::planner::{self, Ground, Machines, Sizes};
 use pomona_search::preview as points_of;
 use pomona_store::{PageRequest, Store};
 
@@ -53,6 +53,7 @@ pub async fn experiment(store: &Store, body: &SubmitExperiment) -> Result<Resolv
     if let (Ok(dataset), Ok(backbone)) = (&dataset, &backbone) {
         let side = dataset.options.image_size;
         faults.extend(check_image(&backbone.arch, side).err());
+        faults.extend(check_folds(&spec, dataset, backbone));
     }
     match (dataset, backbone) {
         (Ok(dataset), Ok(backbone)) if faults.is_empty() => {
@@ -142,6 +143,27 @@ fn depths(spec: &ExperimentSpec) -> Vec<(String, FrozenDepth)> {
     }
 }
 
+/// Why the file's cross-validation is none: it trains heads, and each fold needs an image.
+fn check_folds(spec: &ExperimentSpec, dataset: &Dataset, backbone: &Backbone) -> Option<Fault> {
+    let folds = spec.search.folds()?;
+    let is_whole =
+        |depth: &FrozenDepth| frozen_blocks(backbone, depth) == Ok(backbone.blocks.len() as u32);
+    if let Some((path, _)) = (depths(spec).into_iter()).find(|(_, depth)| !is_whole(depth)) {
+        let message =
+            format!("search.validation: folds train heads alone, but `{path}` trains blocks");
+        let hint = "freeze `all` blocks, or write `validation: holdout`";
+        return Some(Fault::new(Code::Contradiction, message).hint(hint));
+    }
+    let images: u32 = dataset.summary.classes.values().map(|split| split[0]).sum();
+    (images < folds.kfold).then(|| {
+        let message = format!(
+            "search.validation.kfold: {} folds are more than the {images} training images",
+            folds.kfold
+        );
+        Fault::new(Code::Contradiction, message).hint("use fewer folds, or add images")
+    })
+}
+
 /// How many blocks a depth freezes; `E0509` when the backbone has no such block.
 pub fn frozen_blocks(backbone: &Backbone, depth: &FrozenDepth) -> Result<u32, Fault> {
     let names = || backbone.blocks.iter().map(|block| block.name.as_str());
@@ -179,10 +201,10 @@ fn unknown_block(backbone: &Backbone, name: &str) -> Fault {
 }
 
 /// What a resolved file would do, on machines of which this much is known.
-pub fn preview(resolved: &Resolved, machines: Machines) -> Result<ExperimentPreview, Fault> {
+pub fn preview(resolved: &mut Resolved, machines: Machines) -> Result<ExperimentPreview, Fault> {
+    let plan = resolved.settle(machines)?;
     let spec = &resolved.spec;
     let drawn = points_of(spec)?;
-    let plan = planner::plan(spec, &drawn.points, &resolved.ground(machines))?;
     let points = drawn.points.into_iter().take(MAX_PREVIEW_POINTS);
     Ok(ExperimentPreview {
         name: spec.name.clone(),
@@ -192,6 +214,7 @@ pub fn preview(resolved: &Resolved, machines: Machines) -> Result<ExperimentPrev
         max_concurrent: drawn.max_concurrent,
         slots_per_trial: drawn.slots_per_trial,
         epochs: drawn.epochs,
+        validation: spec.search.validation,
         points: points
             .map(|point| PreviewPoint {
                 hparams: point.hparams,
@@ -215,22 +238,37 @@ pub fn machines(cluster: &Cluster) -> Machines {
 }
 
 impl Resolved {
-    /// What it is expected to cost and why so.
-    pub fn plan(&self, machines: Machines) -> Result<Plan, Fault> {
+    /// Settles what the file leaves open, and says what it is expected to cost and why so.
+    pub fn settle(&mut self, machines: Machines) -> Result<Plan, Fault> {
         let points = points_of(&self.spec)?.points;
-        planner::plan(&self.spec, &points, &self.ground(machines))
+        let mut plan = planner::plan(&self.spec, &points, &self.ground(machines))?;
+        if self.spec.search.validation.is_none() {
+            let (validation, told) = planner::validation(&plan, self.sizes());
+            self.spec.search.validation = Some(validation);
+            plan.advice.extend(told);
+        }
+        Ok(plan)
+    }
+
+    fn images(&self, part: usize) -> u64 {
+        let counts = self.dataset.summary.classes.values();
+        counts.map(|split| u64::from(split[part])).sum()
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            images: (0..3).map(|part| self.images(part)).sum(),
+            train: self.images(0),
+            classes: self.dataset.summary.classes.len() as u64,
+        }
     }
 
     fn ground(&self, machines: Machines) -> Ground<'_> {
-        let images = |part: usize| -> u64 {
-            let counts = self.dataset.summary.classes.values();
-            counts.map(|split| u64::from(split[part])).sum()
-        };
         Ground {
             backbone: &self.backbone,
             images: Images {
-                train: images(0),
-                val: images(1),
+                train: self.images(0),
+                val: self.images(1),
                 side: self.dataset.options.image_size,
             },
             machines,

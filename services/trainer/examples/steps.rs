@@ -233,6 +233,7 @@ fn spec() -> TrialSpec {
         },
         metric: "val/accuracy".to_owned(),
         direction: Direction::Maximize,
+        validation: None,
         seed: 7,
         replicate: 0,
         share: Share::Off,

@@ -6,12 +6,14 @@
 
 mod archive;
 mod decode;
+mod folds;
 mod import;
 mod loader;
 mod split;
 
 pub use archive::read_pictures;
 pub use decode::decode_square;
+pub use folds::folds;
 pub use import::{Imported, import};
 pub use loader::{Batch, Loader, Pick};
 

@@ -224,8 +224,85 @@ pub struct Search {
     pub max_concurrent: u32,
     /// Seeds per point.
     pub replicates: u32,
+    /// How trials are compared. What the file leaves open is settled at submission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
     /// The space; empty for one trial as the file stands.
     pub space: Space,
+}
+
+impl Search {
+    /// The metric that trials are compared by: the file's own, or its estimate by cross-validation.
+    pub fn objective(&self) -> String {
+        match self.folds() {
+            Some(_) => self.metric.replacen(HELD_OUT, CROSS, 1),
+            None => self.metric.clone(),
+        }
+    }
+
+    /// The loss that settles ties.
+    pub fn tie_breaker(&self) -> &'static str {
+        match self.folds() {
+            Some(_) => "cv/loss",
+            None => "val/loss",
+        }
+    }
+
+    /// The cross-validation, if trials are compared by one.
+    pub fn folds(&self) -> Option<KFold> {
+        match self.validation {
+            Some(Validation::KFold(folds)) => Some(folds),
+            Some(Validation::Holdout) | None => None,
+        }
+    }
+}
+
+/// What metrics on the validation split begin with.
+const HELD_OUT: &str = "val/";
+/// What their estimates by cross-validation begin with.
+const CROSS: &str = "cv/";
+
+/// How trials are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Validation {
+    /// On the validation split.
+    Holdout,
+    /// By cross-validation of the training split.
+    #[serde(untagged)]
+    KFold(KFold),
+}
+
+/// Repeated k-fold cross-validation of the training split: each repeat cuts it anew into folds of
+/// whole groups, with classes spread evenly, and trains a head for each fold on all the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KFold {
+    /// Folds.
+    pub kfold: u32,
+    /// Times that the split is cut into folds.
+    pub repeats: u32,
+}
+
+impl KFold {
+    /// What small data sets get.
+    pub const DEFAULT: Self = Self {
+        kfold: 5,
+        repeats: 3,
+    };
+    /// Data sets of fewer images get it, where heads are all that is trained.
+    pub const BELOW_IMAGES: u64 = 2_000;
+
+    /// Images that heads are trained on in an epoch of all folds, of a split of so many.
+    pub fn images(self, split: u64) -> u64 {
+        let others = u64::from(self.kfold.saturating_sub(1));
+        split.saturating_mul(others * u64::from(self.repeats))
+    }
+}
+
+impl std::fmt::Display for KFold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} × {} folds", self.repeats, self.kfold)
+    }
 }
 
 /// How points are chosen.
@@ -291,6 +368,9 @@ pub struct TrialSpec {
     pub metric: String,
     /// Which way is better.
     pub direction: Direction,
+    /// The cross-validation that gives the objective, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<KFold>,
     /// Seed of everything random, together with the replicate.
     pub seed: u64,
     /// Replicate, from 0.
@@ -307,6 +387,16 @@ pub const METRICS: &[&str] = &[
     "val/accuracy",
     "val/macro_f1",
     "val/ece",
+];
+
+/// Metrics of a trial's last epoch where trials are compared by cross-validation; `cv/accuracy_se` is
+/// the standard error of the accuracy.
+pub const CROSS_METRICS: &[&str] = &[
+    "cv/loss",
+    "cv/accuracy",
+    "cv/accuracy_se",
+    "cv/macro_f1",
+    "cv/ece",
 ];
 
 /// Metrics a gate may name: those of the exported files on the test split (with the ends of the

@@ -16,6 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::Point;
 
 mod slots;
+mod validation;
+
+pub use validation::{Sizes, validation};
 
 /// Bytes of a value of features (f32).
 const VALUE_BYTES: u64 = 4;
@@ -149,6 +152,17 @@ impl Cut {
             .saturating_mul(images.train.saturating_add(images.val))
     }
 
+    /// Images that a cross-validation takes through the frozen blocks when there are no features.
+    fn images_of_folds(&self, spec: &ExperimentSpec, images: Images) -> u64 {
+        let Some(folds) = spec.search.folds() else {
+            return 0;
+        };
+        let repeats = u64::from(folds.repeats) * u64::from(self.trials);
+        let measured = images.train.saturating_mul(repeats);
+        let trained = self.epochs.saturating_mul(folds.images(images.train));
+        trained.saturating_add(measured)
+    }
+
     /// Multiply-adds of what trains: forward and twice that backward, and validation.
     fn above(&self, ground: &Ground<'_>) -> u64 {
         let images = ground.images;
@@ -180,7 +194,7 @@ impl Cut {
             _ => self.images_always(ground.images),
         };
         let (once, feature_bytes) = match choice {
-            Choice::Pixels => (always, 0),
+            Choice::Pixels => (always + self.images_of_folds(spec, ground.images), 0),
             Choice::Fused | Choice::Features => {
                 (self.images_once(ground.images), self.bytes(ground))
             }

@@ -15,7 +15,7 @@ use crate::views::{plan, state, trial};
 /// Trials of the leaderboard that are shown unless all are asked for.
 pub const LEADERS: usize = 24;
 /// Metrics of the leaderboard beside the objective.
-const BESIDE: [&str; 3] = ["val/accuracy", "val/macro_f1", "val/loss"];
+const BESIDE: [&str; 4] = ["cv/accuracy_se", "val/accuracy", "val/macro_f1", "val/loss"];
 
 /// Experiments.
 pub fn list(style: Style, now: Timestamp, rows: &[Experiment]) -> String {
@@ -178,7 +178,7 @@ fn pairs(now: Timestamp, row: &ExperimentView, trials: &[Trial]) -> Vec<(&'stati
         ("trials", Tally::of(trials).text().into()),
         (
             "objective",
-            format!("{direction} {}", spec.search.metric).into(),
+            format!("{direction} {}", trial::objective(&spec.search)).into(),
         ),
         ("data set", (&spec.dataset).into()),
         ("backbone", (&spec.backbone).into()),
@@ -225,7 +225,8 @@ pub fn leaderboard(
     trials: &[Trial],
     limit: usize,
 ) -> String {
-    let objective = row.spec.search.metric.as_str();
+    let objective = &row.spec.search.objective();
+    let objective = objective.as_str();
     let paths = trial::varying(trials);
     let short = trial::short_paths(&paths);
     let mut metrics = vec![objective];

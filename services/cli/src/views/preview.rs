@@ -12,7 +12,7 @@ use crate::human::{count, duration, plural, scalar};
 use crate::printer::Style;
 use crate::table::{Grid, Text, Tone, card, toned};
 use crate::views::plan;
-use crate::views::trial::short_paths;
+use crate::views::trial::{objective, short_paths};
 
 /// Values of a path that are shown.
 const VALUES_SHOWN: usize = 8;
@@ -104,12 +104,14 @@ fn pairs(outlook: &Outlook) -> Vec<(&'static str, Text)> {
     let dataset = server
         .as_ref()
         .map_or(&spec.dataset, |server| &server.dataset);
+    let mut search = spec.search.clone();
+    search.validation = (server.as_ref()).map_or(search.validation, |server| server.validation);
     let mut pairs: Vec<(&str, Text)> = vec![
         ("experiment", toned(&spec.name, Tone::Bold)),
         ("backbone", (&spec.backbone).into()),
         ("data set", dataset.into()),
         ("trials", trials(preview).into()),
-        ("objective", spec.search.metric.as_str().into()),
+        ("objective", objective(&search).into()),
         (
             "epochs",
             format!("{} over all trials", preview.epochs).into(),

@@ -173,6 +173,7 @@ fn a_preview_with_what_the_server_knows() {
             max_concurrent: 2,
             slots_per_trial: 1,
             epochs: 240,
+            validation: Some(spec::Validation::KFold(spec::KFold::DEFAULT)),
             points: Vec::new(),
             plan: rows::plan(),
             warnings: Vec::new(),

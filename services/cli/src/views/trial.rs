@@ -5,6 +5,7 @@ use pomona_domain::Timestamp;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::experiment::Experiment;
 use pomona_domain::metric::Observation;
+use pomona_domain::spec::Search;
 use pomona_domain::trial::{Trial, TrialState};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -147,6 +148,15 @@ pub fn list(style: Style, now: Timestamp, trials: &[Trial]) -> String {
     grid.render()
 }
 
+/// The objective, for people: `cv/accuracy, by 3 × 5 folds`.
+pub fn objective(search: &Search) -> String {
+    let objective = search.objective();
+    match search.folds() {
+        Some(folds) => format!("{objective}, by {folds} of the training images"),
+        None => objective,
+    }
+}
+
 /// One trial.
 pub fn show(
     style: Style,
@@ -156,7 +166,7 @@ pub fn show(
     curve: &[Observation],
     checkpoints: &[Checkpoint],
 ) -> String {
-    let objective = &experiment.spec.search.metric;
+    let objective = &experiment.spec.search.objective();
     let mut pairs: Vec<(&str, Text)> = vec![
         (
             "trial",

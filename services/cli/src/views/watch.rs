@@ -114,7 +114,8 @@ pub fn headline(row: &Experiment, tally: Tally, leader: Option<&Trial>) -> Strin
         let value = metric(trial.best.as_ref()?.value);
         Some(format!(
             "best {} {value} (trial {})",
-            row.spec.search.metric, trial.number
+            row.spec.search.objective(),
+            trial.number
         ))
     });
     let open = Tally {
@@ -127,6 +128,7 @@ pub fn headline(row: &Experiment, tally: Tally, leader: Option<&Trial>) -> Strin
 
 /// A running trial, beside its bar.
 pub fn running(style: Style, row: &Experiment, trial: &Trial) -> String {
+    // What every epoch has, also where the objective comes with the last.
     let objective = &row.spec.search.metric;
     let value = trial.latest.get(objective);
     let value = value.map_or_else(|| "–".to_owned(), |value| metric(*value));

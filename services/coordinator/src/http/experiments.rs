@@ -21,8 +21,8 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
         {
             return Ok(seen(&app, app.view().ok().as_deref(), made));
         }
-        let resolved = resolve::experiment(&app.store, &body).await?;
-        let plan = resolved.plan(resolve::machines(&*app.view()?))?;
+        let mut resolved = resolve::experiment(&app.store, &body).await?;
+        let plan = resolved.settle(resolve::machines(&*app.view()?))?;
         let event = Event::Submitted {
             id,
             dataset: resolved.dataset.manifest,
@@ -40,9 +40,9 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
 
 /// `POST /api/v1/experiments/preview`
 pub async fn preview(app: Data<App>, body: Json<SubmitExperiment>) -> Answer {
-    let resolved = resolve::experiment(&app.store, &body).await?;
+    let mut resolved = resolve::experiment(&app.store, &body).await?;
     let view = app.view()?;
-    let mut preview = resolve::preview(&resolved, resolve::machines(&view))?;
+    let mut preview = resolve::preview(&mut resolved, resolve::machines(&view))?;
     preview.warnings = unplaceable(&view, preview.slots_per_trial)
         .into_iter()
         .collect();

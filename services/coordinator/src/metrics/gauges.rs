@@ -1,7 +1,7 @@
 //! Gauges that are computed from the committed cluster at each scrape.
 
 use pomona_domain::metric::Direction;
-use pomona_domain::spec::METRICS;
+use pomona_domain::spec::{CROSS_METRICS, METRICS};
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::TrialState;
 use pomona_domain::worker::{SlotKind, WorkerState};
@@ -167,7 +167,7 @@ impl Gauges {
             } else {
                 name.clone()
             };
-            let metric = &experiment.spec.search.metric;
+            let metric = &experiment.spec.search.objective();
             let shown = metric_label(metric);
             let labels = [label.as_str(), shown];
             let direction = experiment.spec.search.direction;
@@ -228,6 +228,10 @@ pub fn metric_label(metric: &str) -> &'static str {
         "test/macro_f1",
         "test/ece",
     ];
-    let known = METRICS.iter().chain(TEST).find(|name| **name == metric);
+    let known = METRICS
+        .iter()
+        .chain(CROSS_METRICS)
+        .chain(TEST)
+        .find(|name| **name == metric);
     known.copied().unwrap_or(OTHER)
 }

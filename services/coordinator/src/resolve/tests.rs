@@ -88,13 +88,55 @@ fn resolved(file: &str, image_size: u32) -> Resolved {
 
 #[test]
 fn a_preview_has_the_plan_and_submission_the_same() {
-    let resolved = resolved(GRID, 224);
     let machines = Machines::default();
-    let shown = preview(&resolved, machines).unwrap();
-    assert_eq!(shown.plan, resolved.plan(machines).unwrap());
+    let shown = preview(&mut resolved(GRID, 224), machines).unwrap();
+    assert_eq!(shown.plan, resolved(GRID, 224).settle(machines).unwrap());
     assert_eq!((shown.trials, shown.plan.samples), (4, 160));
     let planned: Vec<_> = (shown.plan.cuts.iter())
         .map(|cut| (cut.frozen_blocks, cut.trials, cut.choice.name()))
         .collect();
     assert_eq!(planned, [(2, 2, "features"), (3, 2, "fused")]);
+}
+
+#[test]
+fn a_small_grid_of_heads_is_cross_validated_and_says_so() {
+    let heads = GRID.replace("{values: [2, all]}", "{values: [all]}");
+    let mut resolved = resolved(&heads, 224);
+    let plan = resolved.settle(Machines::default()).unwrap();
+    assert_eq!(resolved.spec.search.objective(), "cv/accuracy");
+    assert_eq!(
+        resolved.spec.search.metric, "val/accuracy",
+        "the file's own"
+    );
+    let told = plan
+        .advice
+        .iter()
+        .find(|text| text.contains("cross-validation"));
+    assert!(told.is_some(), "{:?}", plan.advice);
+    let before = resolved.spec.clone();
+    resolved.settle(Machines::default()).unwrap();
+    assert_eq!(resolved.spec, before, "what is settled stays");
+}
+
+#[test]
+fn folds_need_heads_and_images() {
+    let check = |search: &str, depth: &str| {
+        let file = GRID
+            .replace("{values: [2, all]}", depth)
+            .replace("search:", &format!("search:\n  validation: {search}"));
+        let resolved = resolved(&file, 224);
+        check_folds(&resolved.spec, &resolved.dataset, &resolved.backbone)
+            .map(|fault| format!("{} {fault}", fault.code))
+    };
+    assert_eq!(check("{kfold: 5}", "{values: [3, all]}"), None);
+    assert_eq!(check("{kfold: 10}", "{values: [all]}"), None);
+    assert_eq!(check("holdout", "{values: [2]}"), None);
+    insta::assert_snapshot!(
+        [
+            check("{kfold: 11}", "{values: [all]}"),
+            check("{kfold: 5}", "{values: [2, all]}"),
+        ]
+        .map(Option::unwrap_or_default)
+        .join("\n")
+    );
 }

@@ -71,9 +71,14 @@ fn figures(
     for (name, value) in metrics.iter().chain(&work.validation) {
         writeln!(text, "| {} | {value:.4} |", cell(name))?;
     }
+    let chose = if work.validation.contains_key("cv/accuracy") {
+        "figures of cross-validation (`cv/`)"
+    } else {
+        "validation figures"
+    };
     writeln!(
         text,
-        "\nThe validation figures chose this checkpoint among others and are therefore too kind.\n"
+        "\nThe {chose} chose this checkpoint among others and are therefore too kind.\n"
     )
 }
 

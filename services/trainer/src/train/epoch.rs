@@ -4,7 +4,7 @@
 use crate::data::Pick;
 use crate::dist;
 use crate::random::Key;
-use pomona_domain::spec::Augment;
+use pomona_domain::spec::{Augment, TrialSpec};
 
 /// One optimiser step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,20 @@ pub struct Plan<'a> {
     pub rank: u32,
     /// Ranks.
     pub world_size: u32,
+}
+
+impl<'a> Plan<'a> {
+    /// That of a trial with one rank.
+    pub fn of(spec: &'a TrialSpec) -> Self {
+        Self {
+            seed: spec.seed,
+            replicate: spec.replicate,
+            batch_size: spec.train.batch_size as usize,
+            augment: &spec.train.augment,
+            rank: 0,
+            world_size: 1,
+        }
+    }
 }
 
 impl Plan<'_> {

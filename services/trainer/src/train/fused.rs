@@ -6,10 +6,12 @@
 //! others (checked for every shape that tests draw), and everything else is done for each trial by
 //! itself, in the same order, by the same code. Randomness is keyed by replicate, never by trial.
 
+mod cross;
 mod heads;
 mod lane;
 mod loss;
 mod stack;
+mod trainee;
 
 use super::life::Life;
 use super::source::{Mine, Source, Wish, same_features};
@@ -75,7 +77,10 @@ pub fn train(command: &Command, work: &TrainWork, listener: &dyn Listener) -> Re
                 .filter(|(other, _)| *other != at)
                 .map(|(_, stack)| stack.len())
                 .sum();
-            stacks[at].end_epoch(&mut hall)?;
+            if stacks[at].end_epoch(&mut hall)? == Ended::Stopped {
+                stacks.iter_mut().try_for_each(Stack::save)?;
+                return Ok(Ended::Stopped);
+            }
         }
         stacks.retain(|stack| stack.len() > 0);
     }
@@ -134,7 +139,9 @@ impl<'a> Hall<'a> {
             }
         }
         lane::check_memory(&lanes)?;
-        let total = lanes.iter().map(Lane::total_steps).sum();
+        let images = hall.source.labels.len();
+        let steps = |lane: &Lane<'_>| lane.own.total_steps() + cross::steps(lane.spec(), images);
+        let total = lanes.iter().map(steps).sum();
         hall.steps = lanes.iter().map(|lane| lane.record.state.step).sum();
         hall.life = Life::new(command.rank, total);
         hall.tell_start(&lanes);

@@ -43,16 +43,19 @@ impl<'a> Record<'a> {
         })
     }
 
-    /// A pass is over: says what was measured, and whether it is the best so far.
+    /// A pass is over: says what was measured, `more` of it besides the report, and whether it is
+    /// the best so far.
     pub(super) fn end_epoch(
         &mut self,
         classes: &[String],
         report: &Classification,
+        more: BTreeMap<String, f64>,
     ) -> Result<bool, Fault> {
         let state = &mut self.state;
         let mut found = metrics("val", classes, report);
         let loss = state.loss_sum / state.weight_sum;
         found.insert("train/loss".to_owned(), loss);
+        found.extend(more);
         if let Some((name, _)) = found.iter().find(|(_, value)| !value.is_finite()) {
             return Err(not_a_number(&format!("`{name}`"), state.step));
         }
@@ -77,12 +80,15 @@ impl<'a> Record<'a> {
     fn judge(&mut self, metrics: &BTreeMap<String, f64>) -> Result<bool, Fault> {
         let spec = &self.member.spec;
         let name = &spec.metric;
-        let value = *metrics.get(name).ok_or_else(|| {
-            Fault::new(Code::BadMetric, format!("there is no metric `{name}`")).hint(format!(
-                "use one of {}",
-                pomona_domain::spec::METRICS.join(", ")
-            ))
-        })?;
+        let Some(value) = metrics.get(name).copied() else {
+            // A cross-validation comes with the last epoch.
+            if spec.validation.is_some() && self.state.epoch < spec.train.epochs {
+                return Ok(false);
+            }
+            let message = format!("there is no metric `{name}`");
+            let known = pomona_domain::spec::METRICS.join(", ");
+            return Err(Fault::new(Code::BadMetric, message).hint(format!("use one of {known}")));
+        };
         let loss = metrics.get("val/loss").copied().unwrap_or(f64::INFINITY);
         let better = self.state.best.as_ref().is_none_or(|best| {
             spec.direction.is_better(value, best.value) || (value == best.value && loss < best.loss)
@@ -106,15 +112,19 @@ impl<'a> Record<'a> {
         }
         let of = |name: &str| found.get(name).copied().unwrap_or(f64::NAN);
         let spec = &self.member.spec;
+        let shown = if found.contains_key(&spec.metric) {
+            spec.metric.as_str()
+        } else {
+            "val/accuracy"
+        };
         self.log(&format!(
-            "epoch {} of {}, step {}: train/loss {:.4}, val/loss {:.4}, {} {:.4}{}",
+            "epoch {} of {}, step {}: train/loss {:.4}, val/loss {:.4}, {shown} {:.4}{}",
             self.state.epoch,
             spec.train.epochs,
             self.state.step,
             of("train/loss"),
             of("val/loss"),
-            spec.metric,
-            of(&spec.metric),
+            of(shown),
             if better { ", the best so far" } else { "" }
         ));
     }

@@ -20,6 +20,7 @@ use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::Split;
 use pomona_domain::spec::{Share, TrialSpec};
 use pomona_domain::{Code, Fault};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A trial under way.
@@ -170,7 +171,10 @@ impl<'a> Trial<'a> {
         self.learner.share_statistics()?;
         let evaluation = self.validate()?;
         let classes = self.source.dataset.classes();
-        if self.record.end_epoch(classes, &evaluation.report)? {
+        if self
+            .record
+            .end_epoch(classes, &evaluation.report, BTreeMap::new())?
+        {
             self.save(CheckpointKind::Best)?;
         }
         self.save(CheckpointKind::Last)

@@ -22,10 +22,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tch::{Kind, Tensor};
 
-const TRIALS: u64 = 16;
+pub const TRIALS: u64 = 16;
 
 /// Sixteen head-only trials: every kind of head, optimiser and schedule, sizes that differ.
-fn specs() -> Vec<TrialSpec> {
+pub fn specs() -> Vec<TrialSpec> {
     let point = |number: u64| {
         let mut spec = spec();
         spec.transfer.frozen_depth = FrozenDepth::Named("all".into());
@@ -66,12 +66,12 @@ fn specs() -> Vec<TrialSpec> {
 }
 
 /// Four classes of 30 images: 72 to train on, 5 steps of 16 an epoch or 15 of 5.
-fn pictures() -> Fixture {
+pub fn pictures() -> Fixture {
     fixture("test-resnet", 4, 30)
 }
 
 /// A lease of these trials, whose checkpoints go to folders below `name`.
-fn lease(fixture: &Fixture, specs: &[TrialSpec], trials: &[u64], name: &str) -> TrainWork {
+pub fn lease(fixture: &Fixture, specs: &[TrialSpec], trials: &[u64], name: &str) -> TrainWork {
     let folder = fixture.folder.path().join(name);
     let member = |&trial: &u64| Member {
         trial: TrialId(trial),
@@ -86,13 +86,13 @@ fn lease(fixture: &Fixture, specs: &[TrialSpec], trials: &[u64], name: &str) -> 
 }
 
 /// Hears everything, and asks to stop after so many steps.
-struct Ear {
-    said: Mutex<Vec<Event>>,
+pub struct Ear {
+    pub said: Mutex<Vec<Event>>,
     stop_after: Option<u64>,
 }
 
 impl Ear {
-    fn new(stop_after: Option<u64>) -> Self {
+    pub fn new(stop_after: Option<u64>) -> Self {
         let said = Mutex::default();
         Self { said, stop_after }
     }
@@ -115,7 +115,7 @@ fn is_observed(event: &Event) -> bool {
     matches!(event, Event::Observed { .. })
 }
 
-fn run(work: &TrainWork, ear: &Ear) -> Result<Ended, Fault> {
+pub fn run(work: &TrainWork, ear: &Ear) -> Result<Ended, Fault> {
     train::train(
         &command(TrainerWork::Train(Box::new(work.clone()))),
         work,
@@ -125,12 +125,12 @@ fn run(work: &TrainWork, ear: &Ear) -> Result<Ended, Fault> {
 
 /// What became of a trial: its files, and its observations by step.
 #[derive(Debug, Default, PartialEq, Clone)]
-struct Life {
-    files: BTreeMap<String, Vec<u8>>,
-    seen: BTreeMap<u64, String>,
+pub struct Life {
+    pub files: BTreeMap<String, Vec<u8>>,
+    pub seen: BTreeMap<u64, String>,
 }
 
-fn lives(work: &TrainWork, events: &[Event], lives: &mut BTreeMap<u64, Life>) {
+pub fn lives(work: &TrainWork, events: &[Event], lives: &mut BTreeMap<u64, Life>) {
     for member in &work.members {
         let life = lives.entry(member.trial.0).or_default();
         life.files = files(&member.output);
@@ -165,7 +165,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Each trial on a lease of its own.
-fn alone(fixture: &Fixture, specs: &[TrialSpec], name: &str) -> BTreeMap<u64, Life> {
+pub fn alone(fixture: &Fixture, specs: &[TrialSpec], name: &str) -> BTreeMap<u64, Life> {
     let mut all = BTreeMap::new();
     for trial in 0..specs.len() as u64 {
         let work = lease(fixture, specs, &[trial], name);
@@ -186,7 +186,7 @@ fn alone(fixture: &Fixture, specs: &[TrialSpec], name: &str) -> BTreeMap<u64, Li
     all
 }
 
-fn check_same(found: &BTreeMap<u64, Life>, expect: &BTreeMap<u64, Life>, what: &str) {
+pub fn check_same(found: &BTreeMap<u64, Life>, expect: &BTreeMap<u64, Life>, what: &str) {
     for (trial, life) in found {
         assert_eq!(life.seen, expect[trial].seen, "trial {trial}, {what}");
         let names = |life: &Life| life.files.keys().cloned().collect::<Vec<_>>();
@@ -199,7 +199,7 @@ fn check_same(found: &BTreeMap<u64, Life>, expect: &BTreeMap<u64, Life>, what: &
 }
 
 /// A draw of trials.
-fn some_of(number: u64) -> Vec<u64> {
+pub fn some_of(number: u64) -> Vec<u64> {
     let key = Key {
         seed: number,
         replicate: 0,
@@ -349,7 +349,7 @@ fn a_trial_that_is_not_a_number_fails_alone() {
 }
 
 /// The newest whole `last` checkpoint of each member becomes what it resumes from.
-fn resumed(mut work: TrainWork, trials: &[u64]) -> TrainWork {
+pub fn resumed(mut work: TrainWork, trials: &[u64]) -> TrainWork {
     let step = |name: &str| -> Option<u64> {
         let step = name.strip_prefix("last-")?.strip_suffix(".safetensors")?;
         step.parse().ok()

@@ -6,6 +6,7 @@
 )]
 
 mod catalogue;
+mod cross;
 mod decode;
 mod features;
 mod fused;

@@ -177,6 +177,7 @@ pub fn spec() -> TrialSpec {
         },
         metric: "val/accuracy".into(),
         direction: Direction::Maximize,
+        validation: None,
         seed: 7,
         replicate: 0,
         share: Share::Auto,

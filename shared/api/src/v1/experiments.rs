@@ -2,6 +2,7 @@
 
 use pomona_domain::experiment::Experiment;
 use pomona_domain::plan::{Plan, Spent};
+use pomona_domain::spec::Validation;
 use pomona_domain::{Fault, Hparams, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -62,6 +63,10 @@ pub struct ExperimentPreview {
     pub slots_per_trial: u32,
     /// Epochs over all trials.
     pub epochs: u64,
+    /// How its trials are compared: the file's `search.validation`, or what it means here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    pub validation: Option<Validation>,
     /// The first trials, at most [`MAX_PREVIEW_POINTS`].
     pub points: Vec<PreviewPoint>,
     /// What is chosen for each frozen depth in the space, why, and what all of it is expected to cost

@@ -28,8 +28,9 @@ impl ExperimentSpec {
         Ok(TrialSpec {
             transfer: trained.transfer,
             train: trained.train,
-            metric: self.search.metric.clone(),
+            metric: self.search.objective(),
             direction: self.search.direction,
+            validation: self.search.folds(),
             seed: trained.seed,
             replicate,
             share: self.share,
@@ -51,18 +52,19 @@ impl ExperimentSpec {
             .iter()
             .map(|(path, domain)| (path.clone(), domain_to_file(domain)))
             .collect();
-        put(
-            "search",
-            json!({
-                "strategy": value_of(&search.strategy)?,
-                "metric": search.metric,
-                "direction": value_of(&search.direction)?,
-                "max_trials": search.max_trials,
-                "max_concurrent": search.max_concurrent,
-                "replicates": search.replicates,
-                "space": space,
-            }),
-        );
+        let mut section = json!({
+            "strategy": value_of(&search.strategy)?,
+            "metric": search.metric,
+            "direction": value_of(&search.direction)?,
+            "max_trials": search.max_trials,
+            "max_concurrent": search.max_concurrent,
+            "replicates": search.replicates,
+            "space": space,
+        });
+        if let Some(validation) = &search.validation {
+            section["validation"] = value_of(validation)?;
+        }
+        put("search", section);
         put("resources", value_of(&self.resources)?);
         put("project", json!(self.project));
         put("priority", json!(self.priority));

@@ -34,6 +34,7 @@ const HOMES: &[&str] = &[
     "search.max_trials",
     "search.max_concurrent",
     "search.replicates",
+    "search.validation",
     "search.space",
     "resources.slots_per_trial",
     "promote.model",
@@ -192,6 +193,7 @@ fn walk(map: &Map<String, Value>, faults: &Faults) -> Walked {
         promote,
     };
     check_batch(&spec, faults);
+    check_validation(&spec, faults);
     Walked {
         spec,
         max_trials: written.max_trials,
@@ -216,6 +218,25 @@ fn check_batch(spec: &ExperimentSpec, faults: &Faults) {
     if let Some(fault) = apply::batch_fault(spec.train.batch_size, slots) {
         faults.borrow_mut().push(fault);
     }
+}
+
+/// Cross-validation trains heads side by side over features: who shares nothing has none.
+fn check_validation(spec: &ExperimentSpec, faults: &Faults) {
+    let hint = match (spec.share, spec.resources.slots_per_trial) {
+        _ if spec.search.folds().is_none() => return,
+        (Share::Off, _) => "leave `share: off` out",
+        (Share::Auto, 2..) => "write `slots_per_trial: 1`",
+        (Share::Auto, _) => return,
+    };
+    faults.borrow_mut().push(
+        Fault::new(
+            Code::Contradiction,
+            "search.validation: cross-validation trains heads over features that are computed once, \
+             in one process"
+                .to_owned(),
+        )
+        .hint(format!("{hint}, or write `validation: holdout`")),
+    );
 }
 
 fn named(top: &mut Section<'_>, key: &'static str, example: &str) -> String {

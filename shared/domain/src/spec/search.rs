@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::section::{Faults, Limits, Section, VAST, describe, shorten};
-use super::{METRICS, Search, Strategy};
+use super::{KFold, METRICS, Search, Strategy, Validation};
 use crate::metric::Direction;
 use crate::space::{Domain, Space};
 use crate::{Code, Fault};
@@ -54,14 +54,7 @@ pub(super) fn search(mut section: Section<'_>, faults: &Faults) -> Written {
         .and_then(|count| u32::try_from(count).ok());
     let max_concurrent = section.count("max_concurrent", 8, 1..=MAX_TRIALS);
     let replicates = section.count("replicates", 1, 1..=1_000);
-    if section.optional("validation").is_some() {
-        section.advise(
-            Code::NotBuilt,
-            "validation",
-            "cross-validation is not built yet",
-            "leave the key out: trials are compared on the data set's validation split",
-        );
-    }
+    let validation = validation(&mut section, faults);
     let space = space(&section.section("space"), faults);
     section.finish(|_| None);
     Written {
@@ -72,6 +65,7 @@ pub(super) fn search(mut section: Section<'_>, faults: &Faults) -> Written {
             max_trials: max_trials.unwrap_or(1),
             max_concurrent,
             replicates,
+            validation,
             space,
         },
         max_trials,
@@ -121,6 +115,16 @@ fn metric(section: &mut Section<'_>) -> String {
             format_args!("`{shown}` may not choose: the test split is never seen by a search"),
             hint,
         );
+    } else if let Some(quantity) = text.strip_prefix("cv/") {
+        section.advise(
+            Code::BadMetric,
+            KEY,
+            format_args!("`{shown}` is not chosen by its name"),
+            format!(
+                "write `metric: val/{quantity}`: `search.validation` says whether it is estimated \
+                 by cross-validation"
+            ),
+        );
     } else if text.starts_with("train/") {
         section.advise(
             Code::BadMetric,
@@ -142,6 +146,32 @@ fn metric(section: &mut Section<'_>) -> String {
         );
     }
     DEFAULT.to_owned()
+}
+
+/// `holdout`, or `{kfold: 5, repeats: 3}`.
+fn validation(section: &mut Section<'_>, faults: &Faults) -> Option<Validation> {
+    const KEY: &str = "validation";
+    let value = section.optional(KEY)?;
+    if value.as_str() == Some("holdout") {
+        return Some(Validation::Holdout);
+    }
+    if !value.is_object() {
+        section.advise(
+            Code::WrongType,
+            KEY,
+            format_args!("expected folds or `holdout`, found {}", describe(value)),
+            "write `validation: {kfold: 5, repeats: 3}` to compare trials by cross-validation, \
+             `validation: holdout` to compare them on the validation split",
+        );
+        return None;
+    }
+    let mut inner = Section::at(section.path_of(KEY), Some(value), faults);
+    let folds = KFold {
+        kfold: inner.count("kfold", KFold::DEFAULT.kfold, 2..=20),
+        repeats: inner.count("repeats", KFold::DEFAULT.repeats, 1..=100),
+    };
+    inner.finish(|_| None);
+    Some(Validation::KFold(folds))
 }
 
 fn space(section: &Section<'_>, faults: &Faults) -> Space {

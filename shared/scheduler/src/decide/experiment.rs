@@ -117,7 +117,7 @@ fn make(draft: &Draft, owner: &Experiment, point: Point) -> Trial {
     }
 }
 
-/// Whether point `a` of trial number `m` is better than `b` of `n`: by metric, ties by `val/loss`,
+/// Whether point `a` of trial number `m` is better than `b` of `n`: by metric, ties by loss,
 /// then by number.
 pub(crate) fn is_better(direction: Direction, a: (&BestPoint, u32), b: (&BestPoint, u32)) -> bool {
     let ((a, m), (b, n)) = (a, b);
@@ -148,7 +148,10 @@ pub(crate) fn judge(draft: &mut Draft, trial: &Trial) {
     row.best = Some(trial.id);
     let text = format!(
         "trial {} is the best so far: `{}` {} at step {}",
-        trial.number, row.spec.search.metric, point.value, point.step
+        trial.number,
+        row.spec.search.objective(),
+        point.value,
+        point.step
     );
     draft.reason(Subject::Experiment(row.id), text);
     draft.experiment(row);

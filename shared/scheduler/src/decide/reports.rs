@@ -144,11 +144,11 @@ fn improve(draft: &Draft, row: &mut Trial, observation: &Observation) {
         return;
     };
     let search = &owner.spec.search;
-    let Some(value) = observation.metrics.get(&search.metric).copied() else {
+    let Some(value) = observation.metrics.get(&search.objective()).copied() else {
         return;
     };
     // JSON has no infinity: the largest number stands for "no validation loss".
-    let tie = observation.metrics.get("val/loss").copied();
+    let tie = observation.metrics.get(search.tie_breaker()).copied();
     let point = BestPoint {
         step: observation.step,
         epoch: observation.epoch,

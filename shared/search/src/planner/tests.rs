@@ -3,6 +3,7 @@
 use super::*;
 use crate::preview;
 use pomona_domain::spec::parse::parse;
+use pomona_domain::spec::{KFold, Validation};
 use pomona_domain::{Digest, Timestamp};
 use std::fmt::Write as _;
 
@@ -216,4 +217,90 @@ fn a_backbone_without_blocks_has_nothing_to_share() {
     let plan = planned(HEADS, &bare, IMAGES, Machines::default());
     assert_eq!(plan.cuts[0].choice, Choice::Pixels);
     assert_eq!((plan.multiply_adds, plan.cuts[0].frozen_images), (0, 0));
+}
+
+#[test]
+fn small_sets_of_heads_are_cross_validated() {
+    let small = Sizes {
+        images: 1_999,
+        train: 1_200,
+        classes: 6,
+    };
+    let none = Machines {
+        feature_budget_bytes: Some(0),
+        ..Machines::default()
+    };
+    let folds = Validation::KFold(KFold::DEFAULT);
+    let cases = [
+        (
+            "a grid of heads",
+            on(HEADS, Machines::default()),
+            small,
+            folds,
+        ),
+        (
+            "an image for each class and fold",
+            on(HEADS, Machines::default()),
+            Sizes { train: 30, ..small },
+            folds,
+        ),
+        (
+            "too few for that",
+            on(HEADS, Machines::default()),
+            Sizes { train: 29, ..small },
+            Validation::Holdout,
+        ),
+        (
+            "many images",
+            on(HEADS, Machines::default()),
+            Sizes {
+                images: 2_000,
+                ..small
+            },
+            Validation::Holdout,
+        ),
+        (
+            "one trial",
+            on("", Machines::default()),
+            small,
+            Validation::Holdout,
+        ),
+        (
+            "blocks that train",
+            on(MIXED, Machines::default()),
+            small,
+            Validation::Holdout,
+        ),
+        (
+            "no room for features",
+            on(HEADS, none),
+            small,
+            Validation::Holdout,
+        ),
+        (
+            "nothing shared",
+            on(&format!("{HEADS}\nshare: off"), Machines::default()),
+            small,
+            Validation::Holdout,
+        ),
+    ];
+    for (case, plan, sizes, wanted) in cases {
+        let (found, told) = validation(&plan, sizes);
+        assert_eq!(found, wanted, "{case}");
+        assert_eq!(told.is_some(), wanted == folds, "{case}: {told:?}");
+    }
+}
+
+#[test]
+fn folds_over_pixels_are_counted() {
+    let none = Machines {
+        feature_budget_bytes: Some(0),
+        ..Machines::default()
+    };
+    let with = |rest: &str| on(&format!("search: {{{rest}}}"), none).frozen_images;
+    let without = with("max_concurrent: 1");
+    assert_eq!(without, 4 * 15);
+    // Two repeats of three folds: 2 × 2 × 10 images in each of 4 epochs, and 2 × 10 measured.
+    let folds = with("validation: {kfold: 3, repeats: 2}");
+    assert_eq!(folds, without + 4 * 40 + 20);
 }

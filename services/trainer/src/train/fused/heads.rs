@@ -167,6 +167,23 @@ impl Heads {
         }
     }
 
+    /// The gradients of one step, where the optimisers find them: the loss and the batch's weight of
+    /// each of the first `count` heads.
+    pub fn step<'l>(
+        &self,
+        x: &Tensor,
+        labels: &[u32],
+        masks: Option<Tensor>,
+        count: usize,
+        loss: impl Fn(usize) -> &'l CrossEntropy,
+    ) -> Vec<(f64, f64)> {
+        let forward = self.forward(x, masks);
+        let mut losses = Vec::with_capacity(count);
+        let slopes = forward.slopes(labels, count, loss, &mut losses);
+        self.backward(&forward, slopes);
+        losses
+    }
+
     /// Leaves the gradients of all parameters where the optimisers find them; `slope` is that of the
     /// loss by the logits.
     pub fn backward(&self, forward: &Forward, slope: Tensor) {

@@ -1,15 +1,14 @@
-//! One trial among those that are trained side by side: its head, its optimiser, its checkpoints.
+//! One trial among those that are trained side by side: its head and its checkpoints.
 //!
 //! It must never look at another lane.
 
-use super::super::learner::class_weights;
 use super::super::record::Record;
 use super::super::start::Resumed;
-use super::{CrossEntropy, Hall};
+use super::Hall;
+use super::cross::Scores;
+use super::trainee::Trainee;
 use crate::checkpoint::{self, State};
 use crate::metrics::Classification;
-use crate::network::{Entry, HeadPlan};
-use crate::optim::{Optimizer, schedule};
 use pomona_api::trainer::Member;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::spec::{Head, TrialSpec};
@@ -21,21 +20,19 @@ use std::time::{Duration, Instant};
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// Set by tests alone: milliseconds instead of the five seconds between checkpoints.
 pub const SAVE_ENV: &str = "POMONA_TEST_SAVE_EVERY_MS";
-/// Copies of a head's tensors in memory: parameters, gradients, two moments, and checkpoints on their
-/// way.
-const COPIES: u64 = 8;
+/// Copies of a head's tensors in memory: parameters, gradients, two moments, checkpoints on their
+/// way, and the head of a fold.
+const COPIES: u64 = 12;
 
 /// A trial.
 pub(super) struct Lane<'a> {
     pub(super) record: Record<'a>,
-    pub(super) head: Vec<Entry>,
-    pub(super) optimizer: Optimizer,
-    pub(super) loss: CrossEntropy,
-    steps_per_epoch: u64,
+    pub(super) own: Trainee<'a>,
     /// The best checkpoint, while it is not on disk.
     best: Option<Held>,
     saved_at: Instant,
-    saved_step: u64,
+    /// Step and epoch of the last checkpoint: a pass may have had all its steps and not be over.
+    saved: (u64, u32),
     save_every: Duration,
 }
 
@@ -65,32 +62,19 @@ impl<'a> Lane<'a> {
         resumed: Option<&Resumed>,
         hall: &Hall<'a>,
     ) -> Result<Self, Fault> {
-        let spec = &member.spec;
-        let plan = HeadPlan {
-            head: spec.transfer.head.clone(),
-            classes: state.classes,
-        };
-        let network = &hall.network;
-        let head = plan.alone(network.arch(), network.device(), spec.seed, spec.replicate);
-        let named = |entry: &Entry| (entry.name.clone(), entry.tensor.shallow_clone());
-        let parameters = head.iter().map(named).collect();
-        let mut optimizer = Optimizer::new(&spec.train.optimizer, parameters);
+        let classes = state.classes as usize;
+        let mut own = Trainee::new(&member.spec, &hall.network, classes, &hall.source.labels);
         if let Some((content, _)) = resumed {
-            checkpoint::load_live(content, head.iter())?;
-            checkpoint::load_optimizer(content, &state, &mut optimizer)?;
+            checkpoint::load_live(content, own.head.iter())?;
+            checkpoint::load_optimizer(content, &state, &mut own.optimizer)?;
         }
-        let labels = &hall.source.labels;
-        let weights = class_weights(&spec.train, state.classes as usize, labels);
-        let saved_step = state.step;
+        let saved = (state.step, state.epoch);
         Ok(Self {
-            loss: CrossEntropy::new(weights, spec.train.label_smoothing),
-            steps_per_epoch: hall.source.steps_per_epoch(spec.train.batch_size),
             record: Record::open(member, state, hall.listener, true, hall.is_shared)?,
-            head,
-            optimizer,
+            own,
             best: None,
             saved_at: Instant::now(),
-            saved_step,
+            saved,
             save_every: save_every(),
         })
     }
@@ -115,14 +99,6 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Share of hidden units dropped in training.
-    pub(super) fn dropout(&self) -> f64 {
-        match self.spec().transfer.head {
-            Head::Linear => 0.0,
-            Head::Mlp { dropout, .. } => dropout,
-        }
-    }
-
     pub(super) fn reads_features(&self) -> bool {
         self.record.state.features.is_some()
     }
@@ -132,41 +108,35 @@ impl<'a> Lane<'a> {
         self.record.state.step > 0 && !self.reads_features()
     }
 
-    pub(super) fn total_steps(&self) -> u64 {
-        self.steps_per_epoch * u64::from(self.spec().train.epochs)
-    }
-
     /// Whether the pass under way has had all its steps.
     pub(super) fn is_epoch_over(&self) -> bool {
-        self.record.state.position >= self.steps_per_epoch
+        self.record.state.position >= self.own.steps_per_epoch
     }
 
     pub(super) fn is_done(&self) -> bool {
         self.record.state.epoch >= self.spec().train.epochs
     }
 
+    /// Whether the pass under way is its last.
+    pub(super) fn is_in_last_epoch(&self) -> bool {
+        self.record.state.epoch + 1 >= self.spec().train.epochs
+    }
+
     /// Moves along the gradients.
     pub(super) fn update(&mut self, loss: f64, weight: f64) -> Result<(), Fault> {
-        let train = &self.spec().train;
-        let lr = schedule::rate(
-            &train.lr_schedule,
-            train.learning_rate,
-            self.record.state.step,
-            self.steps_per_epoch,
-            self.total_steps(),
-        );
-        self.optimizer.step(lr)?;
+        self.own.step(self.record.state.step)?;
         self.record.state.count_step(loss, weight);
         Ok(())
     }
 
-    /// A pass is over.
+    /// A pass is over; `scores` are those of a cross-validation.
     pub(super) fn end_epoch(
         &mut self,
         classes: &[String],
         report: &Classification,
+        scores: Scores,
     ) -> Result<(), Fault> {
-        if self.record.end_epoch(classes, report)? {
+        if self.record.end_epoch(classes, report, scores)? {
             self.best = Some(self.taken()?);
         }
         Ok(())
@@ -186,11 +156,12 @@ impl<'a> Lane<'a> {
             let at = (best.step, best.epoch);
             self.record.keep(CheckpointKind::Best, at, &best.bytes)?;
         }
-        if self.record.state.step != self.saved_step {
+        let state = &self.record.state;
+        if (state.step, state.epoch) != self.saved {
             let last = self.taken()?;
             let at = (last.step, last.epoch);
             self.record.keep(CheckpointKind::Last, at, &last.bytes)?;
-            self.saved_step = last.step;
+            self.saved = at;
         }
         self.saved_at = Instant::now();
         Ok(())
@@ -201,7 +172,7 @@ impl<'a> Lane<'a> {
         Ok(Held {
             step: state.step,
             epoch: state.epoch,
-            bytes: checkpoint::encode(self.head.iter(), &self.optimizer, state)?,
+            bytes: checkpoint::encode(self.own.head.iter(), &self.own.optimizer, state)?,
         })
     }
 }
@@ -215,7 +186,7 @@ fn save_every() -> Duration {
 /// Whether the heads fit into the memory that the machine has left; `E0509` names the sizes, and the
 /// trials are leased again in smaller numbers.
 pub(super) fn check_memory(lanes: &[Lane<'_>]) -> Result<(), Fault> {
-    let heads = lanes.iter().flat_map(|lane| &lane.head);
+    let heads = lanes.iter().flat_map(|lane| &lane.own.head);
     let elements: u64 = heads.map(|entry| entry.tensor.numel() as u64).sum();
     let needed = elements * 4 * COPIES;
     match available_bytes() {

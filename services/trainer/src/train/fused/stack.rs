@@ -1,26 +1,29 @@
 //! Trials that see the same images in the same order through heads of one shape: one gather, one
 //! product for all of them in each step.
 
+use super::cross::{self, Scores};
 use super::heads::Heads;
 use super::lane::{Key, Lane};
 use super::loss::softmax;
 use super::{Ended, Hall};
 use crate::data::Loader;
 use crate::metrics::Classification;
-use crate::network::HeadPlan;
+use crate::network::{HeadPlan, Network};
 use crate::train::epoch::{Plan, Step};
 use crate::train::evaluate::BATCH;
 use crate::train::life::{Lap, beat};
 use crate::train::source::{Feed, Input};
 use crate::train::{dropout_key, not_a_number};
-use pomona_domain::Fault;
 use pomona_domain::dataset::Split;
+use pomona_domain::spec::TrialSpec;
+use pomona_domain::{Fault, TrialId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tch::Tensor;
 
 /// Rows of features that an evaluation takes at a time.
-const ROWS: usize = 256;
+pub(super) const ROWS: usize = 256;
 
 /// Lanes and their heads.
 pub(super) struct Stack<'a> {
@@ -60,7 +63,7 @@ impl<'a> Stack<'a> {
         self.heads = None;
         if !self.lanes.is_empty() {
             let mut heads: Vec<_> = (self.lanes.iter_mut())
-                .map(|lane| (&mut lane.head, &mut lane.optimizer))
+                .map(|lane| (&mut lane.own.head, &mut lane.own.optimizer))
                 .collect();
             self.heads = Some(Heads::join(&mut heads)?);
         }
@@ -82,15 +85,7 @@ impl<'a> Stack<'a> {
         let Some(first) = self.lanes.first() else {
             return Ok(Ended::Finished);
         };
-        let (spec, state) = (first.spec(), &first.record.state);
-        let plan = Plan {
-            seed: spec.seed,
-            replicate: spec.replicate,
-            batch_size: spec.train.batch_size as usize,
-            augment: &spec.train.augment,
-            rank: 0,
-            world_size: 1,
-        };
+        let (plan, state) = (Plan::of(first.spec()), &first.record.state);
         let source = &hall.source;
         let steps = (plan.steps(&source.labels, state.epoch)).split_off(state.position as usize);
         let mut feed = source.feed(&steps, first.reads_features());
@@ -118,13 +113,15 @@ impl<'a> Stack<'a> {
             return Ok(());
         };
         let _no_grad = tch::no_grad_guard();
-        let masks = self.masks(heads, &input, hall);
-        let forward = heads.forward(&input.x, masks);
-        let mut losses = Vec::with_capacity(self.lanes.len());
-        let loss = |lane: usize| &self.lanes[lane].loss;
-        let slopes = forward.slopes(&input.labels, self.lanes.len(), loss, &mut losses);
-        heads.backward(&forward, slopes);
+        let Some(first) = self.lanes.first() else {
+            return Ok(());
+        };
+        let place = (first.spec(), first.record.state.epoch);
+        let shares: Vec<f64> = self.lanes.iter().map(|lane| lane.own.dropout()).collect();
+        let masks = dropout_masks(heads, &input, place, &shares, &hall.network);
         let count = self.lanes.len();
+        let loss = |lane: usize| &self.lanes[lane].own.loss;
+        let losses = heads.step(&input.x, &input.labels, masks, count, loss);
         let mut failed = Vec::new();
         for (lane, (loss, weight)) in self.lanes.iter_mut().zip(losses) {
             if loss.is_finite() {
@@ -156,40 +153,14 @@ impl<'a> Stack<'a> {
         Ok(())
     }
 
-    /// Dropout masks, [heads, samples, hidden]: one draw for a sample and a unit, which every trial
-    /// compares with its own share.
-    fn masks(&self, heads: &Heads, input: &Input, hall: &Hall<'a>) -> Option<Tensor> {
-        let hidden = heads.hidden()?;
-        let first = self.lanes.first()?;
-        if self.lanes.iter().all(|lane| lane.dropout() == 0.0) {
-            return None;
-        }
-        let key = dropout_key(first.spec(), first.record.state.epoch);
-        let stream = key.named(&HeadPlan::dropout_name(hall.network.arch()));
-        let draws: Vec<f64> = (input.samples.iter())
-            .flat_map(|&sample| {
-                let first = sample as u64 * hidden as u64;
-                (0..hidden as u64).map(move |unit| stream.uniform(first + unit))
-            })
-            .collect();
-        let mut masks = Vec::with_capacity(heads.width() * draws.len());
-        for lane in &self.lanes {
-            let share = lane.dropout();
-            let kept = (1.0 / (1.0 - share)) as f32;
-            let mask = |draw: &f64| if *draw < share { 0.0 } else { kept };
-            masks.extend(draws.iter().map(mask));
-        }
-        masks.resize(heads.width() * draws.len(), 0.0);
-        let shape = [heads.width(), input.samples.len(), hidden].map(|side| side as i64);
-        let masks = Tensor::from_slice(&masks).reshape(shape);
-        Some(masks.to_device(input.x.device()))
-    }
-
     /// Evaluates every trial and keeps its checkpoints; who is done leaves.
-    pub(super) fn end_epoch(&mut self, hall: &mut Hall<'a>) -> Result<(), Fault> {
+    pub(super) fn end_epoch(&mut self, hall: &mut Hall<'a>) -> Result<Ended, Fault> {
         if self.lanes.is_empty() {
-            return Ok(());
+            return Ok(Ended::Finished);
         }
+        let Some(mut scores) = self.cross_validate(hall)? else {
+            return Ok(Ended::Stopped);
+        };
         let labels = hall.validation_labels();
         let classes = hall.source.dataset.classes();
         let rows = self.evaluate(hall, labels.len(), classes.len())?;
@@ -198,7 +169,8 @@ impl<'a> Stack<'a> {
         let mut kept = Vec::new();
         for (mut lane, rows) in std::mem::take(&mut self.lanes).into_iter().zip(rows) {
             let report = Classification::from_probabilities(classes.len(), &labels, &rows);
-            if let Err(fault) = lane.end_epoch(classes, &report) {
+            let scores = scores.remove(&lane.record.member.trial).unwrap_or_default();
+            if let Err(fault) = lane.end_epoch(classes, &report, scores) {
                 left -= 1;
                 hall.failed(lane.record.member, fault)?;
             } else if lane.is_done() {
@@ -214,7 +186,22 @@ impl<'a> Stack<'a> {
         if self.lanes.len() < before {
             self.join()?;
         }
-        Ok(())
+        Ok(Ended::Finished)
+    }
+
+    /// The cross-validation of each trial whose last pass this is. Nothing when a stop was asked for.
+    fn cross_validate(
+        &self,
+        hall: &mut Hall<'a>,
+    ) -> Result<Option<BTreeMap<TrialId, Scores>>, Fault> {
+        let is_due = |lane: &&Lane<'a>| lane.is_in_last_epoch() && lane.spec().validation.is_some();
+        let due: Vec<&Lane<'a>> = self.lanes.iter().filter(is_due).collect();
+        let Some(folds) = due.first().and_then(|lane| lane.spec().validation) else {
+            return Ok(Some(BTreeMap::new()));
+        };
+        let scores = cross::validate(&due, folds, hall)?;
+        let trials = due.iter().map(|lane| lane.record.member.trial);
+        Ok(scores.map(|scores| trials.zip(scores).collect()))
     }
 
     /// Probabilities of the validation split for every trial, one row of classes for each sample.
@@ -224,30 +211,16 @@ impl<'a> Stack<'a> {
         samples: usize,
         classes: usize,
     ) -> Result<Vec<Vec<f32>>, Fault> {
-        let _no_grad = tch::no_grad_guard();
-        let mut beat = beat(hall.listener, 0);
-        let mut rows = vec![vec![0f32; samples * classes]; self.lanes.len()];
         let Some(heads) = &self.heads else {
-            return Ok(rows);
+            return Ok(Vec::new());
         };
-        let mut at = 0;
-        for x in self.validation(hall, samples) {
-            let forward = heads.forward(&x?, None);
-            let logits = forward.on_host();
-            let part = logits.len() / heads.width();
-            for (rows, logits) in rows.iter_mut().zip(logits.chunks_exact(part)) {
-                let rows = &mut rows[at..at + part];
-                for (p, z) in rows
-                    .chunks_exact_mut(classes)
-                    .zip(logits.chunks_exact(classes))
-                {
-                    softmax(z, p);
-                }
-            }
-            at += part;
-            beat();
-        }
-        Ok(rows)
+        let shape = (self.lanes.len(), samples, classes);
+        answers(
+            heads,
+            self.validation(hall, samples),
+            shape,
+            beat(hall.listener, 0),
+        )
     }
 
     /// The validation split at the cut, in its order.
@@ -273,4 +246,62 @@ impl<'a> Stack<'a> {
             Ok(network.at_cut(&network.input(&batch.pixels, batch.labels.len(), side)))
         }))
     }
+}
+
+/// Probabilities of samples for each of the first heads, one row of classes for each sample; `inputs`
+/// are what stands at the cut, batch by batch. `beat` is called after every batch.
+pub(super) fn answers(
+    heads: &Heads,
+    inputs: impl Iterator<Item = Result<Tensor, Fault>>,
+    (count, samples, classes): (usize, usize, usize),
+    mut beat: impl FnMut(),
+) -> Result<Vec<Vec<f32>>, Fault> {
+    let _no_grad = tch::no_grad_guard();
+    let mut rows = vec![vec![0f32; samples * classes]; count];
+    let mut at = 0;
+    for x in inputs {
+        let logits = heads.forward(&x?, None).on_host();
+        let part = logits.len() / heads.width();
+        for (rows, logits) in rows.iter_mut().zip(logits.chunks_exact(part)) {
+            let rows = rows[at..at + part].chunks_exact_mut(classes);
+            for (p, z) in rows.zip(logits.chunks_exact(classes)) {
+                softmax(z, p);
+            }
+        }
+        at += part;
+        beat();
+    }
+    Ok(rows)
+}
+
+/// Dropout masks, \[heads, samples, hidden\], of a step in an epoch: one draw for a sample and a unit,
+/// which every head compares with its own share.
+pub(super) fn dropout_masks(
+    heads: &Heads,
+    input: &Input,
+    (spec, epoch): (&TrialSpec, u32),
+    shares: &[f64],
+    network: &Network,
+) -> Option<Tensor> {
+    let hidden = heads.hidden()?;
+    if shares.iter().all(|share| *share == 0.0) {
+        return None;
+    }
+    let stream = dropout_key(spec, epoch).named(&HeadPlan::dropout_name(network.arch()));
+    let draws: Vec<f64> = (input.samples.iter())
+        .flat_map(|&sample| {
+            let first = sample as u64 * hidden as u64;
+            (0..hidden as u64).map(move |unit| stream.uniform(first + unit))
+        })
+        .collect();
+    let mut masks = Vec::with_capacity(heads.width() * draws.len());
+    for share in shares {
+        let kept = (1.0 / (1.0 - share)) as f32;
+        let mask = |draw: &f64| if draw < share { 0.0 } else { kept };
+        masks.extend(draws.iter().map(mask));
+    }
+    masks.resize(heads.width() * draws.len(), 0.0);
+    let shape = [heads.width(), input.samples.len(), hidden].map(|side| side as i64);
+    let masks = Tensor::from_slice(&masks).reshape(shape);
+    Some(masks.to_device(input.x.device()))
 }

@@ -101,6 +101,15 @@ impl Curve {
         predicted
     }
 
+    /// What a cross-validation of so many images says.
+    pub fn folds(&self, step: u64, images: usize) -> BTreeMap<String, f64> {
+        let mut found = self.metrics("cv", step, &[], &[]);
+        let accuracy = self.accuracy(step);
+        let error = (accuracy * (1.0 - accuracy) / images.max(1) as f64).sqrt();
+        found.insert("cv/accuracy_se".to_owned(), error);
+        found
+    }
+
     /// What an evaluation of a split says.
     pub fn metrics(
         &self,

@@ -287,6 +287,9 @@ impl<'a> Trial<'a> {
         let mut metrics = self.curve.metrics("val", step, classes, &table);
         metrics.insert("train/loss".to_owned(), self.curve.train_loss(step));
         self.state.epoch += 1;
+        if self.member.spec.validation.is_some() && self.is_done() {
+            metrics.extend(self.curve.folds(step, self.manifest.samples.len()));
+        }
         let better = self.judge(&metrics)?;
         if self.command.rank == 0 {
             say(&Event::Observed {
@@ -304,10 +307,16 @@ impl<'a> Trial<'a> {
     }
 
     fn judge(&mut self, metrics: &BTreeMap<String, f64>) -> Result<bool, Fault> {
-        let name = &self.member.spec.metric;
-        let value = *metrics
-            .get(name)
-            .ok_or_else(|| Fault::new(Code::BadMetric, format!("there is no metric `{name}`")))?;
+        let spec = &self.member.spec;
+        let name = &spec.metric;
+        let value = match metrics.get(name) {
+            Some(value) => *value,
+            None if spec.validation.is_some() && !self.is_done() => return Ok(false),
+            None => {
+                let message = format!("there is no metric `{name}`");
+                return Err(Fault::new(Code::BadMetric, message));
+            }
+        };
         let loss = metrics.get("val/loss").copied().unwrap_or(f64::INFINITY);
         let direction = self.member.spec.direction;
         let better = self.state.best.is_none_or(|(best, tie)| {
