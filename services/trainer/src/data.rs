@@ -9,6 +9,7 @@ mod decode;
 mod import;
 mod loader;
 mod split;
+mod view;
 
 pub use archive::read_pictures;
 pub use decode::decode_square;

@@ -15,6 +15,7 @@ use crate::train::source::{Feed, Input};
 use crate::train::{dropout_key, not_a_number};
 use pomona_domain::Fault;
 use pomona_domain::dataset::Split;
+use pomona_domain::view::View;
 use std::sync::Arc;
 use std::time::Instant;
 use tch::Tensor;
@@ -265,7 +266,7 @@ impl<'a> Stack<'a> {
             }));
         }
         let dataset = Arc::clone(&source.dataset);
-        let rows = (0..samples, false);
+        let rows = (0..samples, View::AS_IS);
         let loader = Loader::in_order(dataset, Split::Val, rows, BATCH, source.threads);
         Box::new(loader.map(move |batch| {
             let batch = batch?;
