@@ -7,6 +7,7 @@
 use anyhow::Context;
 use pomona_domain::Digest;
 use pomona_domain::dataset::{Filter, Fit, ImportOptions, Split};
+use pomona_domain::view::View;
 use pomona_trainer::data::{Dataset, Loader, Pick, import};
 use std::io::Write;
 use std::path::Path;
@@ -70,7 +71,9 @@ fn pass(dataset: &Arc<Dataset>) -> anyhow::Result<usize> {
         let picks: Vec<Pick> = (0..dataset.len(split))
             .map(|index| Pick {
                 index,
-                flip: index % 2 == 1,
+                view: View::Whole {
+                    mirrored: index % 2 == 1,
+                },
             })
             .collect();
         let sizes = picks.chunks(BATCH).map(<[Pick]>::len).collect();

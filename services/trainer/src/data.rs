@@ -10,6 +10,7 @@ mod folds;
 mod import;
 mod loader;
 mod split;
+mod view;
 
 pub use archive::read_pictures;
 pub use decode::decode_square;

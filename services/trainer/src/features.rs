@@ -2,8 +2,8 @@
 //! epoch of every trial on this machine.
 //!
 //! They are computed in batches of one size, so that their bits depend on nothing but what the key
-//! names. Frozen blocks run in eval mode without dropout, whatever the trial; views are finite (an
-//! image as it is, and mirrored), so that no random augmentation is ever frozen into a file. It must
+//! names. Frozen blocks run in eval mode without dropout, whatever the trial; views are finite and
+//! the same for every experiment, so that no random augmentation is ever frozen into a file. It must
 //! never read the test split.
 
 mod request;
@@ -21,7 +21,7 @@ use tch::{Device, Tensor};
 /// The features that a trial reads.
 #[derive(Debug)]
 pub struct Features {
-    /// Training images as they are, followed by the mirrored ones where the trial asks for them.
+    /// Training images in the first view, then in the next, and so on.
     train: Rows,
     /// Training images of one view.
     images: usize,
@@ -50,10 +50,9 @@ impl Features {
     /// The features of some training images, in this order: what stands at the cut in a forward
     /// pass over them.
     pub fn gather(&self, picks: &[Pick], device: Device) -> Tensor {
-        let mirrored = self.train.len() > self.images;
         let indices: Vec<usize> = picks
             .iter()
-            .map(|pick| pick.index + usize::from(mirrored && pick.flip) * self.images)
+            .map(|pick| pick.index + pick.view.number() as usize * self.images)
             .collect();
         as_activations(&self.train.take(&indices)).to_device(device)
     }

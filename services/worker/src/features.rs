@@ -123,6 +123,7 @@ mod tests {
     use super::*;
     use pomona_api::shard::{Key, Plan};
     use pomona_domain::dataset::Split;
+    use pomona_domain::view::View;
     use std::io::Write as _;
 
     fn write(folder: &Path, arch: &str) -> Digest {
@@ -137,7 +138,7 @@ mod tests {
                 scale: [1.0; 3],
                 dataset: Digest::of(b"manifest"),
                 split: Split::Train,
-                mirrored: false,
+                view: View::AS_IS,
                 from: 0,
                 to: 3,
                 batch: 32,

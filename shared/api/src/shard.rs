@@ -6,6 +6,7 @@
 //! lock on it (`flock`): its builder an exclusive one, its readers shared ones.
 
 use pomona_domain::dataset::Split;
+use pomona_domain::view::View;
 use pomona_domain::{Digest, Fault};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,8 +46,10 @@ pub struct Key {
     /// Which part of it.
     #[schema(value_type = String)]
     pub split: Split,
-    /// The view: whether left and right changed places.
-    pub mirrored: bool,
+    /// Which version of the images: `mirrored` or not, or which `crop` and whether it `flips`.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub view: View,
     /// The rows: images `from..to` of that part. Trainers compute those of one part side by side.
     pub from: u64,
     /// See `from`.
@@ -124,5 +127,48 @@ impl Footer {
         file.read_exact(&mut text).ok()?;
         let footer: Self = serde_json::from_slice(&text).ok()?;
         (footer.plan.bytes() == begin).then_some(footer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shards that are on disks are found again under their names.
+    #[test]
+    fn a_key_is_written_as_it_was_when_images_had_two_views() {
+        let mut key = Key {
+            prefix_version: 2,
+            arch: "resnet18".to_owned(),
+            cut: 3,
+            block: "layer2".to_owned(),
+            weights: Digest::of(b"w"),
+            mean: [0.485, 0.456, 0.406],
+            scale: [0.1, 0.2, 0.3],
+            dataset: Digest::of(b"d"),
+            split: Split::Train,
+            view: View::Whole { mirrored: true },
+            from: 0,
+            to: 64,
+            batch: 32,
+            environment: BTreeMap::from([("threads".to_owned(), "1".to_owned())]),
+        };
+        let text = |key: &Key| serde_json::to_string(key).unwrap_or_default();
+        let expect = format!(
+            r#"{{"prefix_version":2,"arch":"resnet18","cut":3,"block":"layer2","weights":"{}","mean":[0.485,0.456,0.406],"scale":[0.1,0.2,0.3],"dataset":"{}","split":"train","mirrored":true,"from":0,"to":64,"batch":32,"environment":{{"threads":"1"}}}}"#,
+            key.weights, key.dataset
+        );
+        assert_eq!(text(&key), expect);
+        for view in [
+            key.view,
+            View::Crop {
+                crop: 3,
+                flips: true,
+            },
+        ] {
+            key.view = view;
+            let read: Result<Key, _> = serde_json::from_str(&text(&key));
+            assert_eq!(read.ok().as_ref(), Some(&key));
+        }
     }
 }

@@ -26,6 +26,7 @@ pub mod spec;
 pub mod task;
 pub mod time;
 pub mod trial;
+pub mod view;
 pub mod words;
 pub mod worker;
 

@@ -76,7 +76,7 @@ pub struct CutPlan {
     pub trials: u32,
     /// Parameters of the blocks that train (the head comes on top).
     pub trained_parameters: u64,
-    /// Views of a training image: 2 when mirrored images are seen, too.
+    /// Views of a training image, of all its trials together.
     pub views: u32,
     /// Bytes of features (f32, training images in all views and validation images) that are kept;
     /// 0 when the choice is to keep none.

@@ -170,23 +170,19 @@ pub enum LrSchedule {
 pub struct Augment {
     /// How many views an image has (1: the image itself).
     pub views: u32,
-    /// What a view may do. `views: 2` with flips means {identity, flip}, chosen per epoch.
+    /// What a view may do. The first view is the image itself whatever stands here; which view of
+    /// an image an epoch sees is drawn with the seed.
     pub ops: Vec<AugmentOp>,
-}
-
-impl Augment {
-    /// Whether a trial sees images mirrored, too.
-    pub fn mirrors(&self) -> bool {
-        self.views > 1 && self.ops.contains(&AugmentOp::HorizontalFlip)
-    }
 }
 
 /// What a view may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AugmentOp {
-    /// Mirror left and right.
+    /// Mirror left and right: the second view when it stands alone, and half of the crops.
     HorizontalFlip,
+    /// Show a random part of the image in its full size: another one in each view but the first.
+    RandomResizedCrop,
 }
 
 /// Numbers.

@@ -10,6 +10,7 @@ use pomona_domain::backbone::{Backbone, frozen_blocks};
 use pomona_domain::experiment::Experiment;
 use pomona_domain::spec::{FrozenDepth, Precision};
 use pomona_domain::trial::Trial;
+use pomona_domain::view::View;
 use pomona_search::planner::may_fuse;
 use std::collections::BTreeMap;
 
@@ -20,8 +21,8 @@ const PATHS: [&str; 3] = ["transfer.frozen_depth", "train.augment.", "train.prec
 /// everything else: head, optimiser, learning rate, batch, epochs, replicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key<'a> {
-    /// Whether mirrored images are seen, too: the features of the other view.
-    mirrored: bool,
+    /// The last view of an image that it sees, which tells all of them.
+    last_view: View,
     /// How features are computed.
     precision: Precision,
     /// What the machine was on which it first started, which a resume must match; empty before.
@@ -35,9 +36,9 @@ pub(crate) fn key<'a>(cluster: &Cluster, trial: &'a Trial) -> Option<Key<'a>> {
         return None;
     }
     let backbone = cluster.backbone(&owner.spec.backbone)?;
-    let (depth, mirrored, precision) = settings(owner, trial)?;
+    let (depth, last_view, precision) = settings(owner, trial)?;
     is_head_only(backbone, &depth).then_some(Key {
-        mirrored,
+        last_view,
         precision,
         environment: &trial.environment,
     })
@@ -45,18 +46,18 @@ pub(crate) fn key<'a>(cluster: &Cluster, trial: &'a Trial) -> Option<Key<'a>> {
 
 /// What the point of a trial says about depth, views and precision. Putting a point into the file
 /// costs much more than the rest of a plan, so it is done only when the point names one of them.
-fn settings(owner: &Experiment, trial: &Trial) -> Option<(FrozenDepth, bool, Precision)> {
+fn settings(owner: &Experiment, trial: &Trial) -> Option<(FrozenDepth, View, Precision)> {
     let file = &owner.spec;
     if !names_one(&trial.hparams) {
         let depth = file.transfer.frozen_depth.clone();
         let train = &file.train;
-        return Some((depth, train.augment.mirrors(), train.precision));
+        return Some((depth, View::last(&train.augment), train.precision));
     }
     let point = file.trial_spec(&trial.hparams, trial.replicate).ok()?;
     let train = point.train;
     Some((
         point.transfer.frozen_depth,
-        train.augment.mirrors(),
+        View::last(&train.augment),
         train.precision,
     ))
 }
@@ -77,22 +78,22 @@ mod tests {
     use super::*;
     use crate::testing::{House, grid};
 
-    /// Whether the trials of a grid of two see mirrored images, when they may share.
-    fn keys(mut house: House, rest: &str) -> Vec<Option<bool>> {
+    /// The last view that the trials of a grid of two see, when they may share.
+    fn keys(mut house: House, rest: &str) -> Vec<Option<View>> {
         let id = house.submits(grid(2, rest));
         let trials = house.cluster.trials_of(id);
         trials
-            .map(|trial| key(&house.cluster, trial).map(|key| key.mirrored))
+            .map(|trial| key(&house.cluster, trial).map(|key| key.last_view))
             .collect()
     }
 
     #[test]
     fn head_only_trials_of_one_rank_share_unless_the_file_says_not_to() {
         for (rest, expect) in [
-            ("", Some(false)),
-            ("transfer: {frozen_depth: all}", Some(false)),
-            ("transfer: {frozen_depth: 3}", Some(false)),
-            ("transfer: {frozen_depth: layer1}", Some(false)),
+            ("", Some(View::AS_IS)),
+            ("transfer: {frozen_depth: all}", Some(View::AS_IS)),
+            ("transfer: {frozen_depth: 3}", Some(View::AS_IS)),
+            ("transfer: {frozen_depth: layer1}", Some(View::AS_IS)),
             ("transfer: {frozen_depth: layer1.0}", None),
             ("transfer: {frozen_depth: 2}", None),
             ("transfer: {frozen_depth: 0}", None),
@@ -101,7 +102,14 @@ mod tests {
             ("resources: {slots_per_trial: 2}", None),
             (
                 "train: {augment: {views: 2, ops: [horizontal_flip]}}",
-                Some(true),
+                Some(View::Whole { mirrored: true }),
+            ),
+            (
+                "train: {augment: {views: 10, ops: [random_resized_crop]}}",
+                Some(View::Crop {
+                    crop: 9,
+                    flips: false,
+                }),
             ),
         ] {
             assert_eq!(keys(House::sharing(), rest), [expect; 2], "{rest}");
@@ -135,6 +143,14 @@ mod tests {
             keys,
             expect.map(|(depth, shares)| (depth.to_owned(), shares))
         );
+        // Trials that see other views read other features.
+        let file = "train: {augment: {views: 2, ops: [random_resized_crop]}}\n\
+                    search: {space: {train.augment.views: {values: [2, 10]}}}";
+        let crops = house.submits(crate::testing::spec(file));
+        let views: Vec<_> = (house.cluster.trials_of(crops))
+            .map(|trial| key(&house.cluster, trial).map(|key| key.last_view.number()))
+            .collect();
+        assert_eq!(views, [Some(1), Some(9)]);
         // A point that does not fit the file trains nowhere.
         let mut row = house.trial(id, 1);
         let path = "train.augment.views".to_owned();

@@ -10,7 +10,9 @@ use pomona_domain::Fault;
 use pomona_domain::backbone::{Backbone, Block, frozen_blocks};
 use pomona_domain::plan::{Choice, CutPlan, Images, Plan};
 use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Share, TrialSpec};
+use pomona_domain::view::View;
 use pomona_domain::words::bytes;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Point;
@@ -88,8 +90,8 @@ struct Cut {
     trials: u32,
     /// Of all its trials.
     epochs: u64,
-    /// The most that a trial sees of an image.
-    views: u32,
+    /// What its trials see of an image, all together.
+    views: BTreeSet<View>,
 }
 
 /// By number of frozen blocks.
@@ -120,14 +122,14 @@ impl Cut {
             frozen,
             trials: 0,
             epochs: 0,
-            views: 1,
+            views: BTreeSet::new(),
         }
     }
 
     fn add(&mut self, trial: &TrialSpec) {
         self.trials += 1;
         self.epochs += u64::from(trial.train.epochs);
-        self.views = self.views.max(trial.train.augment.views);
+        self.views.extend(View::all(&trial.train.augment));
     }
 
     fn is_head_only(&self, backbone: &Backbone) -> bool {
@@ -142,7 +144,7 @@ impl Cut {
     /// Images of a pass over the frozen blocks that makes features.
     fn images_once(&self, images: Images) -> u64 {
         (images.train)
-            .saturating_mul(u64::from(self.views))
+            .saturating_mul(self.views.len() as u64)
             .saturating_add(images.val)
     }
 
@@ -207,7 +209,7 @@ impl Cut {
             frozen_blocks: u32::try_from(self.frozen).unwrap_or(u32::MAX),
             trials: self.trials,
             trained_parameters: trained.iter().map(|block| block.parameters).sum(),
-            views: self.views,
+            views: u32::try_from(self.views.len()).unwrap_or(u32::MAX),
             feature_bytes,
             choice,
             reason,
@@ -236,10 +238,14 @@ impl Cut {
             }
             return (Choice::Pixels, why);
         }
-        let saves = if self.saved(ground) == 0 {
-            "; in so few epochs that saves nothing"
-        } else {
-            ""
+        let [once, always] = [
+            self.images_once(ground.images),
+            self.images_always(ground.images),
+        ];
+        let saves = match once.cmp(&always) {
+            Ordering::Less => "",
+            Ordering::Equal => "; in so few epochs that saves nothing",
+            Ordering::Greater => "; so many views in so few epochs cost more than that saves",
         };
         let features = format!(
             "features that are computed once ({})",

@@ -3,6 +3,7 @@
 use pomona_api::shard::Key;
 use pomona_api::v1::features::FeatureCopy;
 use pomona_domain::dataset::Split;
+use pomona_domain::view::View;
 use pomona_domain::{Digest, Timestamp};
 use std::collections::BTreeMap;
 
@@ -65,12 +66,7 @@ pub fn list(
             (&key.block).into(),
             dataset(copy, names).into(),
             // Only training images have more than one view.
-            (if key.mirrored {
-                "mirrored".to_owned()
-            } else {
-                part(copy)
-            })
-            .into(),
+            view(copy).unwrap_or_else(|| part(copy).to_owned()).into(),
             sum(|copy| copy.shard.plan.rows).into(),
             bytes(sum(|copy| copy.shard.bytes)).into(),
             toned(ago(used.unwrap_or(now), now), Tone::Dim),
@@ -141,7 +137,7 @@ pub fn card(
             ("frozen weights", key.weights.into()),
             ("data set", dataset(copy, names).into()),
             ("manifest", key.dataset.into()),
-            ("part", part(copy).into()),
+            ("part", seen(copy).into()),
             (
                 "rows",
                 format!(
@@ -166,14 +162,29 @@ fn dataset(copy: &FeatureCopy, names: &BTreeMap<Digest, String>) -> String {
         .unwrap_or_else(|| digest.hex()[..SHOWN].to_owned())
 }
 
-/// Which images, and how.
-fn part(copy: &FeatureCopy) -> String {
-    let key = &copy.shard.plan.key;
-    let part = match key.split {
+/// Which images.
+fn part(copy: &FeatureCopy) -> &'static str {
+    match copy.shard.plan.key.split {
         Split::Train => "train",
         Split::Val => "val",
         Split::Test => "test",
-    };
-    let view = if key.mirrored { ", mirrored" } else { "" };
-    format!("{part}{view}")
+    }
+}
+
+/// How they are seen, when not as they are.
+fn view(copy: &FeatureCopy) -> Option<String> {
+    match copy.shard.plan.key.view {
+        View::Whole { mirrored } => mirrored.then(|| "mirrored".to_owned()),
+        View::Crop { crop, .. } => Some(format!("crop {crop}")),
+    }
+}
+
+/// Both in full.
+fn seen(copy: &FeatureCopy) -> String {
+    let mut words = vec![part(copy).to_owned()];
+    words.extend(view(copy));
+    if matches!(copy.shard.plan.key.view, View::Crop { flips: true, .. }) {
+        words.push("half of them mirrored".to_owned());
+    }
+    words.join(", ")
 }

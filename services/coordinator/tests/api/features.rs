@@ -3,6 +3,7 @@
 use pomona_api::shard::{Key, Plan};
 use pomona_api::v1::features::FeatureShard;
 use pomona_domain::dataset::Split;
+use pomona_domain::view::View;
 use pomona_domain::{Code, Digest, Timestamp};
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ fn shard(name: &str) -> FeatureShard {
             scale: [1.0; 3],
             dataset: Digest::of(b"manifest"),
             split: Split::Val,
-            mirrored: false,
+            view: View::AS_IS,
             from: 0,
             to: 10,
             batch: 32,

@@ -197,14 +197,15 @@ pub(super) fn square(picture: &RgbImage, size: u32, fit: Fit, filter: Filter) ->
     let (width, height) = picture.dimensions();
     match fit {
         Fit::Stretch => {
-            let whole = (0.0, 0.0, f64::from(width), f64::from(height));
-            resized(picture, whole, (size, size), filter)
+            let whole = [0.0, 0.0, f64::from(width), f64::from(height)];
+            resized(picture, (width, height), whole, (size, size), filter)
         }
         Fit::Crop => {
             let side = f64::from(width.min(height));
             let left = (f64::from(width) - side) / 2.0;
             let top = (f64::from(height) - side) / 2.0;
-            resized(picture, (left, top, side, side), (size, size), filter)
+            let middle = [left, top, side, side];
+            resized(picture, (width, height), middle, (size, size), filter)
         }
         Fit::Pad => {
             let side = f64::from(width.max(height));
@@ -213,8 +214,8 @@ pub(super) fn square(picture: &RgbImage, size: u32, fit: Fit, filter: Filter) ->
                 (exact.round() as u32).clamp(1, size)
             };
             let inner = (scaled(width), scaled(height));
-            let whole = (0.0, 0.0, f64::from(width), f64::from(height));
-            let pixels = resized(picture, whole, inner, filter);
+            let whole = [0.0, 0.0, f64::from(width), f64::from(height)];
+            let pixels = resized(picture, (width, height), whole, inner, filter);
             if inner == (size, size) {
                 return pixels;
             }
@@ -234,10 +235,12 @@ fn centred_on_white(pixels: &[u8], inner: (u32, u32), size: u32) -> Vec<u8> {
     canvas
 }
 
-/// Resizes the box (left, top, width, height) of a picture.
-fn resized(
-    picture: &RgbImage,
-    (left, top, width, height): (f64, f64, f64, f64),
+/// Resizes the box (left, top, width, height) of a picture, RGB bytes. As in Pillow, what lies
+/// beside the box is read where the kernel reaches over its edge.
+pub(super) fn resized(
+    picture: &[u8],
+    size: (u32, u32),
+    [left, top, width, height]: [f64; 4],
     target: (u32, u32),
     filter: Filter,
 ) -> Vec<u8> {
@@ -250,14 +253,8 @@ fn resized(
         .resize_alg(ResizeAlg::Convolution(kernel))
         .crop(left, top, width, height);
     let mut output = Image::new(target.0, target.1, PixelType::U8x3);
-    let input = ImageRef::new(
-        picture.width(),
-        picture.height(),
-        picture.as_raw(),
-        PixelType::U8x3,
-    );
     // Both can only fail on sizes that do not fit, and every size comes from the picture itself.
-    input
+    ImageRef::new(size.0, size.1, picture, PixelType::U8x3)
         .map_err(|error| error.to_string())
         .and_then(|input| {
             Resizer::new()

@@ -1,10 +1,11 @@
 //! Batches in a fixed order, made ahead of the network by a few threads.
 //!
-//! Which thread makes a batch never shows: the order, the pixels and the flips are the caller's.
+//! Which thread makes a batch never shows: the order, the images and their views are the caller's.
 //! At most `threads + 2` batches wait, and no thread outlives the loader.
 
-use super::Dataset;
+use super::{Dataset, view};
 use pomona_domain::dataset::Split;
+use pomona_domain::view::View;
 use pomona_domain::{Code, Fault};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,8 +18,8 @@ use std::thread::{self, JoinHandle};
 pub struct Pick {
     /// Its number in the split.
     pub index: usize,
-    /// Whether left and right change places.
-    pub flip: bool,
+    /// What is seen of it.
+    pub view: View,
 }
 
 /// Some images, ready for the network.
@@ -66,11 +67,11 @@ impl Loader {
     pub fn in_order(
         dataset: Arc<Dataset>,
         split: Split,
-        (rows, flip): (Range<usize>, bool),
+        (rows, view): (Range<usize>, View),
         size: usize,
         threads: usize,
     ) -> Self {
-        let picks: Vec<Pick> = rows.map(|index| Pick { index, flip }).collect();
+        let picks: Vec<Pick> = rows.map(|index| Pick { index, view }).collect();
         let sizes = picks.chunks(size).map(<[Pick]>::len).collect();
         Self::new(dataset, split, picks, sizes, threads)
     }
@@ -202,28 +203,12 @@ impl Shared {
                 return Err(Fault::new(Code::Internal, "the loader is stopping"));
             }
             self.dataset.write_pixels(self.split, pick.index, pixels)?;
-            if pick.flip {
-                flip(pixels, self.dataset.size() as usize);
-            }
+            view::apply(pick.view, pick.index, self.dataset.size(), pixels);
             batch
                 .labels
                 .push(self.dataset.sample(self.split, pick.index).label);
             batch.indices.push(pick.index);
         }
         Ok(batch)
-    }
-}
-
-/// Exchanges left and right.
-fn flip(pixels: &mut [u8], width: usize) {
-    for row in pixels.chunks_exact_mut(width * 3) {
-        let (mut left, mut right) = (0, width - 1);
-        while left < right {
-            for channel in 0..3 {
-                row.swap(left * 3 + channel, right * 3 + channel);
-            }
-            left += 1;
-            right -= 1;
-        }
     }
 }

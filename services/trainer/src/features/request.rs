@@ -11,6 +11,7 @@ use crate::network::{Arithmetic, Network, Prefix};
 use pomona_api::shard::{Key, Plan};
 use pomona_domain::dataset::Split;
 use pomona_domain::spec::Precision;
+use pomona_domain::view::View;
 use pomona_domain::{Digest, Fault};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -34,8 +35,8 @@ pub struct Request<'a> {
     pub network: &'a Network,
     /// The images.
     pub dataset: &'a Arc<Dataset>,
-    /// Whether the trial sees mirrored images too.
-    pub mirrored: bool,
+    /// What the trial sees of a training image, by the numbers of the views.
+    pub views: Vec<View>,
     /// What the machine is.
     pub environment: &'a BTreeMap<String, String>,
     /// What the trial asks of numbers: `f32` is the exact path.
@@ -48,7 +49,7 @@ pub struct Request<'a> {
 #[derive(Debug, Clone)]
 struct Wanted {
     split: Split,
-    mirrored: bool,
+    view: View,
     rows: Range<usize>,
 }
 
@@ -134,16 +135,15 @@ impl Request<'_> {
 
     /// All shards: those of the training images by view, then those of the validation images.
     fn wanted(&self) -> Vec<Wanted> {
-        let mirrored = self.mirrored.then_some((Split::Train, true));
-        let views = [(Split::Train, false)].into_iter().chain(mirrored);
+        let views = self.views.iter().map(|view| (Split::Train, *view));
         views
-            .chain([(Split::Val, false)])
-            .flat_map(|(split, mirrored)| {
+            .chain([(Split::Val, View::AS_IS)])
+            .flat_map(|(split, view)| {
                 let rows = self.dataset.len(split);
                 let size = shard_rows(rows);
                 (0..rows.max(1)).step_by(size).map(move |from| Wanted {
                     split,
-                    mirrored,
+                    view,
                     rows: from..rows.min(from + size),
                 })
             })
@@ -177,7 +177,7 @@ impl Work<'_> {
             scale: preprocess.scale,
             dataset: dataset.digest(),
             split: wanted.split,
-            mirrored: wanted.mirrored,
+            view: wanted.view,
             from: wanted.rows.start as u64,
             to: wanted.rows.end as u64,
             batch: BATCH as u32,
@@ -216,7 +216,7 @@ impl Work<'_> {
         let Request {
             network, dataset, ..
         } = self.request;
-        let rows = (wanted.rows.clone(), wanted.mirrored);
+        let rows = (wanted.rows.clone(), wanted.view);
         let threads = self.request.threads;
         for batch in Loader::in_order(Arc::clone(dataset), wanted.split, rows, BATCH, threads) {
             let mut batch = batch?;

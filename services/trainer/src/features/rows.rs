@@ -47,11 +47,6 @@ impl Rows {
         }
     }
 
-    /// How many.
-    pub(super) fn len(&self) -> usize {
-        self.bounds[self.parts.len()]
-    }
-
     /// A copy of these rows, in this order: [indices, shape…].
     pub(super) fn take(&self, indices: &[usize]) -> Tensor {
         let select = |part: &Tensor, rows: &[i64]| part.index_select(0, &Tensor::from_slice(rows));

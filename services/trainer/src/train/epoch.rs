@@ -5,6 +5,7 @@ use crate::data::Pick;
 use crate::dist;
 use crate::random::Key;
 use pomona_domain::spec::{Augment, TrialSpec};
+use pomona_domain::view::View;
 
 /// One optimiser step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +56,13 @@ impl Plan<'_> {
             purpose,
             epoch,
         };
-        let flips = key("flip").stream();
-        let flipping = self.augment.mirrors();
+        // Named after the one operation there was at first: two views are drawn as ever.
+        let views = key("flip").stream();
+        let view = |index: usize| {
+            let count = self.augment.views.max(1);
+            let drawn = views.below(index as u64, u64::from(count)) as u32;
+            View::of(self.augment, count - 1 - drawn)
+        };
         key("order")
             .permutation(labels.len())
             .chunks(self.batch_size.max(1))
@@ -67,10 +73,75 @@ impl Plan<'_> {
                     // By the sample, not by its place: a paired comparison over batch sizes, too.
                     .map(|&index| Pick {
                         index,
-                        flip: flipping && flips.uniform(index as u64) < 0.5,
+                        view: view(index),
                     })
                     .collect(),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pomona_domain::spec::AugmentOp;
+
+    const IMAGES: usize = 500;
+
+    /// The number of each image's view in an epoch.
+    fn views(augment: &Augment, batch_size: usize, epoch: u32) -> Vec<u32> {
+        let plan = Plan {
+            seed: 7,
+            replicate: 1,
+            batch_size,
+            augment,
+            rank: 0,
+            world_size: 1,
+        };
+        let mut views = vec![0; IMAGES];
+        for pick in (plan.steps(&[0; IMAGES], epoch).iter()).flat_map(|step| &step.local) {
+            views[pick.index] = pick.view.number();
+        }
+        views
+    }
+
+    #[test]
+    fn of_two_views_an_epoch_sees_those_that_it_always_saw() {
+        let coin = Key {
+            seed: 7,
+            replicate: 1,
+            purpose: "flip",
+            epoch: 3,
+        };
+        for op in [AugmentOp::HorizontalFlip, AugmentOp::RandomResizedCrop] {
+            let augment = Augment {
+                views: 2,
+                ops: vec![op],
+            };
+            let expect: Vec<u32> = (0..IMAGES as u64)
+                .map(|index| u32::from(coin.uniform(index) < 0.5))
+                .collect();
+            assert_eq!(views(&augment, 16, 3), expect);
+        }
+    }
+
+    #[test]
+    fn of_many_views_each_comes_as_often_and_batches_change_nothing() {
+        let augment = Augment {
+            views: 10,
+            ops: vec![AugmentOp::RandomResizedCrop],
+        };
+        let mut counts = [0; 10];
+        for epoch in 0..20 {
+            let seen = views(&augment, 16, epoch);
+            assert_eq!(seen, views(&augment, 7, epoch));
+            for number in seen {
+                counts[number as usize] += 1;
+            }
+        }
+        assert!(
+            counts.iter().all(|count| (900..1_100).contains(count)),
+            "{counts:?}"
+        );
     }
 }

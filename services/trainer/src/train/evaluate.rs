@@ -7,6 +7,7 @@ use crate::metrics::Classification;
 use crate::network::{Network, Pass};
 use pomona_domain::Fault;
 use pomona_domain::dataset::Split;
+use pomona_domain::view::View;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -36,7 +37,8 @@ pub fn evaluate(
     beat: impl FnMut(),
 ) -> Result<Evaluation, Fault> {
     let mine = dist::part(dataset.len(split), group.rank(), group.world_size());
-    let batches = Loader::in_order(Arc::clone(dataset), split, (mine, false), BATCH, threads);
+    let mine = (mine, View::AS_IS);
+    let batches = Loader::in_order(Arc::clone(dataset), split, mine, BATCH, threads);
     let logits = batches.map(|batch| {
         let batch = batch?;
         let x = network.input(&batch.pixels, batch.labels.len(), dataset.size());

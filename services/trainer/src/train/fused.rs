@@ -29,6 +29,7 @@ use pomona_api::trainer::{Command, Event, Member, TrainWork};
 use pomona_domain::dataset::Split;
 use pomona_domain::report::Outcome;
 use pomona_domain::spec::{FrozenDepth, Share};
+use pomona_domain::view::View;
 use pomona_domain::{Code, Fault};
 use stack::Stack;
 use std::sync::Arc;
@@ -247,7 +248,7 @@ fn features_agree(work: &TrainWork) -> Result<&Member, Fault> {
     let first = (work.members.first()).ok_or_else(|| fault::internal("the lease has no trial"))?;
     let read = |member: &Member| {
         let train = &member.spec.train;
-        (train.augment.mirrors(), train.precision)
+        (View::all(&train.augment), train.precision)
     };
     if (work.members.iter()).any(|member| read(member) != read(first)) {
         return Err(Fault::new(

@@ -13,6 +13,7 @@ use crate::protocol::{self, Listener};
 use pomona_api::trainer::{Event, FeatureResult, FeatureStore};
 use pomona_domain::dataset::Split;
 use pomona_domain::spec::Train;
+use pomona_domain::view::View;
 use pomona_domain::{Code, Digest, Fault};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -89,7 +90,7 @@ impl Source {
         let request = Request {
             network: wish.network,
             dataset: &self.dataset,
-            mirrored: wish.train.augment.mirrors(),
+            views: View::all(&wish.train.augment),
             precision: wish.train.precision,
             environment: wish.environment,
             threads: self.threads,

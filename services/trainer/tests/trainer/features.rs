@@ -7,9 +7,10 @@ use pomona_api::shard::{Key, Plan};
 use pomona_api::trainer::{Event, FeatureResult, TrainWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::Split;
-use pomona_domain::spec::{FrozenDepth, Precision, Share};
+use pomona_domain::spec::{Augment, AugmentOp, FrozenDepth, Precision, Share};
+use pomona_domain::view::View;
 use pomona_domain::{Code, Digest};
-use pomona_trainer::data::{Dataset, Pick};
+use pomona_trainer::data::{Dataset, Loader, Pick};
 use pomona_trainer::features::{Features, Found, Outcome, Request, Store};
 use pomona_trainer::network::{Arch, Arithmetic, HeadPlan, Init, Network};
 use pomona_trainer::random;
@@ -38,7 +39,7 @@ pub fn plan(name: &str) -> Plan {
             scale: [1.0; 3],
             dataset: Digest::of(b""),
             split: Split::Train,
-            mirrored: false,
+            view: View::AS_IS,
             from: 0,
             to: ROWS,
             batch: 32,
@@ -381,8 +382,16 @@ pub fn open(fixture: &Fixture) -> Arc<Dataset> {
     Arc::new(Dataset::open(&fixture.data.manifest, &fixture.data.archive).unwrap())
 }
 
-fn features(network: &Network, dataset: &Arc<Dataset>, folder: &Path, mirrored: bool) -> Features {
-    features_as(Arithmetic::Exact, network, dataset, folder, mirrored)
+/// An image as it is, mirrored, or two parts of it.
+const VIEWS: [View; 2] = [View::AS_IS, View::Whole { mirrored: true }];
+const CROPS: [View; 3] = [View::AS_IS, crop(1), crop(2)];
+
+const fn crop(crop: u32) -> View {
+    View::Crop { crop, flips: true }
+}
+
+fn features(network: &Network, dataset: &Arc<Dataset>, folder: &Path, views: &[View]) -> Features {
+    features_as(Arithmetic::Exact, network, dataset, folder, views)
 }
 
 pub fn features_as(
@@ -390,12 +399,12 @@ pub fn features_as(
     network: &Network,
     dataset: &Arc<Dataset>,
     folder: &Path,
-    mirrored: bool,
+    views: &[View],
 ) -> Features {
     let request = Request {
         network,
         dataset,
-        mirrored,
+        views: views.to_vec(),
         environment: &BTreeMap::new(),
         precision: Precision::F32,
         threads: 1,
@@ -408,20 +417,26 @@ pub fn features_as(
 }
 
 /// Activations at every cut of an independent forward pass over these images in this order, one by
-/// one: index 0 is the first block's.
+/// one: index 0 is the first block's. What is mirrored is mirrored here.
 pub fn independent(
     network: &Network,
-    dataset: &Dataset,
+    dataset: &Arc<Dataset>,
     split: Split,
     picks: &[Pick],
 ) -> Vec<Tensor> {
     let side = dataset.size();
     let mut cuts: Vec<Vec<Tensor>> = network.blocks().iter().map(|_| Vec::new()).collect();
     for pick in picks {
-        let pixels = dataset.pixels(split, pick.index).unwrap();
+        let (view, mirrored) = match pick.view {
+            View::Whole { mirrored } => (View::AS_IS, mirrored),
+            View::Crop { .. } => (pick.view, false),
+        };
+        let one = (pick.index..pick.index + 1, view);
+        let mut loader = Loader::in_order(Arc::clone(dataset), split, one, 1, 1);
+        let pixels = loader.next().unwrap().unwrap().pixels;
         let preprocess = network.arch().preprocess();
         let mut x = preprocess.apply(&pixels, 1, side, Kind::Float, Device::Cpu);
-        if pick.flip {
+        if mirrored {
             x = x.flip([3]);
         }
         tch::no_grad(|| {
@@ -462,34 +477,37 @@ fn equal_at_every_cut(arch: Arch, fixture: &Fixture, weights: impl Fn(&Network))
     let dataset = open(fixture);
     let mut network = Network::new(arch, &HeadPlan::linear(5), Kind::Float, Device::Cpu);
     weights(&network);
-    // Neither the store's order nor its batches. Both views at the first cut; where views differ is
-    // before it.
-    let picks = |mirrored: bool| -> Vec<Pick> {
-        let flips = [false, true, false, true, true, false];
-        let picks = [3, 0, 7, 3, 5, 1].into_iter().zip(flips);
-        picks
-            .map(|(index, flip)| Pick {
+    // Neither the store's order nor its batches. More views at the first two cuts; where views differ
+    // is before them.
+    let picks = |views: &[View]| -> Vec<Pick> {
+        let order = [3, 0, 7, 3, 5, 1].into_iter().zip([0, 1, 0, 1, 2, 1]);
+        order
+            .map(|(index, number)| Pick {
                 index,
-                flip: flip && mirrored,
+                view: views[number % views.len()],
             })
             .collect()
     };
-    let plain = [1, 0].map(|index| Pick { index, flip: false });
-    let train = [false, true]
-        .map(|mirrored| independent(&network, &dataset, Split::Train, &picks(mirrored)));
+    let plain = [1, 0].map(|index| Pick {
+        index,
+        view: View::AS_IS,
+    });
+    let seen = [VIEWS.as_slice(), &CROPS, &VIEWS[..1]];
+    let train = seen.map(|views| independent(&network, &dataset, Split::Train, &picks(views)));
     let val = independent(&network, &dataset, Split::Val, &plain);
     let folder = tempfile::tempdir().unwrap();
     let ways = [Arithmetic::Exact, Arithmetic::Folded];
     let cuts = (1..=network.blocks().len()).flat_map(|depth| ways.map(|way| (depth, way)));
     for (depth, arithmetic) in cuts {
         network.freeze(depth);
-        let mirrored = depth == 1;
+        let which = (depth - 1).min(2);
+        let views = seen[which];
         let place = folder.path().join(format!("{arithmetic:?}"));
-        let cached = features_as(arithmetic, &network, &dataset, &place, mirrored);
+        let cached = features_as(arithmetic, &network, &dataset, &place, views);
         let block = &network.blocks()[depth - 1].name;
         let name = format!("{} {block}, {arithmetic:?}", arch.name());
-        let gathered = cached.gather(&picks(mirrored), Device::Cpu);
-        let off = relative(&gathered, &train[usize::from(mirrored)][depth - 1]);
+        let gathered = cached.gather(&picks(views), Device::Cpu);
+        let off = relative(&gathered, &train[which][depth - 1]);
         assert!(off < 1e-4, "{name}: {off}");
         let found = cached.validation(0, 2, Device::Cpu);
         let off = relative(&found, &val[depth - 1].flip([0]));
@@ -553,44 +571,51 @@ fn features_of_another_backbone_cut_view_set_or_machine_are_others() {
     let folder = tempfile::tempdir().unwrap();
     let shards = || files(folder.path(), "features").len();
     let first = network(Arch::TestResnet, 2);
-    let found = features(&first, &dataset, folder.path(), false);
+    let found = features(&first, &dataset, folder.path(), &VIEWS[..1]);
     assert_eq!((shards(), found.computed), (2, found.bytes));
     // The same again costs nothing, also with another head.
     first.draw(99, 0, |entry| entry.block.is_none());
-    let again = features(&first, &dataset, folder.path(), false);
+    let again = features(&first, &dataset, folder.path(), &VIEWS[..1]);
     assert_eq!(
         (shards(), again.computed, again.digest),
         (2, 0, found.digest)
     );
-    // The mirrored view is one shard more.
-    let mirrored = features(&first, &dataset, folder.path(), true);
+    // The mirrored view is one shard more, and so is each crop, whether there are many or few.
+    let mirrored = features(&first, &dataset, folder.path(), &VIEWS);
     assert_eq!(shards(), 3);
     assert_ne!(mirrored.digest, found.digest);
+    let crops = features(&first, &dataset, folder.path(), &CROPS);
+    assert_eq!((shards(), crops.computed < crops.bytes), (5, true));
+    let fewer = features(&first, &dataset, folder.path(), &CROPS[..2]);
+    assert_eq!((shards(), fewer.computed), (5, 0));
     let deeper = features(
         &network(Arch::TestResnet, 3),
         &dataset,
         folder.path(),
-        false,
+        &VIEWS[..1],
     );
-    assert_eq!((shards(), deeper.computed), (5, deeper.bytes));
+    assert_eq!((shards(), deeper.computed), (7, deeper.bytes));
     // Weights above the cut do not matter, one below it does.
     let above = network(Arch::TestResnet, 2);
     above.draw(77, 0, |entry| entry.block.is_none_or(|block| block >= 2));
-    assert_eq!(features(&above, &dataset, folder.path(), false).computed, 0);
+    assert_eq!(
+        features(&above, &dataset, folder.path(), &VIEWS[..1]).computed,
+        0
+    );
     let below = network(Arch::TestResnet, 2);
     let buffer = below
         .entries()
         .iter()
         .find(|entry| entry.name.ends_with("running_mean"));
     let _new = tch::no_grad(|| buffer.unwrap().tensor.shallow_clone().fill_(0.25));
-    let other = features(&below, &dataset, folder.path(), false);
-    assert_eq!(shards(), 7);
+    let other = features(&below, &dataset, folder.path(), &VIEWS[..1]);
+    assert_eq!(shards(), 9);
     assert_ne!(other.digest, found.digest);
     let elsewhere = BTreeMap::from([("threads".to_owned(), "7".to_owned())]);
     let request = Request {
         network: &first,
         dataset: &dataset,
-        mirrored: false,
+        views: VIEWS[..1].to_vec(),
         environment: &elsewhere,
         precision: Precision::F32,
         threads: 1,
@@ -621,6 +646,13 @@ fn results(events: &[Event]) -> Vec<FeatureResult> {
     events.iter().filter_map(result).collect()
 }
 
+fn four_views() -> Augment {
+    Augment {
+        views: 4,
+        ops: vec![AugmentOp::RandomResizedCrop, AugmentOp::HorizontalFlip],
+    }
+}
+
 /// Metrics of the last evaluation.
 fn metrics(events: &[Event]) -> BTreeMap<String, f64> {
     let found = events.iter().rev().find_map(|event| match event {
@@ -641,6 +673,14 @@ fn the_first_trial_computes_and_the_next_find_everything_there() {
     spec.seed = 8;
     let second = run(&train_work(&fixture, &spec, &at("second"), None));
     assert_eq!(results(&second), [FeatureResult::Hit]);
+    // The same with crops: no seed and no replicate changes what a view shows.
+    spec.train.augment = four_views();
+    let third = run(&train_work(&fixture, &spec, &at("third"), None));
+    assert_eq!(results(&third), [FeatureResult::Built]);
+    (spec.seed, spec.replicate) = (9, 1);
+    let fourth = run(&train_work(&fixture, &spec, &at("fourth"), None));
+    assert_eq!(results(&fourth), [FeatureResult::Hit]);
+    assert_ne!(metrics(&fourth), metrics(&third));
     // Nothing is frozen: there is nothing to share.
     spec.transfer.frozen_depth = FrozenDepth::Blocks(0);
     let whole = run(&train_work(&fixture, &spec, &at("whole"), None));
@@ -651,12 +691,14 @@ fn the_first_trial_computes_and_the_next_find_everything_there() {
 #[test]
 fn a_trial_on_features_is_the_trial_on_pixels() {
     let fixture = fixture("test-resnet", 3, 20);
-    for (name, depth) in [
-        ("all", FrozenDepth::Named("all".into())),
-        ("some", FrozenDepth::Blocks(2)),
+    for (name, depth, augment) in [
+        ("all", FrozenDepth::Named("all".into()), None),
+        ("some", FrozenDepth::Blocks(2), None),
+        ("crops", FrozenDepth::Blocks(2), Some(four_views())),
     ] {
         let mut spec = spec();
         spec.transfer.frozen_depth = depth;
+        spec.train.augment = augment.unwrap_or(spec.train.augment);
         let at = |how: &str| fixture.folder.path().join(format!("{name}-{how}"));
         let shared = run(&train_work(&fixture, &spec, &at("shared"), None));
         spec.share = Share::Off;

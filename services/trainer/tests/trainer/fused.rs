@@ -6,7 +6,8 @@ use pomona_api::trainer::{Event, Member, TrainWork, TrainerWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::report::Outcome;
 use pomona_domain::spec::{
-    Augment, ClassWeights, FrozenDepth, Head, LrSchedule, Optimizer, Precision, Share, TrialSpec,
+    Augment, AugmentOp, ClassWeights, FrozenDepth, Head, LrSchedule, Optimizer, Precision, Share,
+    TrialSpec,
 };
 use pomona_domain::{Code, Fault, TrialId};
 use pomona_trainer::checkpoint::{self, PAUSE_ENV, file};
@@ -288,6 +289,24 @@ fn with_two_threads_a_trial_gets_the_same_bits_beside_any_others() {
         &expect,
         "some",
     );
+}
+
+#[test]
+fn with_ten_views_a_trial_gets_the_same_bits_beside_any_others() {
+    let (fixture, mut specs) = (pictures(), specs());
+    for spec in &mut specs {
+        spec.train.augment = Augment {
+            views: 10,
+            ops: vec![AugmentOp::HorizontalFlip, AugmentOp::RandomResizedCrop],
+        };
+    }
+    let expect = alone(&fixture, &specs[..6], "alone");
+    let work = lease(&fixture, &specs, &[0, 1, 2, 3, 4, 5], "together");
+    let ear = Ear::new(None);
+    assert_eq!(run(&work, &ear).unwrap(), Ended::Finished);
+    let mut found = BTreeMap::new();
+    lives(&work, &ear.said.lock().unwrap(), &mut found);
+    check_same(&found, &expect, "ten views");
 }
 
 #[test]

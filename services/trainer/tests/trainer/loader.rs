@@ -5,7 +5,10 @@ use crate::support::{Fixture, fixture};
 use image::{ImageFormat, Rgb, RgbImage};
 use pomona_domain::Code;
 use pomona_domain::dataset::Split;
+use pomona_domain::spec::{Augment, AugmentOp};
+use pomona_domain::view::View;
 use pomona_trainer::data::{Batch, Dataset, Loader, Pick};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Cursor;
 use std::os::unix::fs::FileExt;
@@ -20,7 +23,10 @@ fn open(fixture: &Fixture) -> Dataset {
 }
 
 fn straight(images: usize) -> Vec<Pick> {
-    let pick = |index| Pick { index, flip: false };
+    let pick = |index| Pick {
+        index,
+        view: View::AS_IS,
+    };
     (0..images).map(pick).collect()
 }
 
@@ -35,16 +41,18 @@ fn mirrored(pixels: &[u8], side: usize) -> Vec<u8> {
 }
 
 #[test]
-fn order_pixels_and_flips_are_the_callers_whatever_the_threads() {
+fn order_pixels_and_views_are_the_callers_whatever_the_threads() {
     let fixture = fixture("test-convnet", 3, 20);
     let plain = open(&fixture);
     let images = plain.len(Split::Train);
     assert_eq!((images, plain.size()), (36, 32));
-    // Out of order, every second one flipped; the first batch is the longest work.
+    // Out of order, every second one mirrored; the first batch is the longest work.
     let picks: Vec<Pick> = (0..images)
         .map(|at| Pick {
             index: (at * 25 + 7) % images,
-            flip: at % 2 == 1,
+            view: View::Whole {
+                mirrored: at % 2 == 1,
+            },
         })
         .collect();
     let sizes = vec![20, 1, 1, 5, 2, 1, 6];
@@ -57,7 +65,7 @@ fn order_pixels_and_flips_are_the_callers_whatever_the_threads() {
             at += size;
             let pixels = picks.iter().flat_map(|pick| {
                 let pixels = plain.pixels(Split::Train, pick.index).unwrap();
-                if pick.flip {
+                if pick.view.number() == 1 {
                     mirrored(&pixels, 32)
                 } else {
                     pixels
@@ -74,7 +82,7 @@ fn order_pixels_and_flips_are_the_callers_whatever_the_threads() {
     for budget in [u64::MAX, 0] {
         let dataset = Arc::new(open(&fixture).with_cache_budget(budget));
         for threads in [1, 2, 7, 0] {
-            // What is flipped in a batch must not be flipped in what is kept.
+            // What is mirrored in a batch must not be mirrored in what is kept.
             for _ in 0..2 {
                 let (dataset, picks) = (Arc::clone(&dataset), picks.clone());
                 let loader = Loader::new(dataset, Split::Train, picks, sizes.clone(), threads);
@@ -83,6 +91,55 @@ fn order_pixels_and_flips_are_the_callers_whatever_the_threads() {
             }
         }
     }
+}
+
+/// The pixels of some views of all training images, one after the other.
+fn seen(dataset: &Arc<Dataset>, views: &[View], threads: usize) -> Vec<Vec<u8>> {
+    let images = dataset.len(Split::Train);
+    let all = views
+        .iter()
+        .flat_map(|&view| (0..images).map(move |index| Pick { index, view }));
+    let picks: Vec<Pick> = all.collect();
+    let sizes = vec![1; picks.len()];
+    Loader::new(Arc::clone(dataset), Split::Train, picks, sizes, threads)
+        .map(|batch| batch.unwrap().pixels)
+        .collect()
+}
+
+#[test]
+fn a_view_is_the_same_whatever_else_is_seen_and_whoever_makes_it() {
+    let fixture = fixture("test-convnet", 3, 20);
+    let views = |count, ops: &[AugmentOp]| {
+        View::all(&Augment {
+            views: count,
+            ops: ops.to_vec(),
+        })
+    };
+    let both = [AugmentOp::HorizontalFlip, AugmentOp::RandomResizedCrop];
+    let (three, ten) = (views(3, &both), views(10, &both));
+    let dataset = Arc::new(open(&fixture));
+    let all = seen(&dataset, &ten, 1);
+    for budget in [u64::MAX, 0] {
+        let dataset = Arc::new(open(&fixture).with_cache_budget(budget));
+        for threads in [2, 7] {
+            assert!(seen(&dataset, &ten, threads) == all, "{threads} threads");
+        }
+        assert!(seen(&dataset, &three, 2) == all[..3 * 36]);
+    }
+    let straight: Vec<Vec<u8>> = (0..36)
+        .map(|index| dataset.pixels(Split::Train, index).unwrap())
+        .collect();
+    assert!(all[..36] == straight, "the first is the image itself");
+    let distinct: BTreeSet<&Vec<u8>> = all.iter().collect();
+    assert!(distinct.len() > 355, "{} of 360 differ", distinct.len());
+    // Without flips each crop is the same part, mirrored or not.
+    let plain = seen(&dataset, &views(10, &both[1..]), 1);
+    let mut flipped = 0;
+    for (one, other) in plain.iter().zip(&all).skip(36) {
+        assert!(one == other || mirrored(one, 32) == *other);
+        flipped += u32::from(one != other);
+    }
+    assert!((120..204).contains(&flipped), "{flipped} of 324");
 }
 
 #[test]

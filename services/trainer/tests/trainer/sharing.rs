@@ -7,6 +7,7 @@ use crate::features::{
 use crate::support::{Fixture, fixture, photographs, published_weights};
 use pomona_domain::dataset::{Filter, Fit};
 use pomona_domain::spec::Precision;
+use pomona_domain::view::View;
 use pomona_trainer::data::{Pick, decode_square};
 use pomona_trainer::features::{Features, Found, Outcome, Request, Store};
 use pomona_trainer::network::{Arch, Arithmetic, HeadPlan, Network, Prefix};
@@ -21,12 +22,17 @@ use tch::{Device, Kind, Tensor};
 /// Side of the photographs.
 const SIDE: u32 = 128;
 
+/// An image as it is, and mirrored.
+const BOTH: [View; 2] = [View::AS_IS, View::Whole { mirrored: true }];
+
 /// Some images in both views.
 fn picks(count: usize) -> Vec<Pick> {
     (0..count)
         .map(|number| Pick {
             index: (number * 7) % count,
-            flip: number % 3 == 0,
+            view: View::Whole {
+                mirrored: number % 3 == 0,
+            },
         })
         .collect()
 }
@@ -37,7 +43,7 @@ fn trainer(fixture: &Fixture, folder: &Path, [mine, other]: [&AtomicUsize; 2]) -
     let request = Request {
         network: &network,
         dataset: &dataset,
-        mirrored: true,
+        views: BOTH.to_vec(),
         environment: &BTreeMap::new(),
         precision: Precision::Auto,
         threads: 1,
@@ -76,7 +82,10 @@ fn two_trainers_compute_the_shards_of_one_part_side_by_side() {
     assert!(found[0] == found[2] && found[1] == found[2]);
     // What stands in the last shard of the mirrored view is what the images give by themselves.
     let (network, dataset) = (network(Arch::TestResnet, 2), open(&fixture));
-    let picks = [179, 3, 64].map(|index| Pick { index, flip: true });
+    let picks = [179, 3, 64].map(|index| Pick {
+        index,
+        view: BOTH[1],
+    });
     let split = pomona_domain::dataset::Split::Train;
     let each = crate::features::independent(&network, &dataset, split, &picks);
     assert!(relative(&lone.gather(&picks, Device::Cpu), &each[1]) < 1e-4);
@@ -89,7 +98,7 @@ fn a_deeper_cut_from_a_shallower_one_has_the_bits_of_one_from_pixels() {
     let [both, alone] = ["both", "alone"].map(|name| fixture.folder.path().join(name));
     let at = |depth, folder: &Path| {
         let network = network(Arch::TestResnet, depth);
-        features_as(Arithmetic::Folded, &network, &dataset, folder, false)
+        features_as(Arithmetic::Folded, &network, &dataset, folder, &BOTH[..1])
     };
     drop(at(2, &both));
     let shallow = files(&both, "features");
@@ -253,7 +262,7 @@ fn features_are_what_they_were_when_this_version_was_given_out() {
     for (arch, depth, golden) in golden {
         for arithmetic in [Arithmetic::Exact, Arithmetic::Folded] {
             let network = network(arch, depth);
-            let found = features_as(arithmetic, &network, &dataset, &folder, true);
+            let found = features_as(arithmetic, &network, &dataset, &folder, &BOTH);
             let flat = found.gather(&picks(36), Device::Cpu).contiguous().view(-1);
             let count = flat.numel() as i64;
             let largest = flat.abs().max().double_value(&[]);

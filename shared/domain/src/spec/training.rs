@@ -12,6 +12,8 @@ use crate::{Code, Fault};
 
 const SHARE_BELOW_ONE: Limits = Limits::below(0.0, 1.0);
 const DECAY: Limits = Limits::closed(0.0, 10.0);
+/// Views of an image: features of each are computed and kept.
+const MAX_VIEWS: u32 = 32;
 
 /// Reads `transfer`.
 pub(super) fn transfer(mut section: Section<'_>) -> Transfer {
@@ -210,44 +212,67 @@ fn lr_schedule(mut section: Section<'_>, epochs: u32) -> LrSchedule {
 
 fn augment(mut section: Section<'_>, faults: &Faults) -> Augment {
     let before = faults.borrow().len();
-    let views = section.count("views", 1, 1..=2);
+    let views = section.count("views", 1, 1..=MAX_VIEWS);
+    let ops = augment_ops(&mut section);
+    if faults.borrow().len() == before {
+        views_fit_ops(&mut section, views, &ops);
+    }
+    section.finish(|_| None);
+    Augment { views, ops }
+}
+
+fn augment_ops(section: &mut Section<'_>) -> Vec<AugmentOp> {
     let mut ops = Vec::new();
     match section.optional("ops") {
         None => {}
         Some(Value::Array(items)) => {
             for (index, item) in items.iter().enumerate() {
                 let key = format!("ops.{index}");
-                match section.as_word(&key, item, &["horizontal_flip"], &[]) {
-                    Some(_) if ops.contains(&AugmentOp::HorizontalFlip) => {
-                        section.complain(Code::Contradiction, &key, "stands there twice");
-                    }
-                    Some(_) => ops.push(AugmentOp::HorizontalFlip),
-                    None => {}
+                let known = ["horizontal_flip", "random_resized_crop"];
+                let op = match section.as_word(&key, item, &known, &[]) {
+                    Some("random_resized_crop") => AugmentOp::RandomResizedCrop,
+                    Some(_) => AugmentOp::HorizontalFlip,
+                    None => continue,
+                };
+                if ops.contains(&op) {
+                    section.complain(Code::Contradiction, &key, "stands there twice");
+                } else {
+                    ops.push(op);
                 }
             }
         }
         Some(other) => section.wrong("ops", "a list such as `[horizontal_flip]`", other),
     }
-    if faults.borrow().len() == before {
-        if views == 2 && ops.is_empty() {
-            section.advise(
-                Code::Contradiction,
-                "views",
-                "two views of an image need an operation that makes them differ",
-                "add `ops: [horizontal_flip]`, or write `views: 1`",
-            );
-        }
-        if views == 1 && !ops.is_empty() {
-            section.advise(
-                Code::Contradiction,
-                "ops",
-                "with one view the image stays as it is, so no operation is ever used",
-                "write `views: 2`, or take `ops` out",
-            );
-        }
+    ops
+}
+
+/// Views must differ, and operations be used.
+fn views_fit_ops(section: &mut Section<'_>, views: u32, ops: &[AugmentOp]) {
+    if views > 1 && ops.is_empty() {
+        section.advise(
+            Code::Contradiction,
+            "views",
+            format_args!("{views} views of an image need an operation that makes them differ"),
+            "add `ops: [horizontal_flip]` for two views or `ops: [random_resized_crop]` for any \
+             number, or write `views: 1`",
+        );
     }
-    section.finish(|_| None);
-    Augment { views, ops }
+    if views > 2 && ops == [AugmentOp::HorizontalFlip] {
+        section.advise(
+            Code::Contradiction,
+            "views",
+            format_args!("mirroring alone makes two views of an image, not {views}"),
+            "write `views: 2`, or add `random_resized_crop` to `ops`",
+        );
+    }
+    if views == 1 && !ops.is_empty() {
+        section.advise(
+            Code::Contradiction,
+            "ops",
+            "with one view the image stays as it is, so no operation is ever used",
+            "write `views: 2`, or take `ops` out",
+        );
+    }
 }
 
 /// Reads `train`.

@@ -82,6 +82,10 @@ fn told(plan: &Plan) -> String {
     text
 }
 
+fn crops(rest: &str, views: u32) -> String {
+    format!("{rest}\ntrain: {{epochs: 4, augment: {{views: {views}, ops: [random_resized_crop]}}}}")
+}
+
 #[test]
 fn every_situation_has_a_choice_and_a_reason() {
     let budget = |bytes| Machines {
@@ -96,10 +100,17 @@ fn every_situation_has_a_choice_and_a_reason() {
     let partial = format!("{HEADS}\ntransfer: {{frozen_depth: 2}}");
     let flips =
         format!("{HEADS}\ntrain: {{epochs: 4, augment: {{views: 2, ops: [horizontal_flip]}}}}");
+    let two_views = crops(
+        "search: {space: {train.augment.views: {values: [2, 10]}}}",
+        10,
+    );
     let two = "resources: {slots_per_trial: 2}";
     let cases = [
         ("heads only", HEADS.to_owned(), none),
         ("heads only, mirrored too", flips, none),
+        ("heads only, ten views", crops(HEADS, 10), none),
+        ("one head, more views than epochs", crops("", 10), none),
+        ("trials that see other numbers of views", two_views, none),
         (
             "one head, one epoch",
             "train: {epochs: 1, lr_schedule: {kind: constant}}".to_owned(),

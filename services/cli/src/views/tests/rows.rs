@@ -14,6 +14,7 @@ use pomona_domain::plan::{Images, Plan as CostPlan, Spent};
 use pomona_domain::spec::parse::parse;
 use pomona_domain::task::{ClassProbability, Prediction};
 use pomona_domain::trial::{BestPoint, Trial, TrialState};
+use pomona_domain::view::View;
 use pomona_domain::worker::{Slot, SlotKind, Worker, WorkerState};
 use pomona_domain::{
     Code, Digest, ExperimentId, Fault, Generation, Hparams, LeaseId, Timestamp, TrialId, VersionId,
@@ -455,11 +456,11 @@ pub fn explanation() -> Explanation {
 
 /// The same shard on two workers, and one more.
 pub fn features() -> Vec<FeatureCopy> {
-    let copy = |worker: u64, mirrored: bool, dataset: &[u8]| FeatureCopy {
+    let copy = |worker: u64, view: View, dataset: &[u8]| FeatureCopy {
         worker: WorkerId(worker),
         worker_name: format!("gpu-{worker}"),
         shard: FeatureShard {
-            digest: Digest::of(&[u8::from(mirrored)]),
+            digest: Digest::of(&[view.number() as u8]),
             plan: Plan {
                 key: Key {
                     prefix_version: 1,
@@ -471,7 +472,7 @@ pub fn features() -> Vec<FeatureCopy> {
                     scale: [128.0; 3],
                     dataset: Digest::of(dataset),
                     split: Split::Train,
-                    mirrored,
+                    view,
                     from: 0,
                     to: 40_000,
                     batch: 32,
@@ -488,10 +489,15 @@ pub fn features() -> Vec<FeatureCopy> {
             used_at: at(-90),
         },
     };
+    let crop = View::Crop {
+        crop: 7,
+        flips: true,
+    };
     vec![
-        copy(1, false, b"manifest"),
-        copy(2, false, b"manifest"),
-        copy(2, true, b"gone"),
+        copy(1, View::AS_IS, b"manifest"),
+        copy(2, View::AS_IS, b"manifest"),
+        copy(2, View::Whole { mirrored: true }, b"gone"),
+        copy(2, crop, b"manifest"),
     ]
 }
 

@@ -7,7 +7,6 @@ fn rows_are_the_same_from_their_parts_and_from_a_copy() {
     let parts = || all.split_with_sizes([4, 1, 5], 0);
     let (mapped, copied) = (Rows::over(parts(), 0), Rows::over(parts(), 1 << 20));
     assert_eq!((mapped.parts.len(), copied.parts.len()), (3, 1));
-    assert_eq!((mapped.len(), copied.len()), (10, 10));
     let orders: [&[usize]; 4] = [&[9, 0, 4, 3, 5, 4, 8], &[5, 6, 7], &[4], &[3, 2, 1, 0]];
     for order in orders {
         let indices: Vec<i64> = order.iter().map(|&index| index as i64).collect();

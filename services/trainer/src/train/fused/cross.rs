@@ -19,6 +19,7 @@ use crate::train::life::{Lap, beat};
 use pomona_domain::Fault;
 use pomona_domain::dataset::Split;
 use pomona_domain::spec::{KFold, TrialSpec};
+use pomona_domain::view::View;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -202,7 +203,10 @@ impl Course<'_> {
                 labels: self.deal.labels_of(rows),
                 local: rows
                     .iter()
-                    .map(|&index| Pick { index, flip: false })
+                    .map(|&index| Pick {
+                        index,
+                        view: View::AS_IS,
+                    })
                     .collect(),
             })
             .collect();

@@ -16,6 +16,7 @@ use crate::train::source::{Feed, Input};
 use crate::train::{dropout_key, not_a_number};
 use pomona_domain::dataset::Split;
 use pomona_domain::spec::TrialSpec;
+use pomona_domain::view::View;
 use pomona_domain::{Fault, TrialId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -238,7 +239,7 @@ impl<'a> Stack<'a> {
             }));
         }
         let dataset = Arc::clone(&source.dataset);
-        let rows = (0..samples, false);
+        let rows = (0..samples, View::AS_IS);
         let loader = Loader::in_order(dataset, Split::Val, rows, BATCH, source.threads);
         Box::new(loader.map(move |batch| {
             let batch = batch?;
