@@ -6,11 +6,13 @@
 //! - `FAKE_STEP_MS`: pace of a step in milliseconds (default 1).
 //! - `FAKE_FAULT`: `KIND` or `KIND@STEP` or `KIND@STEP#RANK`, see [`faults`]; `FAKE_FAULT_ONCE` names
 //!   a file that is made when the fault strikes, and while it is there none does.
+//! - `FAKE_FEATURE_MS`: milliseconds that a shard of features takes; without it there are none.
 //! - A learning rate above 1 diverges: its loss is not a number.
 
 mod arch;
 mod curve;
 mod faults;
+mod features;
 mod import;
 mod line;
 mod publish;
