@@ -30,12 +30,13 @@ use crate::fetch::{Desk, Fetcher};
 use crate::identity::DataDir;
 use crate::lease::{Tools, Wish};
 use crate::logs::Logs;
+use crate::measure;
 use crate::metrics::{Metrics, Server, Sources};
 use crate::offer::offer;
 use crate::process;
 use crate::reconcile::{Action, Local, Phase, reconcile};
 use crate::ship::{Outbox, ship};
-use crate::slots::Slots;
+use crate::slots::{Slots, cores, cpu_name};
 use crate::spool::Spool;
 use crate::work::cannot;
 use start::{Life, Yard};
@@ -162,11 +163,7 @@ impl Agent {
         let metrics = Metrics::new().map_err(|error| {
             Fault::new(Code::Internal, format!("metrics cannot be made: {error}"))
         })?;
-        let slots = if config.slots.cpu_only {
-            Slots::cpu(config.slots())
-        } else {
-            Slots::find(config.slots(), &trainer).await
-        };
+        let slots = Box::pin(slots(&config, &data, &trainer)).await;
         let tools = Tools {
             spool,
             logs: Arc::new(Logs::default()),
@@ -456,6 +453,23 @@ impl Agent {
             let bytes = spool.bytes();
             tracing::info!(bytes, "stopped; what was not delivered is on disk");
         }
+    }
+}
+
+/// What the configuration says, or what computes most.
+async fn slots(config: &Config, data: &DataDir, trainer: &Path) -> Slots {
+    let wanted = config.slots();
+    let slots = if config.slots.cpu_only {
+        Slots::cpu(wanted)
+    } else {
+        Slots::find(wanted, trainer).await
+    };
+    if wanted.is_some() || !config.slots.measure || !slots.are_cpu() {
+        return slots;
+    }
+    match measure::split(data, &cpu_name(), cores(), trainer).await {
+        Some(split) => Slots::cpu(Some(split.processes)),
+        None => slots,
     }
 }
 

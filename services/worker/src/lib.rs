@@ -14,6 +14,7 @@ pub mod identity;
 pub mod lease;
 pub mod line;
 pub mod logs;
+pub mod measure;
 pub mod metrics;
 pub mod offer;
 pub mod process;
