@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::http::{App, Refusal, blobs};
 
 /// What nobody has asked for again after this long is not uploaded any more.
-const WISH_TERM: Duration = Duration::from_secs(15);
+const WISH_TERM: Duration = Duration::from_secs(30);
 /// Shards of which is remembered which blob they are.
 const MAX_BLOBS: usize = 10_000;
 

@@ -28,6 +28,6 @@ fn main() -> anyhow::Result<()> {
         arithmetic: Some(arithmetic),
     };
     let seconds = seconds.parse().context("SECONDS is a number")?;
-    let pace = measure.run(seconds, until_told)?;
-    writeln!(std::io::stdout(), "{}", pace.line()).context("stdout is closed")
+    let speed = measure.run(seconds, until_told)?;
+    writeln!(std::io::stdout(), "{}", speed.line()).context("stdout is closed")
 }

@@ -48,9 +48,9 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Role::Measure { threads, seconds }) => {
-            let pace = Measure::of_machine(threads).run(seconds, measure::until_told);
-            let pace = pace.map_err(|fault| anyhow::anyhow!("{fault}"))?;
-            writeln!(std::io::stdout(), "{}", pace.line()).context("stdout is closed")?;
+            let speed = Measure::of_machine(threads).run(seconds, measure::until_told);
+            let speed = speed.map_err(|fault| anyhow::anyhow!("{fault}"))?;
+            writeln!(std::io::stdout(), "{}", speed.line()).context("stdout is closed")?;
             Ok(ExitCode::SUCCESS)
         }
         None => {

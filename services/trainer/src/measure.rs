@@ -30,7 +30,7 @@ pub struct Measure {
 
 /// What came of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct Speed {
     /// How it was computed.
     pub arithmetic: Arithmetic,
     /// Images that were run.
@@ -57,7 +57,7 @@ impl Measure {
         &self,
         seconds: f64,
         ready: impl FnOnce() -> std::io::Result<()>,
-    ) -> Result<Pace, Fault> {
+    ) -> Result<Speed, Fault> {
         ffi::keep_freed_memory();
         tch::set_num_threads(self.threads as i32);
         let head = HeadPlan::linear(2);
@@ -87,7 +87,7 @@ impl Measure {
             pass()?;
             images += BATCH;
         }
-        Ok(Pace {
+        Ok(Speed {
             arithmetic,
             images,
             seconds: begun.elapsed().as_secs_f64(),
@@ -106,7 +106,7 @@ pub fn until_told() -> std::io::Result<()> {
     }
 }
 
-impl Pace {
+impl Speed {
     /// The answer as a line of JSON.
     pub fn line(&self) -> String {
         let answer = serde_json::json!({

@@ -12,6 +12,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 use crate::identity::DataDir;
 
@@ -61,11 +62,7 @@ async fn measured(
         tracing::debug!("{} (processes × threads) was measured before", kept.best);
         return Ok(kept.best);
     }
-    let candidates = candidates(cores);
-    let rates = tokio::time::timeout(limit, rates(trainer, &candidates));
-    let rates = rates
-        .await
-        .map_err(|_| format!("the trainer took more than {} s", limit.as_secs_f64()))??;
+    let rates = rates(trainer, &candidates(cores), limit).await?;
     let best = choose(&rates).ok_or("nothing was measured")?;
     let measured = Measured {
         machine,
@@ -110,14 +107,25 @@ fn choose(rates: &[Rate]) -> Option<Split> {
         .max_by_key(|split| split.processes)
 }
 
-async fn rates(trainer: &Path, candidates: &[Split]) -> Result<Vec<Rate>, String> {
+/// What the splits do, in their order, as far as the limit lets them be tried.
+async fn rates(trainer: &Path, candidates: &[Split], limit: Duration) -> Result<Vec<Rate>, String> {
+    let until = Instant::now() + limit;
     let mut rates = Vec::new();
     for &split in candidates {
-        let images_per_s = rate(trainer, split).await?;
-        rates.push(Rate {
-            split,
-            images_per_s,
-        });
+        let rate = tokio::time::timeout_at(until, rate(trainer, split)).await;
+        match rate {
+            Ok(rate) => rates.push(Rate {
+                split,
+                images_per_s: rate?,
+            }),
+            Err(_) if rates.is_empty() => {
+                return Err(format!(
+                    "the trainer took more than {} s",
+                    limit.as_secs_f64()
+                ));
+            }
+            Err(_) => break,
+        }
     }
     Ok(rates)
 }

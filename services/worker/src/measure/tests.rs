@@ -132,4 +132,11 @@ async fn a_trainer_that_does_not_answer_leaves_the_rule_of_one_slot_a_core() {
         assert!(begun.elapsed() < LIMIT);
     }
     assert!(!data.path(FILE).exists());
+    // What was tried in time counts.
+    let slow = trainer(
+        folder.path(),
+        &format!("case $3 in 2) exec sleep 600;; esac; {GOOD}"),
+    );
+    let found = measured(&data, "a processor", 2, &slow, Duration::from_secs(2)).await;
+    assert_eq!(found.ok(), splits("2x1").pop());
 }
