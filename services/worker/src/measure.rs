@@ -59,7 +59,7 @@ async fn measured(
         trainer: file_digest(trainer).await.map_err(told)?.0,
     };
     if let Some(kept) = kept(data, &machine) {
-        tracing::debug!("{} (processes × threads) was measured before", kept.best);
+        tracing::debug!("{} (slots × threads) was measured before", kept.best);
         return Ok(kept.best);
     }
     let rates = rates(trainer, &candidates(cores), limit).await?;
@@ -70,10 +70,8 @@ async fn measured(
         rates,
     };
     tracing::info!(
-        "measured (processes × threads) {}: offers {} slots of {} threads each",
-        measured.table(),
-        best.processes,
-        best.threads
+        "measured (slots × threads) {}: offers {best}",
+        measured.table()
     );
     let text = serde_json::to_string(&measured).map_err(|error| error.to_string())?;
     data.write(FILE, &text).map_err(told)?;
