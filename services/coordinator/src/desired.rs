@@ -110,6 +110,7 @@ pub async fn desired(
         leases,
         evict: Vec::new(),
         want_features: false,
+        upload: Vec::new(),
     })
 }
 

@@ -3,7 +3,7 @@
 
 use pomona_api::v1::workers::{Desired, MAX_REPORTS_PER_POLL, Poll, Running};
 use pomona_domain::lease::StopKind;
-use pomona_domain::{Code, Fault, Generation, LeaseId, WorkerId};
+use pomona_domain::{Code, Digest, Fault, Generation, LeaseId, WorkerId};
 use pomona_scheduler::Event;
 use pomona_store::NewLogRow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +19,11 @@ const MAX_LOGS: usize = 2000;
 /// A worker that was told and has not done it yet is told again after this long.
 const REMIND: Duration = Duration::from_secs(1);
 
-/// A lease as a worker was told of it.
-type Told1 = BTreeSet<(LeaseId, Generation, Option<u8>)>;
+/// Leases as a worker was told of them, and features that it was asked to upload.
+type Told1 = (
+    BTreeSet<(LeaseId, Generation, Option<u8>)>,
+    BTreeSet<Digest>,
+);
 
 /// What each worker was told last. Soft state: losing it means telling once more.
 #[derive(Debug, Default)]
@@ -98,13 +101,16 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
         app.features.heard(id, shards);
     }
     let mut stop = app.stop.clone();
+    let mut wishes = app.features.changes();
     loop {
+        wishes.mark_unchanged();
         let worker = view
             .worker(id)
             .filter(|row| row.incarnation == body.incarnation);
         let worker = worker.ok_or_else(|| unknown(id))?;
         let mut answer = desired(&app.store, &app.inputs, &view, worker).await?;
         answer.want_features = app.features.wants(id);
+        answer.upload = app.features.uploads(id, Instant::now());
         if !app.told.is_newest(id, poll) {
             // Nobody reads this any more: the worker was not told.
             return Ok(answer);
@@ -126,6 +132,7 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
         };
         tokio::select! {
             changed = commits.changed() => if changed.is_err() { return Ok(answer) },
+            _ = wishes.changed() => {}
             () = tokio::time::sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
@@ -133,7 +140,8 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
     }
 }
 
-fn unknown(id: WorkerId) -> Fault {
+/// This worker has to register first.
+pub fn unknown(id: WorkerId) -> Fault {
     Fault::new(
         Code::UnknownWorker,
         format!("worker `{id}` is not registered"),
@@ -171,9 +179,8 @@ fn told(answer: &Desired) -> Told1 {
         StopKind::Kill => 1,
     };
     let leases = answer.leases.iter();
-    leases
-        .map(|lease| (lease.lease, lease.generation, lease.stop.map(stop)))
-        .collect()
+    let leases = leases.map(|lease| (lease.lease, lease.generation, lease.stop.map(stop)));
+    (leases.collect(), answer.upload.iter().copied().collect())
 }
 
 /// Whether other leases run than should.

@@ -6,10 +6,12 @@
 //! the same for every experiment, so that no random augmentation is ever frozen into a file. It must
 //! never read the test split.
 
+mod pace;
 mod request;
 mod rows;
 mod store;
 
+pub use pace::Pace;
 pub use request::{BATCH, Request};
 pub use store::{Found, Shard, Store, Writer};
 

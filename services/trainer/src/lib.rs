@@ -9,6 +9,7 @@ pub mod data;
 pub mod dist;
 pub mod fault;
 pub mod features;
+pub mod measure;
 pub mod metrics;
 pub mod network;
 pub mod optim;

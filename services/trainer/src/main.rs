@@ -1,8 +1,10 @@
 //! `pomona-trainer`: one rank of a lease, told what to do on stdin; or, as `store`, the place where
-//! the ranks of a lease find each other; or, as `gpus`, what a worker asks before it offers GPUs.
+//! the ranks of a lease find each other; or, as `gpus` and `measure`, what a worker asks before it
+//! offers slots.
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use pomona_trainer::measure::{self, Measure};
 use pomona_trainer::protocol::{self, Line};
 use std::io::{BufReader, Read, Write};
 use std::process::ExitCode;
@@ -25,6 +27,16 @@ enum Role {
     },
     /// Prints `{"cuda":N}`: how many GPUs this trainer can compute on.
     Gpus,
+    /// Prints `{"ready":true}`, waits for a line on stdin, and prints how fast this machine runs
+    /// frozen blocks, so that several processes can begin together.
+    Measure {
+        /// Threads.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
+        threads: u32,
+        /// How long it runs.
+        #[arg(long)]
+        seconds: f64,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -33,6 +45,12 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(Role::Gpus) => {
             let count = tch::Cuda::device_count().max(0);
             writeln!(std::io::stdout(), "{{\"cuda\":{count}}}").context("stdout is closed")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Role::Measure { threads, seconds }) => {
+            let speed = Measure::of_machine(threads).run(seconds, measure::until_told);
+            let speed = speed.map_err(|fault| anyhow::anyhow!("{fault}"))?;
+            writeln!(std::io::stdout(), "{}", speed.line()).context("stdout is closed")?;
             Ok(ExitCode::SUCCESS)
         }
         None => {

@@ -13,7 +13,7 @@ use pomona_api::v1::workers::{Desired, DesiredLease, Running};
 use pomona_daemon::Signals;
 use pomona_domain::lease::StopKind;
 use pomona_domain::report::{Outcome, ReportBody};
-use pomona_domain::{Code, Fault, Generation, LeaseId, WorkerId};
+use pomona_domain::{Code, Digest, Fault, Generation, LeaseId, WorkerId};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -26,14 +26,17 @@ use tokio::task::JoinHandle;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::features::Features;
+use crate::fetch::{Desk, Fetcher};
 use crate::identity::DataDir;
 use crate::lease::{Tools, Wish};
 use crate::logs::Logs;
+use crate::measure;
 use crate::metrics::{Metrics, Server, Sources};
+use crate::offer::offer;
 use crate::process;
 use crate::reconcile::{Action, Local, Phase, reconcile};
 use crate::ship::{Outbox, ship};
-use crate::slots::Slots;
+use crate::slots::{Slots, cores, cpu_name};
 use crate::spool::Spool;
 use crate::work::cannot;
 use start::{Life, Yard};
@@ -61,6 +64,8 @@ struct Agent {
     metrics_address: Option<String>,
     yard: Yard,
     leases: BTreeMap<LeaseId, Held>,
+    /// Features that other workers want.
+    upload: watch::Sender<Vec<Digest>>,
     /// What should run, as far as we know.
     desired: Vec<DesiredLease>,
     manners: Manners,
@@ -71,7 +76,7 @@ struct Agent {
 }
 
 /// Whether trying again is of use.
-fn is_passing(code: Code) -> bool {
+pub(crate) fn is_passing(code: Code) -> bool {
     matches!(
         code,
         Code::Unreachable | Code::NotReady | Code::Busy | Code::StoreDown
@@ -94,6 +99,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         };
         tokio::spawn(server.serve(tools.metrics.clone(), sources));
     }
+    agent.share_features();
     let client = agent.yard.client.clone();
     tokio::spawn(ship(client, tools.spool, tools.outbox, tools.metrics));
     let mut hurry = stop.clone();
@@ -157,15 +163,12 @@ impl Agent {
         let metrics = Metrics::new().map_err(|error| {
             Fault::new(Code::Internal, format!("metrics cannot be made: {error}"))
         })?;
-        let slots = if config.slots.cpu_only {
-            Slots::cpu(config.slots())
-        } else {
-            Slots::find(config.slots(), &trainer).await
-        };
+        let slots = Box::pin(slots(&config, &data, &trainer)).await;
         let tools = Tools {
             spool,
             logs: Arc::new(Logs::default()),
             metrics,
+            desk: Desk::default(),
             slots: Arc::new(slots),
             outbox,
             trainer: Arc::new(trainer),
@@ -188,6 +191,7 @@ impl Agent {
                 over: Arc::new(Notify::new()),
             },
             leases: BTreeMap::new(),
+            upload: watch::Sender::default(),
             desired: Vec::new(),
             manners: Manners::default(),
             stop_by: None,
@@ -254,7 +258,31 @@ impl Agent {
         if answer.want_features {
             self.yard.features.forget_telling();
         }
+        self.upload.send_if_modified(|wanted| {
+            let is_news = *wanted != answer.upload;
+            *wanted = answer.upload;
+            is_news
+        });
         self.desired = answer.leases;
+    }
+
+    /// Gets features from other workers, and gives them some.
+    fn share_features(&self) {
+        let yard = &self.yard;
+        let identity = (self.id, self.incarnation);
+        let (client, features) = (yard.client.clone().attempts(1), yard.features.clone());
+        let wanted = self.upload.subscribe();
+        tokio::spawn(offer(client.clone(), identity, features.clone(), wanted));
+        let fetcher = Fetcher {
+            client,
+            identity,
+            features,
+            desk: yard.tools.desk.clone(),
+            logs: Arc::clone(&yard.tools.logs),
+            metrics: yard.tools.metrics.clone(),
+            fetched_per_s: None,
+        };
+        tokio::spawn(fetcher.run());
     }
 
     /// Forgets leases that are over and acknowledged.
@@ -425,6 +453,23 @@ impl Agent {
             let bytes = spool.bytes();
             tracing::info!(bytes, "stopped; what was not delivered is on disk");
         }
+    }
+}
+
+/// What the configuration says, or what computes most.
+async fn slots(config: &Config, data: &DataDir, trainer: &Path) -> Slots {
+    let wanted = config.slots();
+    let slots = if config.slots.cpu_only {
+        Slots::cpu(wanted)
+    } else {
+        Slots::find(wanted, trainer).await
+    };
+    if wanted.is_some() || !config.slots.measure || !slots.are_cpu() {
+        return slots;
+    }
+    match measure::split(data, &cpu_name(), cores(), trainer).await {
+        Some(split) => Slots::cpu(Some(split.processes)),
+        None => slots,
     }
 }
 

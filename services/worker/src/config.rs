@@ -35,7 +35,7 @@ pub struct Flags {
     /// Name of this worker [default: the host's].
     #[arg(long)]
     pub name: Option<String>,
-    /// Slots to offer [default: every GPU, or every core].
+    /// Slots to offer [default: every GPU, or as many as compute most on the cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub slots: Option<u32>,
     /// Address of this worker's own `/metrics`; port 0 takes a free one.
@@ -85,6 +85,8 @@ pub struct Config {
 pub struct SlotsSection {
     /// How many; 0 for all.
     pub count: u32,
+    /// Whether the split of the cores is measured.
+    pub measure: bool,
     /// No GPUs.
     pub cpu_only: bool,
 }

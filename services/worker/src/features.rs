@@ -3,6 +3,7 @@
 //! Trainers keep the budget and the order of eviction; a worker looks, and removes what it is told
 //! to. It must never remove what a process uses.
 
+use pomona_api::shard::folder::{self, Folder};
 use pomona_api::shard::{Footer, WHOLE};
 use pomona_api::trainer::FeatureStore;
 use pomona_api::v1::features::FeatureShard;
@@ -48,6 +49,14 @@ impl Features {
         })
     }
 
+    /// Where they are, unless none are kept or the folder cannot be made.
+    pub fn folder(&self) -> Option<Folder> {
+        let opened = (self.max_bytes > 0).then(|| Folder::open(&self.folder, self.max_bytes))?;
+        opened
+            .inspect_err(|error| tracing::warn!(%error, "there is no folder for features"))
+            .ok()
+    }
+
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
         self.files().values().map(|(_, bytes)| bytes).sum()
@@ -80,13 +89,8 @@ impl Features {
         }
         for digest in shards {
             let path = self.folder.join(format!("{}.{WHOLE}", digest.hex()));
-            let Ok(file) = File::open(&path) else {
-                continue;
-            };
-            if file.try_lock().is_err() {
+            if path.exists() && !folder::evict(&path) {
                 tracing::info!(%digest, "features in use are kept");
-            } else if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(%digest, %error, "features cannot be removed");
             }
         }
     }

@@ -67,7 +67,8 @@ impl DataDir {
         self.write("incarnation", &incarnation.to_string())
     }
 
-    fn read(&self, name: &str) -> Result<Option<String>, Fault> {
+    /// A small file in it, if it is there.
+    pub fn read(&self, name: &str) -> Result<Option<String>, Fault> {
         match std::fs::read_to_string(self.path(name)) {
             Ok(text) => Ok(Some(text.trim().to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -75,7 +76,8 @@ impl DataDir {
         }
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<(), Fault> {
+    /// Writes a small file, whole or not at all.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), Fault> {
         let next = self.path(&format!("{name}.next"));
         let write = || {
             let mut file = File::create(&next)?;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+use crate::fetch::Desk;
 use crate::logs::Logs;
 use crate::metrics::{Metrics, Progress};
 use crate::process;
@@ -43,6 +44,8 @@ pub struct Tools {
     pub logs: Arc<Logs>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Features that ranks miss.
+    pub desk: Desk,
     /// The machine.
     pub slots: Arc<Slots>,
     /// Files on their way to the store.
@@ -95,6 +98,7 @@ pub enum Wish {
 /// Runs the lease to its end: all processes are gone when this returns.
 pub async fn supervise(tools: &Tools, order: &Order, mut wish: watch::Receiver<Wish>) -> Outcome {
     let starved = process::oom_kills();
+    let _until_its_end = tools.desk.of(order.lease);
     let killed = async |wish: &mut watch::Receiver<Wish>| {
         if wish.wait_for(|wish| *wish == Wish::Kill).await.is_err() {
             // Nobody is left to wish for anything.
@@ -188,6 +192,7 @@ impl<'a> Supervisor<'a> {
             return;
         }
         self.wish = wish;
+        self.tools.desk.over(self.order.lease);
         match wish {
             Wish::Run => {}
             Wish::Stop => {
@@ -346,7 +351,18 @@ impl<'a> Supervisor<'a> {
             }
             // It has touched the watch.
             Event::Evaluating { .. } => {}
-            Event::Features { result, .. } => self.tools.metrics.asked_for_features(result),
+            Event::FeaturesMissing { shards, .. } => {
+                let (lease, owners) = (self.order.lease, &self.order.owners);
+                self.tools.desk.misses((lease, rank), owners, shards);
+            }
+            Event::FeaturesPace { bytes_per_s, .. } => {
+                let who = (self.order.lease, rank);
+                self.tools.desk.computes(who, bytes_per_s);
+            }
+            Event::Features { result, .. } => {
+                self.tools.desk.has((self.order.lease, rank));
+                self.tools.metrics.asked_for_features(result);
+            }
             Event::Finished {} => state.word = Some(Word::Finished),
             Event::Stopped {} => state.word = Some(Word::Stopped),
             Event::Failed { fault, retry } => state.word = Some(Word::Failed { fault, retry }),

@@ -59,11 +59,39 @@ pub struct Metrics {
     pub connected: IntGauge,
     spool_bytes: IntGauge,
     cache_bytes: IntGauge,
-    feature_bytes: IntGauge,
-    feature_requests: IntCounterVec,
+    features: FeatureMetrics,
     gpu_utilization: GaugeVec,
     gpu_memory: GaugeVec,
     gpu_energy: GaugeVec,
+}
+
+/// Those of features of frozen blocks.
+#[derive(Debug, Clone)]
+struct FeatureMetrics {
+    bytes: IntGauge,
+    requests: IntCounterVec,
+    fetches: IntCounterVec,
+}
+
+impl FeatureMetrics {
+    fn new(make: &Maker<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            bytes: make.gauge(
+                "pomona_feature_cache_bytes",
+                "Bytes of features of frozen blocks.",
+            )?,
+            requests: make.counters(
+                "pomona_feature_cache_requests_total",
+                "Ranks that asked for features, by how it came out.",
+                "result",
+            )?,
+            fetches: make.counters(
+                "pomona_feature_fetches_total",
+                "Shards of features that another worker has, by what came of them.",
+                "result",
+            )?,
+        })
+    }
 }
 
 /// What one rank has said of its progress; a process counts from zero.
@@ -77,6 +105,27 @@ pub struct Progress {
     pub data_wait_seconds: f64,
     /// Seconds in steps since then.
     pub step_seconds: f64,
+}
+
+/// What came of a shard that another worker has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetched {
+    /// It was fetched.
+    Fetched,
+    /// Computing it, and all before it, was predicted to be faster.
+    Computed,
+    /// It did not come, not in time, or damaged; it is computed.
+    Failed,
+}
+
+impl Fetched {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fetched => "fetched",
+            Self::Computed => "computed",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 struct Maker<'a>(&'a Registry);
@@ -189,15 +238,7 @@ impl Metrics {
                 "Bytes of reports that the coordinator has not acknowledged.",
             )?,
             cache_bytes: make.gauge("pomona_worker_cache_bytes", "Bytes of blobs in the cache.")?,
-            feature_bytes: make.gauge(
-                "pomona_feature_cache_bytes",
-                "Bytes of features of frozen blocks.",
-            )?,
-            feature_requests: make.counters(
-                "pomona_feature_cache_requests_total",
-                "Ranks that asked for features, by how it came out.",
-                "result",
-            )?,
+            features: FeatureMetrics::new(&make)?,
             gpu_utilization: make.gauges(
                 "pomona_gpu_utilization_ratio",
                 "Share of time a GPU was busy.",
@@ -247,7 +288,20 @@ impl Metrics {
             FeatureResult::Built => "built",
             FeatureResult::NoRoom => "no_room",
         };
-        self.feature_requests.with_label_values(&[name]).inc();
+        self.features.requests.with_label_values(&[name]).inc();
+    }
+
+    /// A shard that another worker has came, or did not.
+    pub fn fetched(&self, result: Fetched) {
+        let name = result.name();
+        self.features.fetches.with_label_values(&[name]).inc();
+    }
+
+    /// Shards that came of it so.
+    #[cfg(test)]
+    pub fn fetches(&self, result: Fetched) -> u64 {
+        let name = result.name();
+        self.features.fetches.with_label_values(&[name]).get()
     }
 
     /// An upload failed.
@@ -265,7 +319,7 @@ impl Metrics {
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         self.spool_bytes.set(bytes(sources.spool.bytes()));
         self.cache_bytes.set(bytes(sources.cache.bytes()));
-        self.feature_bytes.set(bytes(sources.features.bytes()));
+        self.features.bytes.set(bytes(sources.features.bytes()));
         for (gpu, busy, memory, energy) in sources.slots.gpu_samples() {
             let gpu = gpu.to_string();
             self.gpu_utilization.with_label_values(&[&gpu]).set(busy);

@@ -68,6 +68,11 @@ impl Slots {
         }
     }
 
+    /// Whether they are shares of the cores.
+    pub fn are_cpu(&self) -> bool {
+        self.list.iter().all(|slot| slot.kind == SlotKind::Cpu)
+    }
+
     /// The slot with this index.
     pub fn get(&self, index: u32) -> Option<&Slot> {
         self.list.iter().find(|slot| slot.index == index)
@@ -154,14 +159,16 @@ fn gpus(nvml: &Nvml) -> Vec<Slot> {
         .collect()
 }
 
-fn cores() -> u32 {
+/// Cores that this process may use.
+pub fn cores() -> u32 {
     std::thread::available_parallelism()
         .ok()
         .and_then(|cores| u32::try_from(cores.get()).ok())
         .unwrap_or(1)
 }
 
-fn cpu_name() -> String {
+/// Name of the processor.
+pub fn cpu_name() -> String {
     std::fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {

@@ -12,6 +12,7 @@ use pomona_domain::dataset::ImportOptions;
 use pomona_domain::metric::Observation;
 use pomona_domain::task::{Task, TaskState};
 use pomona_domain::trial::{Trial, TrialState};
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -106,25 +107,18 @@ impl House {
     }
 
     fn worker(&self) -> Process {
+        self.worker_in("worker", &[("FAKE_STEP_MS", "10")])
+    }
+
+    /// A worker of this name whose trainers get variables.
+    fn worker_in(&self, name: &str, variables: &[(&str, &str)]) -> Process {
         let child = Command::new(env!("CARGO_BIN_EXE_pomona-worker"))
-            .args([
-                "run",
-                "--server",
-                self.client.server(),
-                "--name",
-                "w",
-                "--slots",
-                "1",
-            ])
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--trainer",
-                env!("CARGO_BIN_EXE_fake-trainer"),
-            ])
+            .args(["run", "--server", self.client.server(), "--name", name])
+            .args(["--slots", "1", "--listen", "127.0.0.1:0"])
+            .args(["--trainer", env!("CARGO_BIN_EXE_fake-trainer")])
             .arg("--data-dir")
-            .arg(self.path("worker"))
-            .env("FAKE_STEP_MS", "10")
+            .arg(self.path(name))
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -174,12 +168,46 @@ impl House {
         };
         self.task_done(self.client.backbone_add(&backbone, "b").await.unwrap())
             .await;
+        self.submit("e").await
+    }
+
+    /// The experiment of one trial, under a key.
+    async fn submit(&self, key: &str) -> String {
         let submit = SubmitExperiment {
             file: FILE.into(),
             set: Vec::new(),
         };
-        let experiment = self.client.experiment_submit(&submit, "e").await.unwrap();
-        experiment.id.to_string()
+        let submitted = self.client.experiment_submit(&submit, key).await;
+        submitted.unwrap().experiment.id.to_string()
+    }
+
+    /// The trial of an experiment, when it has ended well.
+    async fn completed(&self, experiment: &str) -> Trial {
+        let trial = until("the trial has ended", async || {
+            self.trial(experiment).await.filter(Trial::is_ended)
+        });
+        let trial = trial.await;
+        assert_eq!(trial.state, TrialState::Completed);
+        trial
+    }
+
+    /// Whole shards of features in a worker's folder, and their bytes.
+    fn shards(&self, worker: &str) -> BTreeMap<String, Vec<u8>> {
+        let files = std::fs::read_dir(self.path(worker).join("features"));
+        let files = files.into_iter().flatten().flatten();
+        let whole = files.filter(|file| file.path().extension().is_some_and(|e| e == "features"));
+        let read = |file: std::fs::DirEntry| {
+            let name = file.file_name().into_string().unwrap();
+            (name, std::fs::read(file.path()).unwrap_or_default())
+        };
+        whole.map(read).collect()
+    }
+
+    /// What a trial's log says.
+    async fn said(&self, trial: &Trial) -> String {
+        let logs = self.client.trial_logs(&trial.id.to_string(), 0, None).await;
+        let lines = logs.unwrap().items.into_iter().map(|entry| entry.line);
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     async fn trial(&self, experiment: &str) -> Option<Trial> {
@@ -293,4 +321,65 @@ async fn a_worker_whose_folder_was_set_back_is_still_heard() {
     .await;
     assert_eq!(trial.state, TrialState::Completed);
     assert_eq!(house.observations(&trial).await.len(), EPOCHS as usize);
+}
+
+/// Milliseconds that a trainer takes for a shard of features; there are eight.
+const SLOW: &str = "200";
+
+/// Kills the trainers that run below a folder, at once.
+fn kill_trainers(folder: &Path) -> usize {
+    let mut killed = 0;
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let here = std::fs::read_link(entry.path().join("cwd"));
+        if here.is_ok_and(|cwd| cwd.starts_with(folder)) {
+            let pid = entry.file_name().into_string().unwrap();
+            let done = Command::new("kill").args(["-9", &pid]).status().unwrap();
+            killed += usize::from(done.success());
+        }
+    }
+    killed
+}
+
+#[tokio::test]
+async fn features_that_one_worker_computed_are_fetched_by_another_whoever_is_killed_meanwhile() {
+    let house = House::open();
+    let fast = [("FAKE_STEP_MS", "1"), ("FAKE_FEATURE_MS", "1")];
+    let _one = house.worker_in("one", &fast);
+    let first = house.furnish().await;
+    let first = house.completed(&first).await;
+    let known = until("the coordinator knows of them", async || {
+        let list = house.client.feature_list().await.ok()?;
+        (list.items.len() == 8).then_some(list.items)
+    });
+    let keeper = known.await[0].worker;
+    let drained = house.client.worker_drain(&keeper.to_string()).await;
+    drained.unwrap();
+
+    let slow = [("FAKE_STEP_MS", "1"), ("FAKE_FEATURE_MS", SLOW)];
+    let _two = house.worker_in("two", &slow);
+    let second = house.submit("e2").await;
+    until("the other worker has a shard", async || {
+        (!house.shards("two").is_empty()).then_some(())
+    })
+    .await;
+    assert!(kill_trainers(&house.path("two/work")) > 0);
+    let second = house.completed(&second).await;
+    let said = until("the log says so", async || {
+        let said = house.said(&second).await;
+        said.contains("bytes of features").then_some(said)
+    });
+    let said = said.await;
+    assert!(
+        said.contains("fetches a shard of features from another worker: "),
+        "{said}"
+    );
+    assert!(!said.contains("after all"), "{said}");
+    // Nothing but whole shards, with the bits that the first worker computed.
+    assert_eq!(house.shards("two"), house.shards("one"));
+    let observed = async |trial: &Trial| {
+        let seen = house.observations(trial).await.into_iter();
+        seen.map(|seen| (seen.step, seen.metrics))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(observed(&first).await, observed(&second).await);
 }

@@ -6,6 +6,7 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod shard;
+pub mod split;
 pub mod trainer;
 pub mod v1;
 

@@ -5,6 +5,8 @@
 //! hexadecimal digest of its key, one that is being written `DIGEST.part`. Who uses a file holds a
 //! lock on it (`flock`): its builder an exclusive one, its readers shared ones.
 
+pub mod folder;
+
 use pomona_domain::dataset::Split;
 use pomona_domain::view::View;
 use pomona_domain::{Digest, Fault};

@@ -151,6 +151,15 @@ pub enum FeatureResult {
     NoRoom,
 }
 
+/// A shard that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingShard {
+    /// Its name.
+    pub shard: Digest,
+    /// Bytes of its rows.
+    pub bytes: u64,
+}
+
 /// A data set on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFiles {
@@ -241,6 +250,21 @@ pub enum Event {
     Evaluating {
         /// This rank.
         rank: u32,
+    },
+    /// Features that are not there, in the order in which they will be computed. Said once, before
+    /// the first of them is begun; whatever is there when its turn comes is not computed.
+    FeaturesMissing {
+        /// This rank.
+        rank: u32,
+        /// The shards.
+        shards: Vec<MissingShard>,
+    },
+    /// How fast this rank computes features: after its first batches, and now and then.
+    FeaturesPace {
+        /// This rank.
+        rank: u32,
+        /// Bytes of rows in a second.
+        bytes_per_s: f64,
     },
     /// A trial that asked for features has them, or goes on without.
     Features {

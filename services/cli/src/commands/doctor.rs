@@ -2,6 +2,7 @@
 
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
+use pomona_api::split::{self, Measured};
 use pomona_domain::Fault;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -48,6 +49,9 @@ pub fn run(args: &DoctorArgs, global: &GlobalArgs, printer: &Printer) -> Result<
         program("worker", WORKER, None),
     ];
     checks.extend(trainer(args.trainer.as_deref()));
+    if !Path::new(DRIVER).exists() {
+        checks.push(slots(args.data_dir.as_deref()));
+    }
     checks.push(data_dir(args.data_dir.as_deref()));
     checks.push(server(global, printer)?);
     spinner.finish_and_clear();
@@ -304,6 +308,23 @@ fn torch_version(library: &Path) -> Option<String> {
     Some(line.trim().trim_matches(['\'', '"']).to_owned())
 }
 
+/// How the worker of `pomona up` splits the cores when it is not told.
+fn slots(given: Option<&Path>) -> Check {
+    let file = programs::data_dir(given).map(|folder| folder.join("worker").join(split::FILE));
+    let text = file.ok().and_then(|file| std::fs::read(file).ok());
+    let measured = text.and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
+    let found = match measured {
+        Some(measured) => format!(
+            "{} of {} each; measured (slots × threads) {}",
+            plural(u64::from(measured.best.processes), "slot"),
+            plural(u64::from(measured.best.threads), "thread"),
+            measured.table()
+        ),
+        None => "not measured yet: the worker does it at its first start".to_owned(),
+    };
+    check("slots", Verdict::Ok, found)
+}
+
 fn data_dir(given: Option<&Path>) -> Check {
     let folder = match programs::data_dir(given) {
         Ok(folder) => folder,
@@ -424,6 +445,25 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let check = data_dir(Some(&file.path().join("data")));
         assert_eq!(check.verdict, Verdict::Fail, "{}", check.found);
+    }
+
+    #[test]
+    fn slots_are_those_that_the_worker_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        let found = || slots(Some(folder.path())).found;
+        assert!(found().contains("not measured yet"));
+        std::fs::create_dir(folder.path().join("worker")).unwrap();
+        let text = r#"{"processor": "p", "cores": 2,
+            "trainer": "sha256:0000000000000000000000000000000000000000000000000000000000000000",
+            "best": {"processes": 1, "threads": 2},
+            "rates": [{"processes": 2, "threads": 1, "images_per_s": 80.4},
+                      {"processes": 1, "threads": 2, "images_per_s": 99.6}]}"#;
+        std::fs::write(folder.path().join("worker").join(split::FILE), text).unwrap();
+        assert_eq!(
+            found(),
+            "1 slot of 2 threads each; measured (slots × threads) 2 × 1: 80 images/s, \
+             1 × 2: 100 images/s"
+        );
     }
 
     #[test]

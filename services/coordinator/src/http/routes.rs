@@ -9,7 +9,9 @@ use pomona_api::v1::events::LiveEvent;
 use pomona_api::v1::experiments::{
     ExperimentPreview, ExperimentView, LogEntry, LogsQuery, SubmitExperiment, TrialsQuery,
 };
-use pomona_api::v1::features::FeatureCopy;
+use pomona_api::v1::features::{
+    FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures,
+};
 use pomona_api::v1::models::{HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias};
 use pomona_api::v1::workers::{Desired, Poll, Register, Registered};
 
@@ -75,6 +77,10 @@ routes! {
         about("A worker's heartbeat: a long poll for what should run there.").takes::<Poll>().answers::<Desired>();
     post "/api/v1/workers/{id}/drain" => workers::drain,
         about("Gives a worker nothing new.").keyed().answers::<rows::Worker>();
+    post "/api/v1/workers/{id}/features/wanted" => workers::features_wanted,
+        about("Which features that a worker wants others have: blobs that are there, and names that were asked for.").takes::<WantFeatures>().answers::<FoundFeatures>();
+    post "/api/v1/workers/{id}/features/uploaded" => workers::features_uploaded,
+        about("A worker has uploaded features that another one wants.").takes::<UploadedFeature>().answers::<FeatureBlob>();
     get "/api/v1/features" => features::list,
         about("Features of frozen blocks that workers keep.").pages::<FeatureCopy>();
     post "/api/v1/features/{digest}/evict" => features::evict,

@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use pomona_api::PROTOCOL;
 use pomona_api::v1::PageQuery;
+use pomona_api::v1::features::{UploadedFeature, WantFeatures};
 use pomona_api::v1::workers::{Poll, Register, Registered};
 use pomona_domain::worker::Worker;
 use pomona_domain::{Change, Code, Fault, WorkerId};
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use super::key::{Key, once};
 use super::{Answer, App, found, ok, page, page_request};
-use crate::{desired, longpoll};
+use crate::{desired, features, longpoll};
 
 /// `POST /api/v1/workers`
 pub async fn register(app: Data<App>, body: Json<Value>) -> Answer {
@@ -73,11 +74,28 @@ fn spoken<T: DeserializeOwned>(body: Value) -> Result<T, Fault> {
 
 /// `POST /api/v1/workers/{id}/poll`
 pub async fn poll(app: Data<App>, id: Path<String>, body: Json<Value>) -> Answer {
-    let id: WorkerId = id
-        .parse()
-        .map_err(|error| Fault::new(Code::BadRequest, format!("{error}")))?;
+    let id = parsed(&id)?;
     let body: Poll = spoken(body.into_inner())?;
     ok(&longpoll::poll(&app, id, body).await?)
+}
+
+/// `POST /api/v1/workers/{id}/features/wanted`
+pub async fn features_wanted(app: Data<App>, id: Path<String>, body: Json<Value>) -> Answer {
+    let id = parsed(&id)?;
+    let body: WantFeatures = spoken(body.into_inner())?;
+    ok(&features::find(&app, id, body).await?)
+}
+
+/// `POST /api/v1/workers/{id}/features/uploaded`
+pub async fn features_uploaded(app: Data<App>, id: Path<String>, body: Json<Value>) -> Answer {
+    let id = parsed(&id)?;
+    let body: UploadedFeature = spoken(body.into_inner())?;
+    ok(&features::uploaded(&app, id, body).await?)
+}
+
+fn parsed(id: &str) -> Result<WorkerId, Fault> {
+    id.parse()
+        .map_err(|error| Fault::new(Code::BadRequest, format!("{error}")))
 }
 
 /// `GET /api/v1/workers`

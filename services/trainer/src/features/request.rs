@@ -93,6 +93,7 @@ impl Request<'_> {
         if bytes > store.budget() {
             return Ok(Outcome::NoRoom(bytes));
         }
+        store.look_for(&plans)?;
         let mut shards: Vec<_> = plans.iter().map(|_| None).collect();
         let mut computed = 0;
         let go_on = RefCell::new(go_on);

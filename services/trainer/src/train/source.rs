@@ -7,7 +7,7 @@ use super::epoch::Step;
 use super::life::beat;
 use crate::data::{Dataset, Loader, Pick};
 use crate::fault;
-use crate::features::{Features, Outcome, Request, Store};
+use crate::features::{Features, Outcome, Pace, Request, Store};
 use crate::network::Network;
 use crate::protocol::{self, Listener};
 use pomona_api::trainer::{Event, FeatureResult, FeatureStore};
@@ -96,13 +96,13 @@ impl Source {
             threads: self.threads,
         };
         let mut beat = beat(wish.listener, wish.rank);
-        let outcome = request.get(
-            &Store::open(&wish.place.folder, wish.place.max_bytes)?,
-            || {
-                beat();
-                !wish.listener.stop_wanted()
-            },
-        )?;
+        let store = Store::open(&wish.place.folder, wish.place.max_bytes)?;
+        let pace = store.pace();
+        let outcome = request.get(&store, || {
+            beat();
+            tell_pace(wish, &pace);
+            !wish.listener.stop_wanted()
+        })?;
         let say = |result, bytes| {
             wish.listener.say(&Event::Features {
                 rank: wish.rank,
@@ -206,6 +206,18 @@ pub(super) fn same_features(
         "resume it on a machine like the first, with as much room for features \
          (`features.max_bytes`)",
     ))
+}
+
+/// What the worker needs to know to fetch shards that other machines have.
+fn tell_pace(wish: &Wish<'_>, pace: &Pace) {
+    let rank = wish.rank;
+    if let Some(shards) = pace.take_missing() {
+        wish.listener.say(&Event::FeaturesMissing { rank, shards });
+    }
+    if let Some(bytes_per_s) = pace.due() {
+        wish.listener
+            .say(&Event::FeaturesPace { rank, bytes_per_s });
+    }
 }
 
 /// A line for people.

@@ -5,7 +5,9 @@
 use crate::support::published_weights;
 use pomona_trainer::dist::ffi;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Cursor};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Cursor, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +24,17 @@ search:
   metric: val/accuracy
   space: {transfer.frozen_depth: {values: [all, _blocks.14]}}
 promote: {model: discs, alias: champion}
+";
+
+/// Heads alone, over images as they are and mirrored.
+const HEADS: &str = "
+name: discs-heads
+backbone: lite0
+dataset: discs
+train: {epochs: 3, batch_size: 8, optimizer: {kind: adamw}, learning_rate: 0.005, augment: {views: 2, ops: [horizontal_flip]}}
+search:
+  metric: val/accuracy
+  space: {train.learning_rate: {values: [0.01, 0.001]}}
 ";
 
 const TWO_RANKS: &str = "
@@ -129,10 +142,14 @@ impl Drop for House {
 }
 
 fn pomona() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_pomona-trainer")).with_file_name("pomona");
+    program("pomona")
+}
+
+fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_pomona-trainer")).with_file_name(name);
     assert!(
         path.exists(),
-        "`pomona` is not built: `make test` builds it first"
+        "`{name}` is not built: `make test` builds it first"
     );
     path
 }
@@ -159,9 +176,9 @@ fn text(path: &Path) -> &str {
 }
 
 /// Draws the pictures and imports them and the weights; gives the folder of pictures.
-fn furnish(house: &House) -> PathBuf {
+fn furnish(house: &House, each: usize, side: &str) -> PathBuf {
     for class in 0..CLASSES {
-        for number in 0..EACH {
+        for number in 0..each {
             let name = format!("pictures/class {class}/{number:02}.png");
             house.file(&name, &picture(class, number));
         }
@@ -171,7 +188,7 @@ fn furnish(house: &House) -> PathBuf {
     let arch = ["--arch", "efficientnet-lite0", "--weights", text(&weights)];
     house.json(&[&["backbone", "add", "lite0"], arch.as_slice()].concat());
     let folder = text(&pictures);
-    house.json(&["dataset", "add", "discs", folder, "--image-size", "64"]);
+    house.json(&["dataset", "add", "discs", folder, "--image-size", side]);
     pictures
 }
 
@@ -250,7 +267,7 @@ fn check_features(house: &House) {
 #[test]
 fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
     let mut house = House::open();
-    let pictures = furnish(&house);
+    let pictures = furnish(&house, EACH, "64");
 
     let grid = house.train(GRID);
     assert_eq!(grid.len(), 2);
@@ -278,4 +295,89 @@ fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
     let told = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
     assert!(told.success());
     assert_eq!(house.up.wait().unwrap().code(), Some(0), "{}", house.log());
+}
+
+/// Another machine, with slots like those of the first.
+struct Second {
+    process: Child,
+    metrics: String,
+}
+
+impl Second {
+    fn join(house: &House) -> Self {
+        let words = std::fs::File::create(house.folder.path().join("second.log")).unwrap();
+        let mut process = Command::new(program("pomona-worker"))
+            .args(["run", "--server", &house.server, "--name", "second"])
+            .args(["--slots", "2", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(house.folder.path().join("second"))
+            .env("POMONA_WORKER_SLOTS_CPU_ONLY", "true")
+            .stdout(Stdio::piped())
+            .stderr(words)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap();
+        let metrics = said["listening"].as_str().unwrap().to_owned();
+        Self { process, metrics }
+    }
+
+    /// The line of its metrics that begins so.
+    fn metric(&self, name: &str) -> Option<u64> {
+        let mut stream = TcpStream::connect(&self.metrics).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line?.trim().parse().ok()
+    }
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+/// What a grid's trials measured, by learning rate.
+fn measured(house: &House, trials: &[Value]) -> BTreeMap<String, Vec<Value>> {
+    let of = |trial: &Value| {
+        let id = trial["id"].as_str().unwrap();
+        let shown = house.json(&["trial", "show", id]);
+        let seen = shown["observations"].as_array().unwrap().iter();
+        let metrics = seen.map(|row| serde_json::json!([row["step"], row["metrics"]]));
+        (trial["hparams"].to_string(), metrics.collect())
+    };
+    trials.iter().map(of).collect()
+}
+
+#[test]
+fn a_second_machine_fetches_the_features_of_the_first_and_trains_the_same_bits() {
+    let house = House::open();
+    furnish(&house, 100, "128");
+    let first = house.train(HEADS);
+    let count = 16;
+    features(&house, count);
+    let workers = house.json(&["worker", "list"]);
+    let one = workers["items"][0]["id"].as_str().unwrap();
+    house.json(&["worker", "drain", one]);
+    let second = Second::join(&house);
+    let again = house.train(&HEADS.replace("discs-heads", "discs-again"));
+    let fetched = second.metric("pomona_feature_fetches_total{result=\"fetched\"}");
+    assert!(fetched.is_some_and(|shards| shards > 0), "{fetched:?}");
+    features(&house, 2 * count);
+    let (first, again) = (measured(&house, &first), measured(&house, &again));
+    assert_eq!((first.len(), first), (2, again));
+    let files = |folder: &str| {
+        let folder = house.folder.path().join(folder).join("features");
+        let files = std::fs::read_dir(folder).unwrap().flatten();
+        let whole = files.filter(|file| file.path().extension().is_some_and(|e| e == "features"));
+        let read =
+            |file: std::fs::DirEntry| (file.file_name(), std::fs::read(file.path()).unwrap());
+        whole.map(read).collect::<BTreeMap<_, _>>()
+    };
+    assert!(files("data/worker") == files("second"));
 }

@@ -134,6 +134,8 @@ fn milestones(events: &[Event]) -> Vec<String> {
                 assert_eq!(*samples, 4 * step);
             }
             Event::Evaluating { .. }
+            | Event::FeaturesMissing { .. }
+            | Event::FeaturesPace { .. }
             | Event::Features { .. }
             | Event::Started { .. }
             | Event::Finished {} => {}

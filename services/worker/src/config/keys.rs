@@ -43,7 +43,12 @@ const ALL: &[Key] = &[
     key(
         "slots.count",
         "0",
-        "Slots to offer; 0 means every GPU, or every core when there is no GPU.",
+        "Slots to offer; 0 means every GPU, or shares of the cores when there is no GPU.",
+    ),
+    key(
+        "slots.measure",
+        "true",
+        "When `count` is 0, measure once how many slots of how many threads compute most on the cores; else each core is one.",
     ),
     key(
         "slots.cpu_only",

@@ -406,6 +406,8 @@ fn counts(event: &Event) -> bool {
         Event::Started { .. }
         | Event::Progress { .. }
         | Event::Evaluating { .. }
+        | Event::FeaturesMissing { .. }
+        | Event::FeaturesPace { .. }
         | Event::Features { .. }
         | Event::Finished {}
         | Event::Stopped {}

@@ -65,6 +65,8 @@ impl Supervisor<'_> {
             Event::Started { .. }
             | Event::Progress { .. }
             | Event::Evaluating { .. }
+            | Event::FeaturesMissing { .. }
+            | Event::FeaturesPace { .. }
             | Event::Features { .. }
             | Event::Finished {}
             | Event::Stopped {}

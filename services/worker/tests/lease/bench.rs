@@ -6,6 +6,7 @@ use pomona_domain::dataset::{ImportOptions, Manifest, Sample, Split};
 use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::spec::TrialSpec;
 use pomona_domain::{Digest, Generation, LeaseId, TrialId};
+use pomona_worker::fetch::Desk;
 use pomona_worker::lease::{Order, Tools, Wish, supervise};
 use pomona_worker::logs::Logs;
 use pomona_worker::metrics::Metrics;
@@ -81,6 +82,7 @@ impl Bench {
                 spool,
                 logs: Arc::new(Logs::default()),
                 metrics: Metrics::new().unwrap(),
+                desk: Desk::default(),
                 slots: Arc::new(Slots::cpu(Some(4))),
                 outbox: Outbox::open(&folder.path().join("outbox")).unwrap(),
                 trainer: Arc::new(trainer),

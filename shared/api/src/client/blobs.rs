@@ -155,6 +155,20 @@ impl Client {
     }
 
     async fn download(&self, digest: Digest, part: &Path) -> Result<u64, Fault> {
+        let mut file = File::create(part)
+            .await
+            .map_err(|error| local(part, "write", &error))?;
+        self.blob_write(digest, &mut file, part).await
+    }
+
+    /// Downloads a blob into the open file at `path` and syncs it, in one attempt. Answers its size;
+    /// after an error the file may hold anything.
+    pub async fn blob_write(
+        &self,
+        digest: Digest,
+        file: &mut File,
+        path: &Path,
+    ) -> Result<u64, Fault> {
         let name = digest.to_string();
         let response = self
             .http
@@ -163,9 +177,6 @@ impl Client {
             .await
             .map_err(|error| self.fault(&error))?;
         let mut body = self.check(response).await?.bytes_stream();
-        let mut file = File::create(part)
-            .await
-            .map_err(|error| local(part, "write", &error))?;
         let mut hash = Sha256::new();
         let mut size = 0u64;
         while let Some(chunk) = body.next().await {
@@ -174,11 +185,11 @@ impl Client {
             size += chunk.len() as u64;
             file.write_all(&chunk)
                 .await
-                .map_err(|error| local(part, "write", &error))?;
+                .map_err(|error| local(path, "write", &error))?;
         }
         file.sync_all()
             .await
-            .map_err(|error| local(part, "write", &error))?;
+            .map_err(|error| local(path, "write", &error))?;
         let got = Digest(hash.finalize().into());
         if got == digest {
             return Ok(size);

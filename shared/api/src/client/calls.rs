@@ -20,7 +20,7 @@ use crate::v1::cluster::{ClusterView, Explanation};
 use crate::v1::experiments::{
     ExperimentPreview, ExperimentView, LogEntry, SubmitExperiment, TrialsQuery,
 };
-use crate::v1::features::FeatureCopy;
+use crate::v1::features::{FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures};
 use crate::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
 use crate::v1::workers::{Desired, Poll, Register, Registered};
 use crate::v1::{Page, PageQuery};
@@ -79,6 +79,30 @@ impl Client {
         let shard = shard.to_string();
         self.answer(Call::once(&["api", "v1", "features", &shard, "evict"]))
             .await
+    }
+
+    /// Which of the shards that a worker wants others have; they are asked for them.
+    pub async fn features_wanted(
+        &self,
+        worker: WorkerId,
+        body: &WantFeatures,
+    ) -> Result<FoundFeatures, Fault> {
+        let id = worker.to_string();
+        let path = ["api", "v1", "workers", &id, "features", "wanted"];
+        let mut call = Call::post(&path).json(body)?;
+        call.timeout = Duration::from_millis(body.wait_ms) + POLL_MARGIN;
+        self.answer(call).await
+    }
+
+    /// Tells that a shard which another worker wants is in the blob store.
+    pub async fn feature_uploaded(
+        &self,
+        worker: WorkerId,
+        body: &UploadedFeature,
+    ) -> Result<FeatureBlob, Fault> {
+        let id = worker.to_string();
+        let path = ["api", "v1", "workers", &id, "features", "uploaded"];
+        self.answer(Call::post(&path).json(body)?).await
     }
 
     /// Imports a data set from a tar that was uploaded.

@@ -121,6 +121,11 @@ pub struct Desired {
     /// Whether the next poll should say which features are kept here.
     #[serde(default)]
     pub want_features: bool,
+    /// Features that another worker wants and that should be uploaded, the first one first. They
+    /// stand here until they are, or nobody wants them any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub upload: Vec<Digest>,
 }
 
 /// A lease that should run.

@@ -6,11 +6,13 @@
 //! - `FAKE_STEP_MS`: pace of a step in milliseconds (default 1).
 //! - `FAKE_FAULT`: `KIND` or `KIND@STEP` or `KIND@STEP#RANK`, see [`faults`]; `FAKE_FAULT_ONCE` names
 //!   a file that is made when the fault strikes, and while it is there none does.
+//! - `FAKE_FEATURE_MS`: milliseconds that a shard of features takes; without it there are none.
 //! - A learning rate above 1 diverges: its loss is not a number.
 
 mod arch;
 mod curve;
 mod faults;
+mod features;
 mod import;
 mod line;
 mod publish;
@@ -44,9 +46,10 @@ fn main() -> ExitCode {
     match role.as_deref() {
         None => run(),
         Some("store") => store(),
+        Some("measure") => measure(),
         Some(other) => {
             log(&format!(
-                "there is no role `{other}`: give none, or `store`"
+                "there is no role `{other}`: give none, `store` or `measure`"
             ));
             ExitCode::from(2)
         }
@@ -70,6 +73,14 @@ fn store() -> ExitCode {
     let mut sink = Vec::new();
     let _end = std::io::stdin().read_to_end(&mut sink);
     drop(listener);
+    ExitCode::SUCCESS
+}
+
+/// Nothing is computed here: each core is as good as another.
+fn measure() -> ExitCode {
+    line::print("{\"ready\":true}");
+    let _go = std::io::stdin().read_line(&mut String::new());
+    line::print("{\"images_per_second\":100}");
     ExitCode::SUCCESS
 }
 

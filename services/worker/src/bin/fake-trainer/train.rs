@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::curve::{Curve, confusion};
 use crate::line::{Line, cannot, log, read, say, write};
-use crate::{Done, Ended, arch, faults};
+use crate::{Done, Ended, arch, faults, features};
 
 /// Steps between checkpoints inside an epoch, as in the real trainer.
 const CHECKPOINT_STEPS: u64 = 50;
@@ -114,6 +114,13 @@ pub fn train(command: &Command, work: &TrainWork, line: &Line) -> Done {
     let prepare = |member| Trial::prepare(command, work, member, line, &pace);
     let trials: Result<Vec<Trial<'_>>, Fault> = work.members.iter().map(prepare).collect();
     let mut trials = trials.map_err(|fault| (fault, false))?;
+    if !features::get(command, work, line).map_err(|fault| (fault, true))? {
+        let save = |trial: &mut Trial<'_>| trial.save_unsaved();
+        let saved = trials.iter_mut().try_for_each(save);
+        return saved
+            .map(|()| Ended::Stopped)
+            .map_err(|fault| (fault, true));
+    }
     trials.retain(|trial| !trial.is_done());
     let alone = work.members.len() == 1;
     while !trials.is_empty() {
