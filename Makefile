@@ -59,7 +59,7 @@ bench: ## Start-up, memory, input pipeline and training loop on this machine, as
 	@$(PYTHON) scripts/bench.py
 
 .PHONY: bench-sharing
-bench-sharing: ## Grids against a plain PyTorch loop and an expert's script (fetches PyTorch, 3 GB, once); ROWS, ROUNDS
+bench-sharing: ## Grids against a plain PyTorch loop and an expert's script (fetches PyTorch and scikit-learn, 3 GB, once); ROWS, ROUNDS
 	@$(SETUP) libtorch lite0 tux fashion rivals
 	@$(CARGO) build --release --workspace --bins
 	@$(CARGO) build --release $(TRAINER) --example prefix --example heads --example pipeline

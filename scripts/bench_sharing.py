@@ -6,6 +6,7 @@
 bench/sharing/README.md says who the rivals are. Runs alternate; medians with their range are printed
 and written to target/bench/sharing.json. Without --full the plain loop is timed on one trial of one
 and of two epochs and scaled: `scaled` in the row says so. Every run of ours begins without features.
+Five rounds of a row take minutes, of `partial_unfreeze_vs_loop` half an hour or more.
 """
 
 import argparse
@@ -34,6 +35,7 @@ JOBS = {
     "resnet18": {"arch": "resnet18", "frozen": "all", "size": 224, "rates": 12, "decays": [0.0, 0.01], "epochs": 10},
     "lite0": {"arch": "efficientnet-lite0", "frozen": "all", "size": 128, "rates": 12, "decays": [0.0, 0.01], "epochs": 10},
     "partial": {"arch": "resnet18", "frozen": "layer3", "size": 224, "rates": 3, "decays": [0.0, 0.01, 0.1], "epochs": 9},
+    "views": {"arch": "resnet18", "frozen": "all", "size": 224, "rates": 12, "decays": [0.0, 0.01], "epochs": 10, "views": 10},
     "single": {"arch": "efficientnet-lite0", "frozen": "all", "size": 128, "rates": 1, "decays": [0.01], "epochs": 10},
 }
 # Row → job and rival.
@@ -41,6 +43,7 @@ ROWS = {
     "head_only_vs_loop": ("resnet18", "loop"),
     "head_only_vs_expert": ("resnet18", "expert"),
     "head_only_vs_expert_tuned": ("resnet18", "tuned"),
+    "head_only_10_views_vs_loop": ("views", "loop"),
     "demo_vs_loop": ("lite0", "loop"),
     "demo_vs_expert": ("lite0", "expert"),
     "partial_unfreeze_vs_loop": ("partial", "loop"),
@@ -55,6 +58,9 @@ PREFIX_ROWS = {
 HEADS_ROWS = {"fused_heads_64": "default", "fused_heads_64_vs_fused_adamw": "fused"}
 HEADS = (64, 512, 10, 64)
 QUALITY_SEEDS = 5
+# Seconds after which a grid of either side counts as stuck: that of `partial` takes ours several minutes.
+GRID_LIMIT = 3600
+NOISE_IMAGES = 400
 PREFIX_SIDE = 224
 PREFIX_SECONDS = 6
 BATCH = 32
@@ -92,7 +98,7 @@ class House:
         noise = folder / "noise"
         self.script(
             "import numpy as np, pathlib; from PIL import Image; rng = np.random.default_rng(0)\n"
-            f"for n in range(400):\n  p = pathlib.Path({str(noise)!r}) / f'class{{n % 4}}'; p.mkdir(parents=True, exist_ok=True)\n"
+            f"for n in range({NOISE_IMAGES}):\n  p = pathlib.Path({str(noise)!r}) / f'class{{n % 4}}'; p.mkdir(parents=True, exist_ok=True)\n"
             "  Image.fromarray(rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(p / f'{n:03}.png')"
         )
         self.pictures, self.sources, self.counts = {}, {}, {}
@@ -106,7 +112,7 @@ class House:
         subprocess.run([self.python, "-c", text], check=True)
 
     def ask(self, *words):
-        done = subprocess.run([RELEASE / "pomona", "--server", self.server, "--output", "json", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([RELEASE / "pomona", "--server", self.server, "--output", "json", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=GRID_LIMIT)
         if done.returncode:
             sys.exit(f"pomona {' '.join(map(str, words))}: {done.stderr}")
         return json.loads(done.stdout) if done.stdout.strip() else None
@@ -141,11 +147,12 @@ class House:
     def ours(self, job: dict) -> dict:
         self.ask("feature", "evict", "--all")
         rates = sorted({trial["learning_rate"] for trial in trials(job)})
+        augment = f", augment: {{views: {job['views']}, ops: [horizontal_flip, random_resized_crop]}}" if "views" in job else ""
         file = self.folder / "grid.yaml"
         file.write_text(
             f"name: bench\nbackbone: {job['arch']}\ndataset: set{job['size']}\n"
             f"transfer: {{frozen_depth: {job['frozen']}}}\n"
-            f"train: {{epochs: {job['epochs']}, batch_size: {BATCH}, optimizer: {{kind: adamw}}, learning_rate: 0.001}}\n"
+            f"train: {{epochs: {job['epochs']}, batch_size: {BATCH}, optimizer: {{kind: adamw}}, learning_rate: 0.001{augment}}}\n"
             f"search:\n  metric: val/accuracy\n  max_concurrent: {len(trials(job))}\n  space:\n"
             f"    train.learning_rate: {{values: {rates}}}\n    train.optimizer.weight_decay: {{values: {job['decays']}}}\n"
         )
@@ -162,10 +169,10 @@ class House:
         given.write_text(json.dumps({
             "arch": job["arch"], "frozen": job["frozen"], "weights": str(self.weights[job["arch"]]), "pictures": str(self.pictures[job["size"]]),
             "classes": 4 if job["size"] == 224 else 6, "batch": BATCH, "threads": THREADS, "epochs": epochs or job["epochs"],
-            "trials": trials(job)[:count], "tuned": name == "tuned",
+            "trials": trials(job)[:count], "tuned": name == "tuned", "crops": "views" in job,
         }))
         script = RIVALS / ("loop.py" if name == "loop" else "expert.py")
-        return json.loads(subprocess.check_output([self.python, script, given], text=True).strip().splitlines()[-1])
+        return json.loads(subprocess.check_output([self.python, script, given], text=True, timeout=GRID_LIMIT).strip().splitlines()[-1])
 
     def loop(self, job: dict, full: bool) -> dict:
         """All of it, or what one trial of one and of two epochs say of it."""
@@ -184,8 +191,8 @@ class House:
 
 
 def bound(house: House, job: dict) -> float | None:
-    """Seconds that a head-only grid must take on this machine: K·(D + P) + E·L + 3S·G·E, each from our own programs
-    in this run. D and P use all cores; the heads (3S, and L, the gather, which is in it) are split over the slots."""
+    """Seconds that a head-only grid must take on this machine: D + K·P + E·L + 3S·G·E, each from our own programs
+    in this run (pixels are kept once decoded; to cut views out of them counts nothing). D and P use all cores; the heads (3S, and L, the gather, which is in it) are split over the slots."""
     if job["frozen"] != "all":
         return None
     source = house.sources[job["size"]]
@@ -196,7 +203,7 @@ def bound(house: House, job: dict) -> float | None:
     shape = (heads, {"resnet18": 512, "efficientnet-lite0": 1280}[job["arch"]], 4 if job["size"] == 224 else 6, BATCH, 1, 100)
     step = json.loads(subprocess.check_output([RELEASE / "examples" / "heads", *map(str, shape)], text=True))["seconds"]
     steps = job["epochs"] * -(-counts["train"] // BATCH)
-    return sum(counts.values()) * (1 / decode + 1 / prefix) + steps * step
+    return sum(counts.values()) / decode + (job.get("views", 1) * counts["train"] + counts["val"]) / prefix + steps * step
 
 
 def measure(house: House, row: str, rounds: int, full: bool) -> dict:
@@ -216,7 +223,21 @@ def measure(house: House, row: str, rounds: int, full: bool) -> dict:
         "scaled": rival == "loop" and not full,
         "cpu_seconds": {"ours": round(middle(ours, "cpu_seconds"), 2), "rival": round(middle(theirs, "cpu_seconds"), 2)},
         "runs": {"ours": [round(run["seconds"], 3) for run in ours], "rival": [round(run["seconds"], 3) for run in theirs]},
+        **logistic(theirs, mine),
     }
+
+
+def logistic(theirs: list, mine: float) -> dict:
+    """What scikit-learn's fits took in place of the torch loop, the features it needs first counted in."""
+    if "logistic" not in theirs[0]:
+        return {}
+    seconds = [run["extract_seconds"] + run["logistic"]["seconds"] for run in theirs]
+    middle = statistics.median(seconds)
+    return {"logistic": {
+        "seconds": round(middle, 3), "ratio": round(middle / mine, 2),
+        "accuracy": round(max(theirs[0]["logistic"]["accuracy"]), 4), "iterations": theirs[0]["logistic"]["iterations"],
+        "runs": [round(run, 3) for run in seconds], "fit_runs": [round(run["logistic"]["seconds"], 3) for run in theirs],
+    }}
 
 
 def measure_heads(python: str, row: str, rounds: int) -> dict:
@@ -290,12 +311,23 @@ def measure_quality(python: str) -> dict:
     }
 
 
+def shrink() -> None:
+    """A fraction of everything, to see in a minute that all paths work. The numbers mean nothing."""
+    global NOISE_IMAGES
+    NOISE_IMAGES = 40
+    for job in JOBS.values():
+        job["epochs"], job["rates"] = min(job["epochs"], 2), min(job["rates"], 2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("rows", nargs="*", metavar="ROW")
     arguments = parser.parse_args()
+    if arguments.small:
+        shrink()
     known = [*ROWS, *HEADS_ROWS, *PREFIX_ROWS, "quality_gap_points"]
     unknown = set(arguments.rows) - set(known)
     if unknown:
@@ -315,7 +347,7 @@ def main() -> None:
         finally:
             house.close()
             shutil.rmtree(folder, ignore_errors=True)
-    versions = json.loads(subprocess.check_output([python, "-c", "import json, torch, torchvision, numpy; print(json.dumps({'torch': torch.__version__, 'torchvision': torchvision.__version__, 'numpy': numpy.__version__}))"], text=True))
+    versions = json.loads(subprocess.check_output([python, "-c", "import json, torch, torchvision, numpy, sklearn; print(json.dumps({module.__name__: module.__version__ for module in (torch, torchvision, numpy, sklearn)}))"], text=True))
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine())
     result = {"machine": {"cpu": cpu, "cores": os.cpu_count(), "load": os.getloadavg()[0]}, "versions": {"python": platform.python_version(), **versions}, "rows": rows}
     OUT.parent.mkdir(parents=True, exist_ok=True)
@@ -328,8 +360,13 @@ def main() -> None:
         scaled = " (the rival's time is scaled)" if row["scaled"] else ""
         of_bound = f", {row['of_bound']:.2f} of the bound" if row["of_bound"] else ""
         print(f"{row['id']:<28} {row['ours']:>8.2f} {row['unit']} {row['rival']:>10.2f} {row['unit']}   {row['ratio']:.1f}×{of_bound}{scaled}")
+        if "logistic" in row:
+            print(f"{'  with scikit-learn':<28} {'':>10} {row['logistic']['seconds']:>10.2f} {row['unit']}   {row['logistic']['ratio']:.1f}×")
     print(f"written to {OUT.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.TimeoutExpired as late:
+        sys.exit(f"`{' '.join(map(str, late.cmd))}` did not end within {GRID_LIMIT} s")

@@ -7,7 +7,7 @@
     setup.py fashion       Fashion-MNIST as its four files, from a Debian package
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
-    setup.py rivals        a Python environment with PyTorch, which `make bench-sharing` is measured against
+    setup.py rivals        a Python environment with PyTorch and scikit-learn, which `make bench-sharing` is measured against
     setup.py tools         cargo-nextest, cargo-deny, cargo-machete (only those that are missing)
     setup.py libtorch-path print the folder that LIBTORCH must name (libtorch-gpu-path: the one with CUDA)
     setup.py rivals-python print the interpreter of rivals
@@ -121,7 +121,7 @@ FASHION_PACKAGE = "dataset-fashion-mnist"
 FASHION_MEGABYTES = 31
 FASHION_SHA256 = {"0.0~git20200523.55506a9-1": "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"}
 
-RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.0.0", "efficientnet-lite-pytorch==0.1.0"]
+RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.0.0", "efficientnet-lite-pytorch==0.1.0", "scikit-learn==1.7.2"]
 
 TOOLS = [("cargo-nextest", "0.9.143"), ("cargo-deny", "0.20.2"), ("cargo-machete", "0.9.2")]
 
@@ -333,14 +333,25 @@ def tux() -> None:
 
 def rivals() -> None:
     goal = cache() / f"rivals-{TORCH}"
-    if goal.exists():
+    listing = goal / "requirements.txt"
+    if listing.exists() and listing.read_text().split() == RIVALS:
         return
-    say(f"PyTorch {TORCH} for comparison: fetching about 3 GB of Python packages into {goal} (once)")
-    part = cache() / f"rivals-{TORCH}-part"
-    shutil.rmtree(part, ignore_errors=True)
-    run(sys.executable, "-m", "venv", str(part))
-    run(str(part / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *RIVALS)
-    part.rename(goal)
+    if goal.exists():
+        # Made when fewer packages were asked for: PyTorch is not fetched again.
+        say(f"scikit-learn for comparison: fetching about 50 MB of Python packages into {goal} (once)")
+        pip_install(goal)
+    else:
+        say(f"PyTorch {TORCH} and scikit-learn for comparison: fetching about 3 GB of Python packages into {goal} (once)")
+        part = cache() / f"rivals-{TORCH}-part"
+        shutil.rmtree(part, ignore_errors=True)
+        run(sys.executable, "-m", "venv", str(part))
+        pip_install(part)
+        part.rename(goal)
+    listing.write_text("\n".join(RIVALS) + "\n")
+
+
+def pip_install(environment: Path) -> None:
+    run(str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *RIVALS)
 
 
 def rivals_python() -> Path:

@@ -171,7 +171,7 @@ mod tests {
         let [left, _, width, _] = Draws::of(3, 5).part(side);
         for (at, pixel) in ramp.chunks_exact(3).enumerate() {
             // The middle of the pixel in the image that it came from.
-            let x = (at as u32 % side) as f64 + 0.5;
+            let x = f64::from(at as u32 % side) + 0.5;
             let there = f64::from(left) + x * f64::from(width) / f64::from(side) - 0.5;
             let expect = there.clamp(0.0, f64::from(side - 1)) * 5.0;
             assert!(

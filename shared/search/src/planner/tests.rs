@@ -81,6 +81,10 @@ fn told(plan: &Plan) -> String {
     text
 }
 
+fn crops(rest: &str, views: u32) -> String {
+    format!("{rest}\ntrain: {{epochs: 4, augment: {{views: {views}, ops: [random_resized_crop]}}}}")
+}
+
 #[test]
 fn every_situation_has_a_choice_and_a_reason() {
     let budget = |bytes| Machines {
@@ -95,13 +99,10 @@ fn every_situation_has_a_choice_and_a_reason() {
     let partial = format!("{HEADS}\ntransfer: {{frozen_depth: 2}}");
     let flips =
         format!("{HEADS}\ntrain: {{epochs: 4, augment: {{views: 2, ops: [horizontal_flip]}}}}");
-    let crops = |rest: &str, views: u32| {
-        format!(
-            "{rest}\ntrain: {{epochs: 4, augment: {{views: {views}, ops: [random_resized_crop]}}}}"
-        )
-    };
-    let two_views = "search: {space: {train.augment.views: {values: [2, 10]}}}";
-    let two_views = crops(two_views, 10);
+    let two_views = crops(
+        "search: {space: {train.augment.views: {values: [2, 10]}}}",
+        10,
+    );
     let two = "resources: {slots_per_trial: 2}";
     let cases = [
         ("heads only", HEADS.to_owned(), none),
