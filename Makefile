@@ -62,7 +62,7 @@ bench: ## Start-up, memory, input pipeline and training loop on this machine, as
 bench-sharing: ## Grids against a plain PyTorch loop and an expert's script (fetches PyTorch and scikit-learn, 3 GB, once); ROWS, ROUNDS
 	@$(SETUP) libtorch lite0 tux fashion rivals
 	@$(CARGO) build --release --workspace --bins
-	@$(CARGO) build --release $(TRAINER) --example prefix --example heads --example pipeline
+	@$(CARGO) build --release $(TRAINER) --example prefix --example suffix --example heads --example pipeline
 	@$(PYTHON) scripts/bench_sharing.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ROWS)
 
 # A tree of its own: the same crates against another libtorch.

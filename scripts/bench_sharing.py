@@ -153,7 +153,7 @@ class House:
             f"name: bench\nbackbone: {job['arch']}\ndataset: set{job['size']}\n"
             f"transfer: {{frozen_depth: {job['frozen']}}}\n"
             f"train: {{epochs: {job['epochs']}, batch_size: {BATCH}, optimizer: {{kind: adamw}}, learning_rate: 0.001{augment}}}\n"
-            f"search:\n  metric: val/accuracy\n  max_concurrent: {len(trials(job))}\n  space:\n"
+            f"search:\n  metric: val/accuracy\n  validation: holdout\n  max_concurrent: {len(trials(job))}\n  space:\n"
             f"    train.learning_rate: {{values: {rates}}}\n    train.optimizer.weight_decay: {{values: {job['decays']}}}\n"
         )
         begun, cpu = time.perf_counter(), self.cpu()
@@ -191,19 +191,26 @@ class House:
 
 
 def bound(house: House, job: dict) -> float | None:
-    """Seconds that a head-only grid must take on this machine: D + K·P + E·L + 3S·G·E, each from our own programs
-    in this run (pixels are kept once decoded; to cut views out of them counts nothing). D and P use all cores; the heads (3S, and L, the gather, which is in it) are split over the slots."""
-    if job["frozen"] != "all":
-        return None
+    """Seconds that a grid must take on this machine: D + K·P + E·L + 3S·G·E, each from our own programs in this run
+    (pixels are kept once decoded; to cut views out of them counts nothing). D and P use all cores; what trains (3S, and
+    L, the gather, which is in it) is split over the slots. Evaluation of what is above a cut counts, that of heads is
+    too little."""
     source = house.sources[job["size"]]
     counts = house.counts[job["size"]]
     decode = THREADS * json.loads(subprocess.check_output([RELEASE / "examples" / "pipeline", source, str(job["size"])], text=True))["images_per_second"]
-    prefix = prefix_rate(job["arch"], job["size"])
+    whole = job["frozen"] == "all"
+    prefix = prefix_rate(job["arch"] if whole else f"{job['arch']}/{job['frozen']}", job["size"])
+    steps = job["epochs"] * -(-counts["train"] // BATCH)
+    frozen = sum(counts.values()) / decode + (job.get("views", 1) * counts["train"] + counts["val"]) / prefix
+    if not whole:
+        said = together("suffix", job["arch"], job["frozen"], job["size"], BATCH, PREFIX_SECONDS)
+        step = statistics.mean(one["step_seconds"] for one in said)
+        evaluated = statistics.mean(one["evaluated_per_second"] for one in said)
+        return frozen + len(trials(job)) / THREADS * (steps * step + job["epochs"] * counts["val"] / evaluated)
     heads = max(1, len(trials(job)) // THREADS)
     shape = (heads, {"resnet18": 512, "efficientnet-lite0": 1280}[job["arch"]], 4 if job["size"] == 224 else 6, BATCH, 1, 100)
     step = json.loads(subprocess.check_output([RELEASE / "examples" / "heads", *map(str, shape)], text=True))["seconds"]
-    steps = job["epochs"] * -(-counts["train"] // BATCH)
-    return sum(counts.values()) / decode + (job.get("views", 1) * counts["train"] + counts["val"]) / prefix + steps * step
+    return frozen + steps * step
 
 
 def measure(house: House, row: str, rounds: int, full: bool) -> dict:
@@ -258,14 +265,19 @@ def measure_heads(python: str, row: str, rounds: int) -> dict:
 
 def prefix_rate(arch: str, side: int = PREFIX_SIDE) -> float:
     """Images a second of ours, as a worker's slots have it: a process with one thread for each core."""
-    words = [RELEASE / "examples" / "prefix", arch, str(side), "1", str(PREFIX_SECONDS)]
+    return sum(said["images_per_second"] for said in together("prefix", arch, side, 1, PREFIX_SECONDS))
+
+
+def together(program: str, *words) -> list:
+    """What a program of ours measures, run as often as there are cores, all beginning at the same time."""
+    words = [RELEASE / "examples" / program, *map(str, words)]
     processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(THREADS)]
     for process in processes:
         process.stdout.readline()
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    return sum(json.loads(process.communicate()[0])["images_per_second"] for process in processes)
+    return [json.loads(process.communicate()[0]) for process in processes]
 
 
 def measure_prefix(python: str, row: str, rounds: int) -> dict:

@@ -101,16 +101,25 @@ void winograd_prepare(const float* weight, int64_t in, int64_t out, float* to) {
                                      {1.0 / 24, 1.0 / 12, 1.0 / 6},
                                      {1.0 / 24, -1.0 / 12, 1.0 / 6},
                                      {0, 0, 1}};
-  for (int64_t o = 0; o < out; o++) {
+  double factor[kPlaces][9];
+  for (int64_t place = 0; place < kPlaces; place++)
+    for (int tap = 0; tap < 9; tap++)
+      factor[place][tap] = g[place / kSide][tap / 3] * g[place % kSide][tap % 3];
+  int64_t panels = out / kOutputLanes;
+  for (int64_t panel = 0; panel < panels; panel++) {
     for (int64_t i = 0; i < in; i++) {
-      const float* w = weight + (o * in + i) * 9;
+      double taps[9][kOutputLanes];
+      for (int64_t lane = 0; lane < kOutputLanes; lane++)
+        for (int tap = 0; tap < 9; tap++)
+          taps[tap][lane] = weight[((panel * kOutputLanes + lane) * in + i) * 9 + tap];
       for (int64_t place = 0; place < kPlaces; place++) {
-        const double *down = g[place / kSide], *across = g[place % kSide];
-        double sum = 0;
-        for (int y = 0; y < 3; y++)
-          for (int x = 0; x < 3; x++) sum += down[y] * across[x] * w[y * 3 + x];
-        int64_t panel = place * (out / kOutputLanes) + o / kOutputLanes;
-        to[(panel * in + i) * kOutputLanes + o % kOutputLanes] = static_cast<float>(sum);
+        double sums[kOutputLanes] = {};
+        for (int tap = 0; tap < 9; tap++)
+          for (int64_t lane = 0; lane < kOutputLanes; lane++)
+            sums[lane] += factor[place][tap] * taps[tap][lane];
+        float* row = to + ((place * panels + panel) * in + i) * kOutputLanes;
+        for (int64_t lane = 0; lane < kOutputLanes; lane++)
+          row[lane] = static_cast<float>(sums[lane]);
       }
     }
   }

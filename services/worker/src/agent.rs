@@ -9,6 +9,7 @@ mod start;
 mod talk;
 
 use pomona_api::client::Client;
+use pomona_api::split;
 use pomona_api::v1::workers::{Desired, DesiredLease, Running};
 use pomona_daemon::Signals;
 use pomona_domain::lease::StopKind;
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::features::Features;
 use crate::fetch::{Desk, Fetcher};
 use crate::identity::DataDir;
-use crate::lease::{Tools, Wish};
+use crate::lease::{Tools, Wish, rank_environment};
 use crate::logs::Logs;
 use crate::measure;
 use crate::metrics::{Metrics, Server, Sources};
@@ -37,6 +38,7 @@ use crate::process;
 use crate::reconcile::{Action, Local, Phase, reconcile};
 use crate::ship::{Outbox, ship};
 use crate::slots::{Slots, cores, cpu_name};
+use crate::spare::{Recipe, Spares};
 use crate::spool::Spool;
 use crate::work::cannot;
 use start::{Life, Yard};
@@ -100,6 +102,7 @@ pub async fn run(config: Config) -> Result<(), Fault> {
         tokio::spawn(server.serve(tools.metrics.clone(), sources));
     }
     agent.share_features();
+    agent.keep_spares();
     let client = agent.yard.client.clone();
     tokio::spawn(ship(client, tools.spool, tools.outbox, tools.metrics));
     let mut hurry = stop.clone();
@@ -173,6 +176,7 @@ impl Agent {
             outbox,
             trainer: Arc::new(trainer),
             launcher: Arc::new(process::LAUNCHER.into()),
+            spares: Spares::default(),
             stop_grace: Duration::from_millis(config.trainer.stop_grace_ms),
             lines_per_s: config.log.trainer_lines_per_s,
         };
@@ -283,6 +287,23 @@ impl Agent {
             fetched_per_s: None,
         };
         tokio::spawn(fetcher.run());
+    }
+
+    /// Starts trainers before there is work for them.
+    fn keep_spares(&mut self) {
+        let (config, tools) = (&self.yard.config, &self.yard.tools);
+        let wanted = (config.trainer.spares as usize).min(tools.slots.list.len());
+        let recipe = Recipe {
+            launcher: tools.launcher.to_path_buf(),
+            trainer: tools.trainer.to_path_buf(),
+            environment: rank_environment(&tools.slots, 0, 1),
+            folder: self.yard.work.to_path_buf(),
+        };
+        let spares = Spares::new(wanted);
+        self.yard.tools.spares = spares.clone();
+        if wanted > 0 {
+            tokio::spawn(spares.keep(recipe));
+        }
     }
 
     /// Forgets leases that are over and acknowledged.
@@ -467,7 +488,8 @@ async fn slots(config: &Config, data: &DataDir, trainer: &Path) -> Slots {
     if wanted.is_some() || !config.slots.measure || !slots.are_cpu() {
         return slots;
     }
-    match measure::split(data, &cpu_name(), cores(), trainer).await {
+    let file = split::path(|name| std::env::var_os(name), &data.path(""));
+    match measure::split(&file, &cpu_name(), cores(), trainer).await {
         Some(split) => Slots::cpu(Some(split.processes)),
         None => slots,
     }

@@ -98,6 +98,8 @@ pub struct TrainerSection {
     pub program: String,
     /// From asking it to stop to killing it.
     pub stop_grace_ms: u64,
+    /// How many wait for work.
+    pub spares: u32,
 }
 
 /// When a trainer counts as stalled.

@@ -78,15 +78,7 @@ impl DataDir {
 
     /// Writes a small file, whole or not at all.
     pub fn write(&self, name: &str, text: &str) -> Result<(), Fault> {
-        let next = self.path(&format!("{name}.next"));
-        let write = || {
-            let mut file = File::create(&next)?;
-            writeln!(file, "{text}")?;
-            file.sync_all()?;
-            std::fs::rename(&next, self.path(name))?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(|error| self.fault(name, &error))
+        write(&self.path(name), text).map_err(|error| self.fault(name, &error))
     }
 
     fn fault(&self, name: &str, error: &std::io::Error) -> Fault {
@@ -94,6 +86,16 @@ impl DataDir {
         let message = format!("`{}` cannot be used: {error}", path.display());
         Fault::new(Code::BadDataDir, message)
     }
+}
+
+/// Writes a small file, whole or not at all.
+pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut next = tempfile::NamedTempFile::new_in(folder)?;
+    writeln!(next, "{text}")?;
+    next.as_file().sync_all()?;
+    next.persist(path)?;
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

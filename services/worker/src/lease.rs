@@ -25,8 +25,10 @@ use crate::metrics::{Metrics, Progress};
 use crate::process;
 use crate::ship::Outbox;
 use crate::slots::Slots;
+use crate::spare::Spares;
 use crate::spool::Spool;
 use crate::watch::{Limits, Watch};
+pub use crew::rank_environment;
 use crew::{Crew, Said};
 use end::{Cause, End, Status, Word};
 
@@ -54,6 +56,8 @@ pub struct Tools {
     pub trainer: Arc<PathBuf>,
     /// The program that ties them to this process: [`process::LAUNCHER`].
     pub launcher: Arc<PathBuf>,
+    /// Trainers that wait for work.
+    pub spares: Spares,
     /// From asking to killing.
     pub stop_grace: Duration,
     /// Lines of a rank's stderr that are forwarded in a second.

@@ -21,6 +21,7 @@ pub mod process;
 pub mod reconcile;
 pub mod ship;
 pub mod slots;
+pub mod spare;
 pub mod spool;
 pub mod watch;
 pub mod work;

@@ -1,10 +1,10 @@
 //! The best split of the cores into trainers and their threads: measured at the worker's first start
-//! and kept in its data folder.
+//! and kept for all that its user starts on this machine.
 //!
 //! It must never keep a worker from starting: whatever goes wrong, it offers as many slots as cores.
 
 use pomona_api::client::file_digest;
-use pomona_api::split::{FILE, Machine, Measured, Rate, Split};
+use pomona_api::split::{Machine, Measured, Rate, Split};
 use pomona_domain::Fault;
 use serde::Deserialize;
 use std::path::Path;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::identity::DataDir;
+use crate::identity::write;
 
 #[cfg(test)]
 mod tests;
@@ -29,11 +29,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 const TIE: f64 = 0.05;
 
 /// The split of this machine: as kept, or measured now. `None` when it cannot be measured.
-pub async fn split(data: &DataDir, processor: &str, cores: u32, trainer: &Path) -> Option<Split> {
+pub async fn split(file: &Path, processor: &str, cores: u32, trainer: &Path) -> Option<Split> {
     if cores < 2 {
         return None;
     }
-    match measured(data, processor, cores, trainer, LIMIT).await {
+    match measured(file, processor, cores, trainer, LIMIT).await {
         Ok(split) => Some(split),
         Err(why) => {
             tracing::warn!(
@@ -46,7 +46,7 @@ pub async fn split(data: &DataDir, processor: &str, cores: u32, trainer: &Path) 
 }
 
 async fn measured(
-    data: &DataDir,
+    file: &Path,
     processor: &str,
     cores: u32,
     trainer: &Path,
@@ -58,7 +58,7 @@ async fn measured(
         cores,
         trainer: file_digest(trainer).await.map_err(told)?.0,
     };
-    if let Some(kept) = kept(data, &machine) {
+    if let Some(kept) = kept(file, &machine) {
         tracing::debug!("{} (slots × threads) was measured before", kept.best);
         return Ok(kept.best);
     }
@@ -74,13 +74,17 @@ async fn measured(
         measured.table()
     );
     let text = serde_json::to_string(&measured).map_err(|error| error.to_string())?;
-    data.write(FILE, &text).map_err(told)?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    if let Err(error) = std::fs::create_dir_all(folder).and_then(|()| write(file, &text)) {
+        let file = file.display();
+        tracing::warn!("`{file}` cannot be written, so it is measured at every start: {error}");
+    }
     Ok(best)
 }
 
 /// What was measured on this very machine with this very trainer.
-fn kept(data: &DataDir, machine: &Machine) -> Option<Measured> {
-    let text = data.read(FILE).ok()??;
+fn kept(file: &Path, machine: &Machine) -> Option<Measured> {
+    let text = std::fs::read_to_string(file).ok()?;
     let kept: Measured = serde_json::from_str(&text).ok()?;
     let fits = candidates(machine.cores).contains(&kept.best);
     (kept.machine == *machine && fits).then_some(kept)

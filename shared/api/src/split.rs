@@ -1,12 +1,28 @@
-//! How a machine's cores are split into processes and threads, as a worker measured it once. The
-//! worker writes it to its data folder, and `pomona doctor` reads it.
+//! How a machine's cores are split into processes and threads, as a worker measured it once for all
+//! workers that its user starts there. The worker writes it, and `pomona doctor` reads it.
 
 use pomona_domain::Digest;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 /// Name of the file.
-pub const FILE: &str = "split.json";
+const FILE: &str = "split.json";
+
+/// Where it is kept: in the user's cache (`$POMONA_CACHE`, `$XDG_CACHE_HOME/pomona` or
+/// `~/.cache/pomona`), as it belongs to the machine; in `data` where there is none of these.
+pub fn path(variable: impl Fn(&str) -> Option<OsString>, data: &Path) -> PathBuf {
+    let set = |name: &str| {
+        variable(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let cache = set("POMONA_CACHE")
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("pomona")))
+        .or_else(|| Some(set("HOME")?.join(".cache").join("pomona")));
+    cache.unwrap_or_else(|| data.to_path_buf()).join(FILE)
+}
 
 /// So many trainers side by side, with so many threads each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,5 +77,29 @@ impl Measured {
     pub fn table(&self) -> String {
         let row = |rate: &Rate| format!("{}: {:.0} images/s", rate.split, rate.images_per_s);
         self.rates.iter().map(row).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_kept_in_the_users_cache_or_with_the_data() {
+        let at = |set: &[(&str, &str)]| {
+            let found = |name: &str| {
+                let pair = set.iter().find(|(key, _)| *key == name)?;
+                Some(OsString::from(pair.1))
+            };
+            path(found, Path::new("/data")).display().to_string()
+        };
+        let (cache, home) = (("XDG_CACHE_HOME", "/c"), ("HOME", "/h"));
+        assert_eq!(at(&[("POMONA_CACHE", "/p"), cache]), "/p/split.json");
+        assert_eq!(at(&[cache, home]), "/c/pomona/split.json");
+        assert_eq!(
+            at(&[("POMONA_CACHE", ""), home]),
+            "/h/.cache/pomona/split.json"
+        );
+        assert_eq!(at(&[]), "/data/split.json");
     }
 }

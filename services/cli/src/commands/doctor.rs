@@ -5,6 +5,7 @@ use nix::unistd::{AccessFlags, access};
 use pomona_api::split::{self, Measured};
 use pomona_domain::Fault;
 use serde::Serialize;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -50,7 +51,9 @@ pub fn run(args: &DoctorArgs, global: &GlobalArgs, printer: &Printer) -> Result<
     ];
     checks.extend(trainer(args.trainer.as_deref()));
     if !Path::new(DRIVER).exists() {
-        checks.push(slots(args.data_dir.as_deref()));
+        checks.push(slots(args.data_dir.as_deref(), |name| {
+            std::env::var_os(name)
+        }));
     }
     checks.push(data_dir(args.data_dir.as_deref()));
     checks.push(server(global, printer)?);
@@ -309,9 +312,9 @@ fn torch_version(library: &Path) -> Option<String> {
 }
 
 /// How the worker of `pomona up` splits the cores when it is not told.
-fn slots(given: Option<&Path>) -> Check {
-    let file = programs::data_dir(given).map(|folder| folder.join("worker").join(split::FILE));
-    let text = file.ok().and_then(|file| std::fs::read(file).ok());
+fn slots(given: Option<&Path>, variable: impl Fn(&str) -> Option<OsString>) -> Check {
+    let data = programs::data_dir(given).unwrap_or_default().join("worker");
+    let text = std::fs::read(split::path(variable, &data)).ok();
     let measured = text.and_then(|text| serde_json::from_slice::<Measured>(&text).ok());
     let found = match measured {
         Some(measured) => format!(
@@ -450,7 +453,7 @@ mod tests {
     #[test]
     fn slots_are_those_that_the_worker_measured() {
         let folder = tempfile::tempdir().unwrap();
-        let found = || slots(Some(folder.path())).found;
+        let found = || slots(Some(folder.path()), |_| None).found;
         assert!(found().contains("not measured yet"));
         std::fs::create_dir(folder.path().join("worker")).unwrap();
         let text = r#"{"processor": "p", "cores": 2,
@@ -458,7 +461,7 @@ mod tests {
             "best": {"processes": 1, "threads": 2},
             "rates": [{"processes": 2, "threads": 1, "images_per_s": 80.4},
                       {"processes": 1, "threads": 2, "images_per_s": 99.6}]}"#;
-        std::fs::write(folder.path().join("worker").join(split::FILE), text).unwrap();
+        std::fs::write(folder.path().join("worker").join("split.json"), text).unwrap();
         assert_eq!(
             found(),
             "1 slot of 2 threads each; measured (slots × threads) 2 × 1: 80 images/s, \

@@ -66,6 +66,11 @@ const ALL: &[Key] = &[
         "How long a trainer that was asked to stop may take before it is killed.",
     ),
     key(
+        "trainer.spares",
+        "2",
+        "Trainers that are started before there is work, so that a lease need not wait for it; never more than slots.",
+    ),
+    key(
         "stall.floor_ms",
         "300000",
         "A trainer counts as stalled no sooner than this long after its last step.",

@@ -21,6 +21,7 @@ use super::{Order, Tools};
 use crate::line::next_line;
 use crate::logs::MAX_LINE_BYTES;
 use crate::process;
+use crate::slots::Slots;
 
 /// The longest line of stdout: an answer about some hundred thousand pictures.
 const MAX_EVENT_BYTES: usize = 8 << 20;
@@ -151,7 +152,14 @@ impl Crew {
         say: &mpsc::Sender<Said>,
     ) -> Result<(), Fault> {
         let environment = environment(tools, order, rank, rendezvous);
-        let mut child = self.spawn(tools, order, &[], &environment)?;
+        let spare = match order.slots.len() {
+            1 => tools.spares.take(&tools.trainer),
+            _ => None,
+        };
+        let mut child = match spare {
+            Some(spare) => self.lead(spare),
+            None => self.spawn(tools, order, &[], &environment)?,
+        };
         self.stdins.push(child.stdin.take());
         self.alive += 1;
         let rank = rank as u32;
@@ -199,11 +207,16 @@ impl Crew {
             let message = format!("`{}` cannot be started: {error}", trainer.display());
             Fault::new(Code::MissingProgram, message)
         })?;
+        Ok(self.lead(child))
+    }
+
+    /// The first process leads the group.
+    fn lead(&mut self, child: Child) -> Child {
         if self.group == 0 {
             let id = child.id().and_then(|id| i32::try_from(id).ok());
             self.group = id.unwrap_or(0);
         }
-        Ok(child)
+        child
     }
 
     /// Asks every rank to write a checkpoint and end.
@@ -293,11 +306,8 @@ fn environment(
     rank: usize,
     rendezvous: Option<&Rendezvous>,
 ) -> BTreeMap<String, String> {
-    let mut all = tools.slots.cuda_environment();
+    let mut all = rank_environment(&tools.slots, rank, order.slots.len());
     let mut set = |name: &str, value: String| all.insert(name.to_owned(), value);
-    set("RANK", rank.to_string());
-    set("LOCAL_RANK", rank.to_string());
-    set("WORLD_SIZE", order.slots.len().to_string());
     if let Some(at) = rendezvous {
         set("MASTER_ADDR", at.host.clone());
         set("MASTER_PORT", at.port.to_string());
@@ -309,8 +319,18 @@ fn environment(
     {
         set("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1".to_owned());
     }
+    all
+}
+
+/// What a rank has in its environment whatever it is told to do.
+pub fn rank_environment(slots: &Slots, rank: usize, ranks: usize) -> BTreeMap<String, String> {
+    let mut all = slots.cuda_environment();
+    let mut set = |name: &str, value: String| all.insert(name.to_owned(), value);
+    set("RANK", rank.to_string());
+    set("LOCAL_RANK", rank.to_string());
+    set("WORLD_SIZE", ranks.to_string());
     for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"] {
-        set(name, tools.slots.threads.to_string());
+        set(name, slots.threads.to_string());
     }
     all
 }

@@ -76,34 +76,34 @@ const GOOD: &str = "echo '{}'; read go; \
 #[tokio::test]
 async fn what_was_measured_is_kept_for_this_machine_and_this_trainer() {
     let folder = tempfile::tempdir().unwrap();
-    let data = DataDir::open(&folder.path().join("data")).unwrap();
+    let file = folder.path().join("cache").join("split.json");
     let good = trainer(folder.path(), GOOD);
     let expect = splits("1x2").pop();
-    assert_eq!(split(&data, "a processor", 2, &good).await, expect);
+    assert_eq!(split(&file, "a processor", 2, &good).await, expect);
     assert_eq!(starts(folder.path()), 3);
-    let text = std::fs::read_to_string(data.path(FILE)).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
     let kept: Measured = serde_json::from_str(&text).unwrap();
     assert_eq!(kept.table(), "2 × 1: 20 images/s, 1 × 2: 50 images/s");
-    assert_eq!(split(&data, "a processor", 2, &good).await, expect);
+    assert_eq!(split(&file, "a processor", 2, &good).await, expect);
     assert_eq!(starts(folder.path()), 3, "it was kept");
     // Anything else is measured anew.
-    assert_eq!(split(&data, "another", 2, &good).await, expect);
+    assert_eq!(split(&file, "another", 2, &good).await, expect);
     assert_eq!(starts(folder.path()), 6);
     let newer = trainer(folder.path(), &format!("{GOOD} # newer"));
-    assert_eq!(split(&data, "another", 2, &newer).await, expect);
+    assert_eq!(split(&file, "another", 2, &newer).await, expect);
     assert_eq!(starts(folder.path()), 9);
-    std::fs::write(data.path(FILE), "{\"processor\": 7}").unwrap();
-    assert_eq!(split(&data, "another", 2, &newer).await, expect);
+    std::fs::write(&file, "{\"processor\": 7}").unwrap();
+    assert_eq!(split(&file, "another", 2, &newer).await, expect);
     assert_eq!(starts(folder.path()), 12);
     // One core has one split.
-    assert_eq!(split(&data, "another", 1, &newer).await, None);
+    assert_eq!(split(&file, "another", 1, &newer).await, None);
     assert_eq!(starts(folder.path()), 12);
 }
 
 #[tokio::test]
 async fn a_trainer_that_does_not_answer_leaves_the_rule_of_one_slot_a_core() {
     let folder = tempfile::tempdir().unwrap();
-    let data = DataDir::open(&folder.path().join("data")).unwrap();
+    let file = folder.path().join("cache").join("split.json");
     let table = [
         ("exit 2", "ended without an answer"),
         ("echo '{}'; read go; kill -9 $$", "ended without an answer"),
@@ -115,28 +115,28 @@ async fn a_trainer_that_does_not_answer_leaves_the_rule_of_one_slot_a_core() {
     ];
     for (words, expect) in table {
         let bad = trainer(folder.path(), words);
-        let why = measured(&data, "a processor", 2, &bad, LIMIT).await;
+        let why = measured(&file, "a processor", 2, &bad, LIMIT).await;
         assert!(
             why.clone().unwrap_err().contains(expect),
             "{words}: {why:?}"
         );
     }
     let missing = folder.path().join("missing");
-    assert_eq!(split(&data, "a processor", 2, &missing).await, None);
+    assert_eq!(split(&file, "a processor", 2, &missing).await, None);
     let short = Duration::from_millis(100);
     for words in ["exec sleep 600", "echo '{}'; read go; exec sleep 600"] {
         let hangs = trainer(folder.path(), words);
         let begun = Instant::now();
-        let why = measured(&data, "a processor", 2, &hangs, short).await;
+        let why = measured(&file, "a processor", 2, &hangs, short).await;
         assert!(why.unwrap_err().contains("took more than 0.1 s"));
         assert!(begun.elapsed() < LIMIT);
     }
-    assert!(!data.path(FILE).exists());
+    assert!(!file.exists());
     // What was tried in time counts.
     let slow = trainer(
         folder.path(),
         &format!("case $3 in 2) exec sleep 600;; esac; {GOOD}"),
     );
-    let found = measured(&data, "a processor", 2, &slow, Duration::from_secs(2)).await;
+    let found = measured(&file, "a processor", 2, &slow, Duration::from_secs(2)).await;
     assert_eq!(found.ok(), splits("2x1").pop());
 }

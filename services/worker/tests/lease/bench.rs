@@ -12,6 +12,7 @@ use pomona_worker::logs::Logs;
 use pomona_worker::metrics::Metrics;
 use pomona_worker::ship::Outbox;
 use pomona_worker::slots::Slots;
+use pomona_worker::spare::Spares;
 use pomona_worker::spool::Spool;
 use pomona_worker::watch::Limits;
 use std::collections::BTreeMap;
@@ -87,6 +88,7 @@ impl Bench {
                 outbox: Outbox::open(&folder.path().join("outbox")).unwrap(),
                 trainer: Arc::new(trainer),
                 launcher: Arc::new(env!("CARGO_BIN_EXE_pomona-worker").into()),
+                spares: Spares::default(),
                 stop_grace: DEADLINE,
                 lines_per_s: 200,
             },
