@@ -25,7 +25,8 @@ fn run(folder: &Path) -> Command {
     let mut command = worker(&["run", "--server", "http://127.0.0.1:9", "--name", "w"]);
     command
         .args(["--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(folder);
+        .arg(folder)
+        .env("POMONA_CACHE", folder.join("cache"));
     command.args(["--trainer", env!("CARGO_BIN_EXE_fake-trainer")]);
     command
 }

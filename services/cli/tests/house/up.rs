@@ -221,6 +221,7 @@ fn fails(status: i32, folder: &Path, words: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pomona"))
         .args([&["up"], words].concat())
         .env("POMONA_DATA_DIR", folder)
+        .env("POMONA_CACHE", folder.join("cache"))
         .stdin(Stdio::null())
         .output()
         .expect("pomona runs");
