@@ -29,6 +29,8 @@ RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 RIVALS = ROOT / "bench" / "sharing"
 OUT = ROOT / "target" / "bench" / "sharing.json"
 THREADS = os.cpu_count() or 2
+# What a worker gives its ranks (`worker::slots::cpu_environment`), for our programs that run without one.
+OURS = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 # What is trained. Learning rates times weight decays make the trials.
 JOBS = {
@@ -84,6 +86,8 @@ class House:
         self.up = subprocess.Popen(
             [RELEASE / "pomona", "--output", "json", "up", "--listen", "127.0.0.1:0", "--data-dir", folder / "data"],
             stdout=subprocess.PIPE, stderr=open(folder / "up.log", "w"), text=True,
+            # Start-up belongs to our time: no trainer has started before there is work.
+            env={**os.environ, "POMONA_WORKER_TRAINER_SPARES": "0"},
         )
         self.server = json.loads(self.up.stdout.readline())["server"]
 
@@ -209,7 +213,7 @@ def bound(house: House, job: dict) -> float | None:
         return frozen + len(trials(job)) / THREADS * (steps * step + job["epochs"] * counts["val"] / evaluated)
     heads = max(1, len(trials(job)) // THREADS)
     shape = (heads, {"resnet18": 512, "efficientnet-lite0": 1280}[job["arch"]], 4 if job["size"] == 224 else 6, BATCH, 1, 100)
-    step = json.loads(subprocess.check_output([RELEASE / "examples" / "heads", *map(str, shape)], text=True))["seconds"]
+    step = json.loads(subprocess.check_output([RELEASE / "examples" / "heads", *map(str, shape)], text=True, env=OURS))["seconds"]
     return frozen + steps * step
 
 
@@ -250,7 +254,7 @@ def logistic(theirs: list, mine: float) -> dict:
 def measure_heads(python: str, row: str, rounds: int) -> dict:
     """Milliseconds for a step of all heads: ours and a torch loop, each with its best number of threads."""
     ours, theirs = [], []
-    ours_of = lambda threads: json.loads(subprocess.check_output([RELEASE / "examples" / "heads", *map(str, HEADS), str(threads), "200"], text=True))["seconds"]
+    ours_of = lambda threads: json.loads(subprocess.check_output([RELEASE / "examples" / "heads", *map(str, HEADS), str(threads), "200"], text=True, env=OURS))["seconds"]
     rival_of = lambda threads: json.loads(subprocess.check_output([python, RIVALS / "heads.py", *map(str, HEADS), str(threads), "20"], text=True))[HEADS_ROWS[row]]
     for number in range(rounds):
         ours.append(1000 * min(ours_of(threads) for threads in {1, THREADS}))
@@ -271,7 +275,7 @@ def prefix_rate(arch: str, side: int = PREFIX_SIDE) -> float:
 def together(program: str, *words) -> list:
     """What a program of ours measures, run as often as there are cores, all beginning at the same time."""
     words = [RELEASE / "examples" / program, *map(str, words)]
-    processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(THREADS)]
+    processes = [subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=OURS) for _ in range(THREADS)]
     for process in processes:
         process.stdout.readline()
     for process in processes:
@@ -300,6 +304,20 @@ def measure_prefix(python: str, row: str, rounds: int) -> dict:
         "processes": {"ours": THREADS, "rival": 1}, "threads": {"ours": 1, "rival": threads},
         "runs": {"ours": rounded(ours), "rival": rounded(theirs)},
     }
+
+
+def start_seconds() -> float:
+    """A trainer's start alone: the program, libtorch, and the way out."""
+    def once() -> float:
+        begun = time.perf_counter()
+        subprocess.run([RELEASE / "pomona-trainer", "gpus"], stdout=subprocess.DEVNULL, check=True, env=OURS)
+        return time.perf_counter() - begun
+    return statistics.median(once() for _ in range(5))
+
+
+def span(runs) -> str:
+    """`1.84 (1.72 to 2.01)`."""
+    return f"{statistics.median(runs):.2f} ({min(runs):.2f} to {max(runs):.2f})"
 
 
 def measure_quality(python: str) -> dict:
@@ -361,19 +379,26 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
     versions = json.loads(subprocess.check_output([python, "-c", "import json, torch, torchvision, numpy, sklearn; print(json.dumps({module.__name__: module.__version__ for module in (torch, torchvision, numpy, sklearn)}))"], text=True))
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine())
-    result = {"machine": {"cpu": cpu, "cores": os.cpu_count(), "load": os.getloadavg()[0]}, "versions": {"python": platform.python_version(), **versions}, "rows": rows}
+    result = {"machine": {"cpu": cpu, "cores": os.cpu_count(), "load": os.getloadavg()[0]}, "versions": {"python": platform.python_version(), **versions}, "start_seconds": round(start_seconds(), 3), "rows": rows}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{'row':<28} {'ours':>10} {'rival':>12}   ratio")
+    print(f"{'row':<30} {'ours, median (range)':<24} {'rival':<30} ratio")
     for row in rows:
         if row["id"] == "quality_gap_points":
             print(f"{row['id']:<28} shared {row['ours']:.2f} %, off {row['rival']:.2f} %: at most {row['ratio']:.2f} points apart; same ranking: {row['same_ranking']}")
             continue
         scaled = " (the rival's time is scaled)" if row["scaled"] else ""
         of_bound = f", {row['of_bound']:.2f} of the bound" if row["of_bound"] else ""
-        print(f"{row['id']:<28} {row['ours']:>8.2f} {row['unit']} {row['rival']:>10.2f} {row['unit']}   {row['ratio']:.1f}×{of_bound}{scaled}")
+        if row["id"] in PREFIX_ROWS:
+            sides = (f"{row['ours']:.1f}", f"{row['rival']:.1f}")
+        else:
+            sides = (span(row["runs"]["ours"]), span(row["runs"]["rival"]))
+        print(f"{row['id']:<30} {sides[0]:<24} {sides[1]:<30} {row['ratio']:.1f}×, {row['unit']}{of_bound}{scaled}")
+        if "cpu_seconds" in row:
+            print(f"{'  CPU seconds':<30} {row['cpu_seconds']['ours']:<24} {row['cpu_seconds']['rival']}")
         if "logistic" in row:
-            print(f"{'  with scikit-learn':<28} {'':>10} {row['logistic']['seconds']:>10.2f} {row['unit']}   {row['logistic']['ratio']:.1f}×")
+            print(f"{'  with scikit-learn':<30} {'':<24} {span(row['logistic']['runs']):<30} {row['logistic']['ratio']:.1f}×, {row['unit']}")
+    print(f"start of a trainer, inside our time: {result['start_seconds']:.2f} s")
     print(f"written to {OUT.relative_to(ROOT)}")
 
 

@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use crate::identity::write;
+use crate::slots::cpu_environment;
 
 #[cfg(test)]
 mod tests;
@@ -170,13 +171,10 @@ struct Trainer {
 
 impl Trainer {
     fn start(trainer: &Path, threads: u32) -> Result<Self, String> {
-        let threads = threads.to_string();
-        let mut command = Command::new(trainer);
-        for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"] {
-            command.env(name, &threads);
-        }
-        let started = command
-            .args(["measure", "--threads", &threads, "--seconds", SECONDS])
+        let started = Command::new(trainer)
+            .envs(cpu_environment(threads))
+            .args(["measure", "--threads", &threads.to_string()])
+            .args(["--seconds", SECONDS])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

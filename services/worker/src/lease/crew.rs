@@ -21,7 +21,7 @@ use super::{Order, Tools};
 use crate::line::next_line;
 use crate::logs::MAX_LINE_BYTES;
 use crate::process;
-use crate::slots::Slots;
+use crate::slots::{Slots, cpu_environment};
 
 /// The longest line of stdout: an answer about some hundred thousand pictures.
 const MAX_EVENT_BYTES: usize = 8 << 20;
@@ -325,13 +325,11 @@ fn environment(
 /// What a rank has in its environment whatever it is told to do.
 pub fn rank_environment(slots: &Slots, rank: usize, ranks: usize) -> BTreeMap<String, String> {
     let mut all = slots.cuda_environment();
+    all.extend(cpu_environment(slots.threads));
     let mut set = |name: &str, value: String| all.insert(name.to_owned(), value);
     set("RANK", rank.to_string());
     set("LOCAL_RANK", rank.to_string());
     set("WORLD_SIZE", ranks.to_string());
-    for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"] {
-        set(name, slots.threads.to_string());
-    }
     all
 }
 
