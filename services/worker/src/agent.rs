@@ -88,7 +88,12 @@ pub(crate) fn is_passing(code: Code) -> bool {
 /// Runs a worker until it is asked to stop. A second request ends it at once.
 pub async fn run(config: Config) -> Result<(), Fault> {
     let stop = signals()?;
-    let (mut agent, server) = Agent::open(config).await?;
+    // Measuring takes seconds at the first start.
+    let mut early = stop.clone();
+    let (mut agent, server) = tokio::select! {
+        opened = Box::pin(Agent::open(config)) => opened?,
+        _ = early.wait_for(|asked| *asked > 0) => return Ok(()),
+    };
     let (tools, cache) = (agent.yard.tools.clone(), agent.yard.cache.clone());
     let features = agent.yard.features.clone();
     announce(agent.id, server.as_ref())?;

@@ -68,7 +68,7 @@ impl DataDir {
     }
 
     /// A small file in it, if it is there.
-    pub fn read(&self, name: &str) -> Result<Option<String>, Fault> {
+    fn read(&self, name: &str) -> Result<Option<String>, Fault> {
         match std::fs::read_to_string(self.path(name)) {
             Ok(text) => Ok(Some(text.trim().to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -77,7 +77,7 @@ impl DataDir {
     }
 
     /// Writes a small file, whole or not at all.
-    pub fn write(&self, name: &str, text: &str) -> Result<(), Fault> {
+    fn write(&self, name: &str, text: &str) -> Result<(), Fault> {
         write(&self.path(name), text).map_err(|error| self.fault(name, &error))
     }
 
@@ -91,10 +91,11 @@ impl DataDir {
 /// Writes a small file, whole or not at all.
 pub fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut next = tempfile::NamedTempFile::new_in(folder)?;
-    writeln!(next, "{text}")?;
-    next.as_file().sync_all()?;
-    next.persist(path)?;
+    let next = path.with_extension("next");
+    let mut file = File::create(&next)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    std::fs::rename(&next, path)?;
     File::open(folder)?.sync_all()
 }
 

@@ -75,6 +75,10 @@ async fn measured(
         measured.table()
     );
     let text = serde_json::to_string(&measured).map_err(|error| error.to_string())?;
+    // What was cut short or never tried is for this start alone.
+    if measured.rates.len() < candidates(cores).len() {
+        return Ok(best);
+    }
     let folder = file.parent().unwrap_or(Path::new("."));
     if let Err(error) = std::fs::create_dir_all(folder).and_then(|()| write(file, &text)) {
         let file = file.display();

@@ -196,7 +196,10 @@ impl Cut {
             _ => self.images_always(ground.images),
         };
         let (once, feature_bytes) = match choice {
-            Choice::Pixels => (always + self.images_of_folds(spec, ground.images), 0),
+            Choice::Pixels => (
+                always.saturating_add(self.images_of_folds(spec, ground.images)),
+                0,
+            ),
             Choice::Fused | Choice::Features => {
                 (self.images_once(ground.images), self.bytes(ground))
             }

@@ -180,10 +180,13 @@ impl Gauges {
                 *shared = better(direction, *shared, best);
                 self.best.with_label_values(&labels).set(*shared);
             }
+            // What every epoch has, also where the objective comes with the last.
+            let metric = &experiment.spec.search.metric;
             let last = (cluster.trials_of(experiment.id))
                 .filter_map(|trial| trial.latest.get(metric))
                 .last();
             if let Some(last) = last {
+                let labels = [label.as_str(), metric_label(metric)];
                 self.last.with_label_values(&labels).set(*last);
             }
         }

@@ -101,8 +101,12 @@ fn a_preview_has_the_plan_and_submission_the_same() {
 #[test]
 fn a_small_grid_of_heads_is_cross_validated_and_says_so() {
     let heads = GRID.replace("{values: [2, all]}", "{values: [all]}");
+    let machines = Machines {
+        slots: None,
+        feature_budget_bytes: Some(1 << 30),
+    };
     let mut resolved = resolved(&heads, 224);
-    let plan = resolved.settle(Machines::default()).unwrap();
+    let plan = resolved.settle(machines).unwrap();
     assert_eq!(resolved.spec.search.objective(), "cv/accuracy");
     assert_eq!(
         resolved.spec.search.metric, "val/accuracy",

@@ -237,48 +237,39 @@ fn small_sets_of_heads_are_cross_validated() {
         train: 1_200,
         classes: 6,
     };
-    let none = Machines {
-        feature_budget_bytes: Some(0),
-        ..Machines::default()
+    let budget = |bytes| Machines {
+        slots: None,
+        feature_budget_bytes: bytes,
     };
+    let (room, none) = (budget(Some(1 << 30)), budget(Some(0)));
     let folds = Validation::KFold(KFold::DEFAULT);
     let cases = [
-        (
-            "a grid of heads",
-            on(HEADS, Machines::default()),
-            small,
-            folds,
-        ),
+        ("a grid of heads", on(HEADS, room), small, folds),
         (
             "an image for each class and fold",
-            on(HEADS, Machines::default()),
+            on(HEADS, room),
             Sizes { train: 30, ..small },
             folds,
         ),
         (
             "too few for that",
-            on(HEADS, Machines::default()),
+            on(HEADS, room),
             Sizes { train: 29, ..small },
             Validation::Holdout,
         ),
         (
             "many images",
-            on(HEADS, Machines::default()),
+            on(HEADS, room),
             Sizes {
                 images: 2_000,
                 ..small
             },
             Validation::Holdout,
         ),
-        (
-            "one trial",
-            on("", Machines::default()),
-            small,
-            Validation::Holdout,
-        ),
+        ("one trial", on("", room), small, Validation::Holdout),
         (
             "blocks that train",
-            on(MIXED, Machines::default()),
+            on(MIXED, room),
             small,
             Validation::Holdout,
         ),
@@ -289,8 +280,14 @@ fn small_sets_of_heads_are_cross_validated() {
             Validation::Holdout,
         ),
         (
+            "room that nobody knows of",
+            on(HEADS, budget(None)),
+            small,
+            Validation::Holdout,
+        ),
+        (
             "nothing shared",
-            on(&format!("{HEADS}\nshare: off"), Machines::default()),
+            on(&format!("{HEADS}\nshare: off"), room),
             small,
             Validation::Holdout,
         ),

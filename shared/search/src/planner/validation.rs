@@ -16,13 +16,15 @@ pub struct Sizes {
     pub classes: u64,
 }
 
-/// Repeated cross-validation for a small data set whose trials all train side by side and of which
-/// there are several to compare; else the validation split. A fold holds an image of each class at
+/// Repeated cross-validation for a small data set whose trials all train side by side, over features
+/// that fit (so workers must have told what fits), and of which there are several to compare; else the
+/// validation split. A fold holds an image of each class at
 /// least. What is chosen against the plain way comes with a sentence.
 pub fn validation(plan: &Plan, sizes: Sizes) -> (Validation, Option<String>) {
     let folds = KFold::DEFAULT;
     let trials: u32 = plan.cuts.iter().map(|cut| cut.trials).sum();
-    let fused = plan.cuts.iter().all(|cut| cut.choice == Choice::Fused);
+    let fused = plan.feature_budget_bytes.is_some()
+        && plan.cuts.iter().all(|cut| cut.choice == Choice::Fused);
     let is_small = sizes.images < KFold::BELOW_IMAGES;
     let has_enough = sizes.train >= u64::from(folds.kfold) * sizes.classes;
     if trials < 2 || !fused || !is_small || !has_enough {

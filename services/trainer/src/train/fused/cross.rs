@@ -39,6 +39,14 @@ pub(super) fn validate(
     let begun = Instant::now();
     let specs: Vec<&TrialSpec> = lanes.iter().map(|lane| lane.spec()).collect();
     let reads_features = first.reads_features();
+    if !reads_features {
+        let images = folds.images(hall.source.labels.len() as u64);
+        first.record.log(&format!(
+            "there are no features, so {folds} run the frozen blocks for {images} images in each of \
+             {} epochs",
+            first.spec().train.epochs
+        ));
+    }
     let mut tallies = vec![Tally::default(); lanes.len()];
     for repeat in 0..folds.repeats {
         let deal = Deal::new(first.spec(), folds, repeat, hall);
