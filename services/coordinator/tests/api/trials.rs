@@ -419,6 +419,8 @@ async fn trials_at_a_cut_that_does_not_fit_the_budget_are_told_to_keep_no_featur
         let owner = submit(&house, &grid, &format!("grid {budget}")).await;
         let plan = owner.plan.clone().unwrap();
         assert_eq!(plan.feature_budget_bytes, Some(budget));
+        let objective = if keeps { "cv/accuracy" } else { "val/accuracy" };
+        assert_eq!(owner.spec.search.objective(), objective);
         assert_eq!(plan.cuts[0].choice == Choice::Fused, keeps, "{plan:?}");
         let lease = machine.has(1).await.remove(0);
         let DesiredWork::Train { keep_features, .. } = &lease.work else {
