@@ -234,4 +234,10 @@ async fn features_are_between_workers_that_are_known() {
     house.client.blob_put_bytes(bytes).await.unwrap();
     let refused = tells(&house, &one, blob_of(a.digest)).await.unwrap_err();
     assert_eq!(refused.code, Code::NotFound);
+    // Nor of other bytes than there are.
+    says(&mut one, Some(vec![a.clone()])).await;
+    let mut longer = blob_of(a.digest);
+    longer.bytes += 1;
+    let refused = tells(&house, &one, longer).await.unwrap_err();
+    assert_eq!(refused.code, Code::BadRequest);
 }

@@ -53,7 +53,8 @@ pub struct WantFeatures {
 /// Most shards that are asked for at once.
 pub const MAX_WANTED: usize = 1000;
 
-/// Answer to [`WantFeatures`]. What is in neither list nobody has.
+/// Answer to [`WantFeatures`]. What is in neither list nobody has, or it has to wait: few come at a
+/// time.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct FoundFeatures {
     /// Those that the blob store has.
