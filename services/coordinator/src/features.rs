@@ -2,7 +2,7 @@
 //! blobs, which the other is asked to upload. Soft state: losing it means asking once more.
 
 use pomona_api::v1::features::{
-    FeatureBlob, FeatureShard, FoundFeatures, MAX_WANTED, UploadedFeature, WantFeatures,
+    FeatureBlob, FeatureShard, FoundFeatures, MAX_WANTED, PROCESSOR, UploadedFeature, WantFeatures,
 };
 use pomona_domain::worker::WorkerState;
 use pomona_domain::{Code, Digest, Fault, WorkerId};
@@ -26,6 +26,10 @@ const MAX_BLOBS: usize = 10_000;
 /// How often is looked which of them are still there, while they are too many bytes.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
+/// A processor and a shard: the same arithmetic may round otherwise on another processor, so what is
+/// of one is never given to another.
+type Name = (String, Digest);
+
 /// The shelves of all workers.
 #[derive(Debug, Default)]
 pub struct Features {
@@ -37,11 +41,11 @@ pub struct Features {
 #[derive(Debug, Default)]
 struct State {
     shelves: BTreeMap<WorkerId, Shelf>,
-    wishes: BTreeMap<Digest, Wish>,
+    wishes: BTreeMap<Name, Wish>,
     /// Wishes so far.
     wished: u64,
     /// Shards in the blob store, as far as we remember.
-    blobs: BTreeMap<Digest, FeatureBlob>,
+    blobs: BTreeMap<Name, FeatureBlob>,
     /// When was looked last which of them are still there.
     looked: Option<Instant>,
 }
@@ -72,7 +76,7 @@ impl Features {
         let mut state = self.lock();
         let kept: BTreeSet<Digest> = shards.iter().map(|shard| shard.digest).collect();
         let is_kept = |shard: &Digest| kept.contains(shard);
-        (state.wishes).retain(|shard, wish| wish.holder != worker || is_kept(shard));
+        (state.wishes).retain(|(_, shard), wish| wish.holder != worker || is_kept(shard));
         state.shelves.entry(worker).or_default().shards = Some(shards);
     }
 
@@ -111,7 +115,7 @@ impl Features {
         state.expire(now);
         let of_worker = (state.wishes.iter()).filter(|(_, wish)| wish.holder == worker);
         let mut found: Vec<_> = of_worker
-            .map(|(shard, wish)| (wish.number, *shard))
+            .map(|((_, shard), wish)| (wish.number, *shard))
             .collect();
         found.sort_unstable();
         found.into_iter().map(|(_, shard)| shard).collect()
@@ -122,13 +126,13 @@ impl Features {
         self.changed.subscribe()
     }
 
-    /// Wishes for the first `most` of those shards that one of the workers `there` keeps, as far as
-    /// there is room; gives them. What `asker` wanted before and does not want now it wants no more.
+    /// Wishes for the first `most` of those shards that one of its peers keeps, as far as there is
+    /// room; gives them. What `asker` wanted before and does not want now it wants no more.
     fn wish(
         &self,
         asker: WorkerId,
         (shards, most): (&[Digest], usize),
-        there: &[WorkerId],
+        Peers { processor, there }: &Peers,
         now: Instant,
     ) -> Vec<Digest> {
         let mut state = self.lock();
@@ -139,20 +143,21 @@ impl Features {
             if coming.len() >= most {
                 break;
             }
-            let held = before.get(shard).map(|wish| wish.holder);
+            let name = (processor.clone(), *shard);
+            let held = before.get(&name).map(|wish| wish.holder);
             let asked = held.filter(|holder| there.contains(holder));
             let Some(holder) = asked.or_else(|| state.holder(*shard, there)) else {
                 continue;
             };
             let bytes = state.bytes(holder, *shard);
-            let is_counted = state.wishes.contains_key(shard);
+            let is_counted = state.wishes.contains_key(&name);
             if !is_counted && state.stored().saturating_add(bytes) > MAX_STORED_BYTES {
                 continue;
             }
             coming.push(*shard);
-            let number = before.get(shard).map_or(state.wished, |wish| wish.number);
+            let number = before.get(&name).map_or(state.wished, |wish| wish.number);
             state.wished += 1;
-            let wish = state.wishes.entry(*shard).or_insert(Wish {
+            let wish = state.wishes.entry(name).or_insert(Wish {
                 holder,
                 number,
                 bytes,
@@ -171,7 +176,7 @@ impl Features {
 
     /// All blobs that are remembered, when they are too many bytes for another wish and it is time
     /// to look whether they are still there.
-    fn doubtful(&self, now: Instant) -> Vec<FeatureBlob> {
+    fn doubtful(&self, now: Instant) -> Vec<(Name, Digest)> {
         let mut state = self.lock();
         let is_time = (state.looked).is_none_or(|last| now >= last + LOOK_EVERY);
         // Half of it: a wish may be large.
@@ -179,31 +184,35 @@ impl Features {
             return Vec::new();
         }
         state.looked = Some(now);
-        state.blobs.values().copied().collect()
+        let blobs = state.blobs.iter();
+        blobs
+            .map(|(name, blob)| (name.clone(), blob.blob))
+            .collect()
     }
 
     /// A worker has uploaded a shard that it keeps. Says whether it does.
-    fn came(&self, worker: WorkerId, blob: FeatureBlob) -> bool {
+    fn came(&self, worker: WorkerId, processor: &str, blob: FeatureBlob) -> bool {
         let mut state = self.lock();
         if !state.keeps(worker, blob.shard) {
             return false;
         }
-        state.wishes.remove(&blob.shard);
+        let name = (processor.to_owned(), blob.shard);
+        state.wishes.remove(&name);
         if state.blobs.len() >= MAX_BLOBS {
             state.blobs.clear();
         }
-        state.blobs.insert(blob.shard, blob);
+        state.blobs.insert(name, blob);
         drop(state);
         self.changed.send_replace(());
         true
     }
 
-    fn blob(&self, shard: Digest) -> Option<FeatureBlob> {
-        self.lock().blobs.get(&shard).copied()
+    fn blob(&self, name: &Name) -> Option<FeatureBlob> {
+        self.lock().blobs.get(name).copied()
     }
 
-    fn forget_blob(&self, shard: Digest) {
-        self.lock().blobs.remove(&shard);
+    fn forget_blob(&self, name: &Name) {
+        self.lock().blobs.remove(name);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -221,7 +230,7 @@ impl State {
     }
 
     /// Takes back what a worker wanted; gives all wishes as they were.
-    fn withdraw(&mut self, asker: WorkerId, now: Instant) -> BTreeMap<Digest, Wish> {
+    fn withdraw(&mut self, asker: WorkerId, now: Instant) -> BTreeMap<Name, Wish> {
         self.expire(now);
         let before = self.wishes.clone();
         self.wishes.retain(|_, wish| {
@@ -284,19 +293,19 @@ pub async fn find(app: &App, id: WorkerId, body: WantFeatures) -> Result<FoundFe
     let mut stop = app.stop.clone();
     loop {
         changes.mark_unchanged();
-        let there = others(app, id, body.incarnation)?;
-        let ready = in_store(app, &body.shards).await?;
+        let peers = peers(app, id, body.incarnation)?;
+        let ready = in_store(app, &peers.processor, &body.shards).await?;
         let missing: Vec<Digest> = (body.shards.iter().copied())
             .filter(|shard| ready.iter().all(|blob| blob.shard != *shard))
             .collect();
         let now = Instant::now();
-        for blob in app.features.doubtful(now) {
-            if app.store.blob_stat(blob.blob).await?.is_none() {
-                app.features.forget_blob(blob.shard);
+        for (name, blob) in app.features.doubtful(now) {
+            if app.store.blob_stat(blob).await?.is_none() {
+                app.features.forget_blob(&name);
             }
         }
         let most = MAX_COMING.saturating_sub(ready.len());
-        let coming = app.features.wish(id, (&missing, most), &there, now);
+        let coming = app.features.wish(id, (&missing, most), &peers, now);
         if !ready.is_empty() || coming.is_empty() || now >= until || app.stopping() {
             return Ok(FoundFeatures { ready, coming });
         }
@@ -309,13 +318,21 @@ pub async fn find(app: &App, id: WorkerId, body: WantFeatures) -> Result<FoundFe
 }
 
 /// Those shards whose blobs are there; they stay long enough to be downloaded.
-async fn in_store(app: &App, shards: &[Digest]) -> Result<Vec<FeatureBlob>, Refusal> {
+async fn in_store(
+    app: &App,
+    processor: &str,
+    shards: &[Digest],
+) -> Result<Vec<FeatureBlob>, Refusal> {
     let mut ready = Vec::new();
-    for blob in shards.iter().filter_map(|shard| app.features.blob(*shard)) {
+    for shard in shards {
+        let name = (processor.to_owned(), *shard);
+        let Some(blob) = app.features.blob(&name) else {
+            continue;
+        };
         if blobs::is_here(app, blob.blob).await? {
             ready.push(blob);
         } else {
-            app.features.forget_blob(blob.shard);
+            app.features.forget_blob(&name);
         }
     }
     Ok(ready)
@@ -327,7 +344,7 @@ pub async fn uploaded(
     id: WorkerId,
     body: UploadedFeature,
 ) -> Result<FeatureBlob, Refusal> {
-    others(app, id, body.incarnation)?;
+    let peers = peers(app, id, body.incarnation)?;
     let FeatureBlob { shard, blob, bytes } = body.uploaded;
     let Some(stat) = app.store.blob_keep(blob, app.now()).await? else {
         return Err(Fault::new(Code::BlobMissing, format!("there is no blob `{blob}`")).into());
@@ -336,25 +353,37 @@ pub async fn uploaded(
         let text = format!("blob `{blob}` has {} bytes, not {bytes}", stat.size);
         return Err(Fault::new(Code::BadRequest, text).into());
     }
-    if !app.features.came(id, body.uploaded) {
+    if !app.features.came(id, &peers.processor, body.uploaded) {
         let text = format!("worker `{id}` does not keep features `{shard}`");
         return Err(Fault::new(Code::NotFound, text).into());
     }
     Ok(body.uploaded)
 }
 
-/// All workers that are there but this one, which must be registered.
-fn others(app: &App, id: WorkerId, incarnation: u64) -> Result<Vec<WorkerId>, Fault> {
+/// With whom a worker shares.
+struct Peers {
+    processor: String,
+    there: Vec<WorkerId>,
+}
+
+/// All workers that are there and have the processor of this one, which must be registered; a worker
+/// that does not say which it has shares with nobody.
+fn peers(app: &App, id: WorkerId, incarnation: u64) -> Result<Peers, Fault> {
     let view = app.view()?;
     let own = view
         .worker(id)
         .filter(|row| row.incarnation == incarnation && row.state != WorkerState::Lost);
-    own.ok_or_else(|| crate::longpoll::unknown(id))?;
-    let there = view.workers().filter(|row| row.state != WorkerState::Lost);
-    Ok(there
-        .map(|row| row.id)
-        .filter(|other| *other != id)
-        .collect())
+    let own = own.ok_or_else(|| crate::longpoll::unknown(id))?;
+    let processor = own.labels.get(PROCESSOR);
+    let there = view.workers().filter(|row| {
+        let is_like = processor.is_some() && row.labels.get(PROCESSOR) == processor;
+        is_like && row.id != id && row.state != WorkerState::Lost
+    });
+    Ok(Peers {
+        there: there.map(|row| row.id).collect(),
+        // The others that do not say so never find what one without a name has uploaded.
+        processor: processor.cloned().unwrap_or_else(|| id.to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -368,6 +397,13 @@ mod tests {
     const HOLDER: WorkerId = WorkerId(1);
     const ASKER: WorkerId = WorkerId(2);
     const OTHER: WorkerId = WorkerId(3);
+
+    fn peers(processor: &str) -> Peers {
+        Peers {
+            processor: processor.to_owned(),
+            there: vec![HOLDER],
+        }
+    }
 
     fn name(number: u64) -> Digest {
         Digest::of(&number.to_le_bytes())
@@ -410,8 +446,8 @@ mod tests {
     fn few_shards_come_at_a_time_and_a_wish_is_taken_back() {
         let (features, names) = kept(10, 1);
         let now = Instant::now();
-        let there = [HOLDER];
-        let wish = |who, shards: &[Digest]| features.wish(who, (shards, MAX_COMING), &there, now);
+        let peers = peers("a");
+        let wish = |who, shards: &[Digest]| features.wish(who, (shards, MAX_COMING), &peers, now);
         assert_eq!(wish(ASKER, &names), names[..4]);
         assert_eq!(features.uploads(HOLDER, now), names[..4]);
         // What it still wants keeps its place; what it does not any more ends.
@@ -428,7 +464,8 @@ mod tests {
     fn nothing_is_wished_for_without_room_in_the_store() {
         let (features, names) = kept(4, MAX_STORED_BYTES / 2);
         let now = Instant::now();
-        let wish = |shards: &[Digest]| features.wish(ASKER, (shards, MAX_COMING), &[HOLDER], now);
+        let peers = peers("a");
+        let wish = |shards: &[Digest]| features.wish(ASKER, (shards, MAX_COMING), &peers, now);
         assert_eq!(wish(&names), names[..2]);
         assert_eq!(wish(&names), names[..2], "they are not counted twice");
         for shard in &names[..2] {
@@ -437,12 +474,12 @@ mod tests {
                 blob: *shard,
                 bytes: MAX_STORED_BYTES / 2,
             };
-            assert!(features.came(HOLDER, blob));
+            assert!(features.came(HOLDER, "a", blob));
         }
         assert_eq!(wish(&names[2..]), []);
         assert_eq!(features.doubtful(now).len(), 2);
         assert_eq!(features.doubtful(now).len(), 0, "not at once again");
-        features.forget_blob(names[0]);
+        features.forget_blob(&("a".to_owned(), names[0]));
         assert_eq!(wish(&names[2..]), names[2..3]);
         assert_eq!(features.doubtful(now + LOOK_EVERY).len(), 1);
     }
