@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::features::Features;
-use crate::fetch::{Desk, Fetcher};
+use crate::fetch::{Desk, Fetcher, Rate, Tally};
 use crate::identity::DataDir;
 use crate::lease::{Tools, Wish, rank_environment};
 use crate::logs::Logs;
@@ -289,7 +289,8 @@ impl Agent {
             desk: yard.tools.desk.clone(),
             logs: Arc::clone(&yard.tools.logs),
             metrics: yard.tools.metrics.clone(),
-            fetched_per_s: None,
+            rate: Rate::default(),
+            tally: Tally::default(),
         };
         tokio::spawn(fetcher.run());
     }

@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+/// The coordinator is told of this many at most: the whole list stands in one poll, beside reports,
+/// and a poll that is too large would never be answered.
+const MAX_TOLD: usize = 4_000;
+
 /// The shards of this machine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Features {
@@ -62,15 +66,16 @@ impl Features {
         self.files().values().map(|(_, bytes)| bytes).sum()
     }
 
-    /// All shards, when they are not those that were told of last.
+    /// All shards, when they are not those that were told of last. Of more than [`MAX_TOLD`] those
+    /// that were used last; nobody else learns of the rest.
     pub fn news(&self) -> Option<Vec<FeatureShard>> {
         let files = self.files();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref() == Some(&files) {
             return None;
         }
-        let shards = files
-            .iter()
+        let shards = newest(&files, MAX_TOLD)
+            .into_iter()
             .filter_map(|(path, (used, bytes))| shard(path, *used, *bytes));
         let shards = shards.collect();
         *told = Some(files);
@@ -109,6 +114,17 @@ impl Features {
         });
         files.collect()
     }
+}
+
+/// The `most` files that were used last, by name.
+fn newest(files: &Files, most: usize) -> Vec<(&PathBuf, &(SystemTime, u64))> {
+    let mut all: Vec<_> = files.iter().collect();
+    if all.len() > most {
+        all.sort_unstable_by_key(|(path, (used, _))| (std::cmp::Reverse(*used), *path));
+        all.truncate(most);
+        all.sort_unstable();
+    }
+    all
 }
 
 fn shard(path: &Path, used: SystemTime, bytes: u64) -> Option<FeatureShard> {
@@ -180,6 +196,22 @@ mod tests {
         assert_eq!(features.news(), None);
         features.forget_telling();
         assert_eq!(features.news().unwrap(), news);
+    }
+
+    #[test]
+    fn the_shards_that_were_used_last_are_told() {
+        let after = |seconds| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let times = [("a", 3), ("b", 1), ("c", 2)];
+        let files: Files = (times.into_iter())
+            .map(|(name, used)| (PathBuf::from(name), (after(used), 1)))
+            .collect();
+        let names = |most| -> Vec<_> {
+            let all = newest(&files, most).into_iter();
+            all.map(|(path, _)| path.to_str().unwrap()).collect()
+        };
+        assert_eq!(names(3), ["a", "b", "c"]);
+        assert_eq!(names(2), ["a", "c"]);
+        assert_eq!(names(1), ["a"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use pomona_api::v1::features::{FeatureBlob, FoundFeatures, MAX_WANTED, WantFeatu
 use pomona_api::v1::workers::LogLine;
 use pomona_domain::{Code, Digest, Fault, LeaseId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use crate::features::Features;
 use crate::logs::Logs;
 use crate::metrics::{Fetched, Metrics};
 use crate::work::cannot;
-pub use decide::{Decision, Figures, decide};
+pub use decide::{Decision, Figures, Rate, decide};
 
 /// How long the coordinator may wait for the first shard to be uploaded.
 const WAIT: Duration = Duration::from_secs(1);
@@ -173,8 +174,41 @@ pub struct Fetcher {
     pub logs: Arc<Logs>,
     /// What is counted.
     pub metrics: Metrics,
-    /// Bytes that came in a second: half the last shard, half those before it.
-    pub fetched_per_s: Option<f64>,
+    /// How fast shards came.
+    pub rate: Rate,
+    /// What came of the fetches for the rank at hand.
+    pub tally: Tally,
+}
+
+/// What came of the fetches for a rank.
+#[derive(Debug, Default)]
+pub struct Tally {
+    begun: bool,
+    fetched: u64,
+    bytes: u64,
+    failed: u64,
+    /// Why the last one failed.
+    why: String,
+}
+
+impl Tally {
+    fn failed(&mut self, why: impl fmt::Display) {
+        self.failed += 1;
+        self.why = why.to_string();
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let megabytes = self.bytes as f64 / 1e6;
+        let fetched = self.fetched;
+        write!(f, "fetched {fetched} shards of features, {megabytes:.3} MB")?;
+        if self.failed > 0 {
+            let (failed, why) = (self.failed, &self.why);
+            write!(f, "; {failed} computed after all, the last because: {why}")?;
+        }
+        Ok(())
+    }
 }
 
 /// How a fetch came out.
@@ -194,9 +228,19 @@ impl Fetcher {
         let desk = self.desk.clone();
         loop {
             let who = desk.next().await;
-            tokio::select! {
-                () = self.serve(who) => desk.change(who, |wish| wish.settled = true),
-                () = desk.gone(who) => {}
+            let Some(wish) = desk.get(who) else {
+                continue;
+            };
+            self.tally = Tally::default();
+            let is_done = tokio::select! {
+                () = self.serve(who) => true,
+                () = desk.gone(who) => false,
+            };
+            if self.tally.begun {
+                self.tell(who.1, &wish, &self.tally.to_string());
+            }
+            if is_done {
+                desk.change(who, |wish| wish.settled = true);
             }
         }
     }
@@ -240,9 +284,12 @@ impl Fetcher {
                 let text = format!("computes {rest} more shards of features itself: {decision}");
                 return self.tell(who.1, &wish, &text);
             }
-            let text = format!("fetches a shard of features from another worker: {decision}");
-            self.tell(who.1, &wish, &text);
-            if !self.fetch(who.1, &wish, *blob, decision).await {
+            // One line, however many follow.
+            if !std::mem::replace(&mut self.tally.begun, true) {
+                let text = format!("fetches features from other workers: {decision}");
+                self.tell(who.1, &wish, &text);
+            }
+            if !self.fetch(*blob, decision).await {
                 return;
             }
         }
@@ -263,29 +310,22 @@ impl Fetcher {
         let before = missing.iter().take_while(|one| one.shard != blob.shard);
         Figures {
             bytes: blob.bytes,
-            until: before.map(|one| one.bytes).sum::<u64>() + blob.bytes,
+            until: before.fold(blob.bytes, |sum, one| sum.saturating_add(one.bytes)),
             computed_per_s: self.desk.pace(blob.shard),
-            fetched_per_s: self.fetched_per_s,
+            fetched_per_s: self.rate.get(Instant::now()),
         }
     }
 
     /// Fetches one shard within the time that the decision gives. Says whether more are worth it.
-    async fn fetch(
-        &mut self,
-        rank: u32,
-        wish: &Wish,
-        blob: FeatureBlob,
-        decision: Decision,
-    ) -> bool {
+    async fn fetch(&mut self, blob: FeatureBlob, decision: Decision) -> bool {
         let begun = Instant::now();
         let got = tokio::time::timeout(decision.limit(), self.get(blob)).await;
         let rate = blob.bytes as f64 / begun.elapsed().as_secs_f64().max(1e-6);
         match got {
             Ok(Ok(Got::Whole)) => {
-                self.fetched_per_s = Some(
-                    self.fetched_per_s
-                        .map_or(rate, |old| f64::midpoint(old, rate)),
-                );
+                self.rate.saw(rate, Instant::now());
+                self.tally.fetched += 1;
+                self.tally.bytes = self.tally.bytes.saturating_add(blob.bytes);
                 self.metrics.fetched(Fetched::Fetched);
                 true
             }
@@ -295,16 +335,14 @@ impl Fetcher {
                 self.metrics.fetched(Fetched::Failed);
                 let shard = blob.shard;
                 tracing::warn!(%shard, code = %fault.code, "features are not fetched: {fault}");
-                let text = format!("a shard of features is computed after all: {fault}");
-                self.tell(rank, wish, &text);
+                self.tally.failed(fault);
                 true
             }
             Err(_) => {
                 // It is slower than this, however much.
-                self.fetched_per_s = Some(rate);
+                self.rate.set(rate, Instant::now());
                 self.metrics.fetched(Fetched::Failed);
-                let text = "a shard of features is computed after all: it did not come in time";
-                self.tell(rank, wish, text);
+                self.tally.failed("it did not come in time");
                 true
             }
         }

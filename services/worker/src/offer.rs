@@ -11,14 +11,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::watch;
 
+use crate::agent::is_passing;
 use crate::features::Features;
 use crate::fetch::blocking;
 use crate::work::cannot;
 
-/// Wait after an upload that failed.
+/// Wait after an upload that failed and may succeed another time.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Uploads for ever what `wanted` names, one after the other.
+/// Uploads for ever what `wanted` names, one after the other. What cannot be uploaded is left out, so
+/// that it holds nothing else up.
 pub async fn offer(
     client: Client,
     identity: (WorkerId, u64),
@@ -45,9 +47,13 @@ pub async fn offer(
                 features.forget_telling();
                 done.insert(shard);
             }
-            Err(fault) => {
+            Err(fault) if is_passing(fault.code) => {
                 tracing::debug!(%shard, "features are not uploaded: {fault}");
                 tokio::time::sleep(PAUSE).await;
+            }
+            Err(fault) => {
+                tracing::warn!(%shard, code = %fault.code, "features are not uploaded: {fault}");
+                done.insert(shard);
             }
         }
     }

@@ -183,6 +183,30 @@ pub fn cores() -> u32 {
         .unwrap_or(1)
 }
 
+/// All that may decide which kernels a library takes here: a name alone is often the same for
+/// several generations on virtual machines.
+pub fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    described(&text).unwrap_or_else(cpu_name)
+}
+
+fn described(text: &str) -> Option<String> {
+    let field = |name: &str| {
+        let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+        pairs
+            .find(|(key, _)| key.trim() == name)
+            .map(|(_, value)| value.trim())
+    };
+    let flags = field("flags").unwrap_or_default().split_whitespace();
+    let special = flags.filter(|flag| flag.starts_with("amx") || flag.ends_with("_bf16"));
+    let fields = ["cpu family", "model", "stepping", "cache size"].map(field);
+    let parts = [Some(field("model name")?)]
+        .into_iter()
+        .chain(fields)
+        .flatten();
+    Some(parts.chain(special).collect::<Vec<_>>().join(" "))
+}
+
 /// Name of the processor.
 pub fn cpu_name() -> String {
     std::fs::read_to_string("/proc/cpuinfo")
@@ -198,6 +222,17 @@ pub fn cpu_name() -> String {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_processor_is_more_than_its_name() {
+        let text = "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: A Chip\n\
+                    stepping\t: 8\ncache size\t: 16384 KB\nflags\t\t: fpu avx512_bf16 amx_tile\n\
+                    processor\t: 1\nmodel name\t: B\n";
+        let whole = "A Chip 6 143 8 16384 KB avx512_bf16 amx_tile";
+        assert_eq!(described(text).as_deref(), Some(whole));
+        assert_eq!(described("CPU part\t: 0xd0c\n"), None);
+        assert!(!processor().is_empty());
+    }
 
     #[test]
     fn cpu_slots_share_the_cores_and_each_rank_has_a_thread() {

@@ -370,7 +370,7 @@ async fn features_that_one_worker_computed_are_fetched_by_another_whoever_is_kil
     });
     let said = said.await;
     assert!(
-        said.contains("fetches a shard of features from another worker: "),
+        said.contains("fetches features from other workers: "),
         "{said}"
     );
     assert!(!said.contains("after all"), "{said}");

@@ -156,6 +156,9 @@ async fn what_a_worker_misses_is_asked_of_who_keeps_it_until_it_is_there() {
     );
     assert_eq!(wanted(&house, &one, &names).await.coming, []);
     assert_eq!(wanted(&house, &two, &names).await.coming.len(), 2);
+    // Nor is one asked for the sake of another processor, whose bits may be others.
+    let strange = Machine::join(&house.client, 11, 1).await;
+    assert_eq!(wanted(&house, &strange, &names).await.coming, []);
     for _ in 0..2 {
         // It stands there until it is done, what was wanted first before the rest.
         assert_eq!(asked(&mut one).await, [b.digest, a.digest]);
@@ -163,6 +166,10 @@ async fn what_a_worker_misses_is_asked_of_who_keeps_it_until_it_is_there() {
     assert_eq!(asked(&mut two).await, []);
 
     let uploaded = uploads(&house, &one, b.digest).await;
+    assert_eq!(
+        wanted(&house, &strange, &names).await,
+        FoundFeatures::default()
+    );
     assert_eq!(asked(&mut one).await, [a.digest]);
     let found = wanted(&house, &two, &names).await;
     assert_eq!(
@@ -234,4 +241,10 @@ async fn features_are_between_workers_that_are_known() {
     house.client.blob_put_bytes(bytes).await.unwrap();
     let refused = tells(&house, &one, blob_of(a.digest)).await.unwrap_err();
     assert_eq!(refused.code, Code::NotFound);
+    // Nor of other bytes than there are.
+    says(&mut one, Some(vec![a.clone()])).await;
+    let mut longer = blob_of(a.digest);
+    longer.bytes += 1;
+    let refused = tells(&house, &one, longer).await.unwrap_err();
+    assert_eq!(refused.code, Code::BadRequest);
 }

@@ -3,6 +3,7 @@
 use pomona_api::PROTOCOL;
 use pomona_api::client::Client;
 use pomona_api::v1::catalogue::{AddBackbone, AddDataset};
+use pomona_api::v1::features::PROCESSOR;
 use pomona_api::v1::workers::{
     Desired, DesiredLease, DesiredWork, LogLine, Poll, Register, Running,
 };
@@ -37,7 +38,8 @@ pub fn introduction(number: u64, slots: u32) -> Register {
         name: format!("machine-{number}"),
         incarnation: 1,
         slots: (0..slots).map(slot).collect(),
-        labels: BTreeMap::new(),
+        // Machines of ten are alike.
+        labels: BTreeMap::from([(PROCESSOR.to_owned(), format!("chip {}", number / 10))]),
         metrics_address: Some(format!("127.0.0.1:{}", 9000 + number)),
         feature_budget_bytes: None,
     }

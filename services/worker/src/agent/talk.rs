@@ -2,6 +2,7 @@
 //! nobody answers.
 
 use pomona_api::PROTOCOL;
+use pomona_api::v1::features::PROCESSOR;
 use pomona_api::v1::workers::{Desired, MAX_REPORTS_PER_POLL, Poll, Register, Report};
 use pomona_domain::error::Blame;
 use pomona_domain::{Code, Fault};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{Agent, is_passing};
+use crate::slots::processor;
 use crate::spool::SpoolError;
 
 /// Wait after the first poll that failed; it doubles.
@@ -111,6 +113,8 @@ impl Agent {
     /// Registers, however long the coordinator is away. An error is final.
     pub(super) async fn register(&mut self) -> Result<(), Fault> {
         let config = &self.yard.config;
+        let mut labels = config.labels()?;
+        labels.insert(PROCESSOR.to_owned(), processor());
         let body = Register {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -118,7 +122,7 @@ impl Agent {
             name: config.name(),
             incarnation: self.incarnation,
             slots: self.yard.tools.slots.list.clone(),
-            labels: config.labels()?,
+            labels,
             metrics_address: self.metrics_address.clone(),
             feature_budget_bytes: Some(self.yard.features.max_bytes()),
         };

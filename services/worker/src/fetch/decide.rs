@@ -1,7 +1,34 @@
 //! Whether a shard is fetched or left to the trainer: a comparison of two predicted times.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// A rate that was not measured again for this long says nothing any more: what was slow then may
+/// be fast now.
+const RATE_TERM: Duration = Duration::from_mins(5);
+
+/// Bytes that came in a second: half the last shard, half those before it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rate(Option<(f64, Instant)>);
+
+impl Rate {
+    /// The rate, unless nobody knows it any more.
+    pub fn get(self, now: Instant) -> Option<f64> {
+        let (rate, at) = self.0?;
+        (now.saturating_duration_since(at) < RATE_TERM).then_some(rate)
+    }
+
+    /// A shard came at this rate.
+    pub fn saw(&mut self, rate: f64, now: Instant) {
+        let mean = |old| f64::midpoint(old, rate);
+        self.set(self.get(now).map_or(rate, mean), now);
+    }
+
+    /// This is the rate, whatever it was.
+    pub fn set(&mut self, rate: f64, now: Instant) {
+        self.0 = Some((rate, now));
+    }
+}
 
 /// What is known when a shard could be fetched.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,7 +56,7 @@ pub struct Decision {
 pub fn decide(figures: Figures) -> Decision {
     let fetch = match figures.fetched_per_s {
         Some(rate) => seconds(figures.bytes, rate) < figures.computed_s(),
-        None => figures.until >= 2 * figures.bytes,
+        None => figures.until >= figures.bytes.saturating_mul(2),
     };
     Decision { fetch, figures }
 }

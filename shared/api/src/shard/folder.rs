@@ -102,7 +102,7 @@ impl Unfinished {
             if data.ino() == own || !(ending == WHOLE || ending == PART) {
                 continue;
             }
-            total += data.len();
+            total = total.saturating_add(data.len());
             // What a killed writer left goes first.
             let used = if ending == PART {
                 SystemTime::UNIX_EPOCH
@@ -117,7 +117,7 @@ impl Unfinished {
                 break;
             }
             if evict(&path) {
-                total -= size;
+                total = total.saturating_sub(size);
             }
         }
         if total > self.folder.budget {

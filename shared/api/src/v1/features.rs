@@ -50,10 +50,14 @@ pub struct WantFeatures {
     pub wait_ms: u64,
 }
 
+/// The label by which a worker says what its processor is: features are shared between equal ones.
+pub const PROCESSOR: &str = "processor";
+
 /// Most shards that are asked for at once.
 pub const MAX_WANTED: usize = 1000;
 
-/// Answer to [`WantFeatures`]. What is in neither list nobody has.
+/// Answer to [`WantFeatures`]. What is in neither list nobody has, or it has to wait: few come at a
+/// time.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct FoundFeatures {
     /// Those that the blob store has.
