@@ -66,7 +66,7 @@ impl Features {
         self.files().values().map(|(_, bytes)| bytes).sum()
     }
 
-    /// All shards, when they are not those that were told of last. Of more than [`MAX_TOLD`] those
+    /// All shards, when they are not those that were told of last. Of more than `MAX_TOLD` those
     /// that were used last; nobody else learns of the rest.
     pub fn news(&self) -> Option<Vec<FeatureShard>> {
         let files = self.files();
