@@ -8,6 +8,7 @@ with it, and the fused AdamW.
 import json
 import sys
 import time
+import warnings
 
 import numpy as np
 import torch
@@ -55,8 +56,11 @@ def tuned(frozen, arch: str, x):
 def logistic(given: dict, train: tuple, val: tuple) -> dict:
     """Fits of scikit-learn, one for each trial. Its loss is a sum and its penalty that of the weights, so weight decay
     d over n images is C = 1/(d·n); a solver has no learning rate, and trials that differ in that alone are the same."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    # How many iterations it took is told; one warning for each fit says no more.
+    warnings.simplefilter("ignore", ConvergenceWarning)
     begun, cpu, accuracy, iterations = time.perf_counter(), time.process_time(), [], 0
     for trial in given["trials"]:
         decay = trial["weight_decay"] * len(train[0])
