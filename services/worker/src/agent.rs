@@ -9,7 +9,6 @@ mod start;
 mod talk;
 
 use pomona_api::client::Client;
-use pomona_api::split;
 use pomona_api::v1::workers::{Desired, DesiredLease, Running};
 use pomona_daemon::Signals;
 use pomona_domain::lease::StopKind;
@@ -37,7 +36,6 @@ use crate::offer::offer;
 use crate::process;
 use crate::reconcile::{Action, Local, Phase, reconcile};
 use crate::ship::{Outbox, ship};
-use crate::slots::{Slots, cores, cpu_name};
 use crate::spare::{Recipe, Spares};
 use crate::spool::Spool;
 use crate::work::cannot;
@@ -171,7 +169,7 @@ impl Agent {
         let metrics = Metrics::new().map_err(|error| {
             Fault::new(Code::Internal, format!("metrics cannot be made: {error}"))
         })?;
-        let slots = Box::pin(slots(&config, &data, &trainer)).await;
+        let slots = Box::pin(measure::slots(&config, &data, &trainer)).await;
         let tools = Tools {
             spool,
             logs: Arc::new(Logs::default()),
@@ -480,24 +478,6 @@ impl Agent {
             let bytes = spool.bytes();
             tracing::info!(bytes, "stopped; what was not delivered is on disk");
         }
-    }
-}
-
-/// What the configuration says, or what computes most.
-async fn slots(config: &Config, data: &DataDir, trainer: &Path) -> Slots {
-    let wanted = config.slots();
-    let slots = if config.slots.cpu_only {
-        Slots::cpu(wanted)
-    } else {
-        Slots::find(wanted, trainer).await
-    };
-    if wanted.is_some() || !config.slots.measure || !slots.are_cpu() {
-        return slots;
-    }
-    let file = split::path(|name| std::env::var_os(name), &data.path(""));
-    match measure::split(&file, &cpu_name(), cores(), trainer).await {
-        Some(split) => Slots::cpu(Some(split.processes)),
-        None => slots,
     }
 }
 

@@ -138,16 +138,20 @@ fn shard(path: &Path, used: SystemTime, bytes: u64) -> Option<FeatureShard> {
     })
 }
 
+/// Plans of shards that no network has computed.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod sample {
     use pomona_api::shard::{Key, Plan};
+    use pomona_domain::Digest;
     use pomona_domain::dataset::Split;
     use pomona_domain::view::View;
-    use std::io::Write as _;
+    use std::collections::BTreeMap;
+    use std::ops::Range;
 
-    fn write(folder: &Path, arch: &str) -> Digest {
-        let plan = Plan {
+    pub(crate) fn plan(arch: &str, rows: Range<u64>, width: i64) -> Plan {
+        Plan {
+            rows: rows.end - rows.start,
+            shape: vec![width],
             key: Key {
                 prefix_version: 1,
                 arch: arch.to_owned(),
@@ -159,14 +163,22 @@ mod tests {
                 dataset: Digest::of(b"manifest"),
                 split: Split::Train,
                 view: View::AS_IS,
-                from: 0,
-                to: 3,
+                from: rows.start,
+                to: rows.end,
                 batch: 32,
                 environment: BTreeMap::new(),
             },
-            rows: 3,
-            shape: vec![4],
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn write(folder: &Path, arch: &str) -> Digest {
+        let plan = sample::plan(arch, 0..3, 4);
         let digest = plan.key.digest().unwrap();
         let path = folder.join(format!("{}.{WHOLE}", digest.hex()));
         let mut file = File::create(path).unwrap();

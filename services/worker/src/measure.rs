@@ -4,7 +4,7 @@
 //! It must never keep a worker from starting: whatever goes wrong, it offers as many slots as cores.
 
 use pomona_api::client::file_digest;
-use pomona_api::split::{Machine, Measured, Rate, Split};
+use pomona_api::split::{self, Machine, Measured, Rate, Split};
 use pomona_domain::Fault;
 use serde::Deserialize;
 use std::path::Path;
@@ -14,8 +14,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::identity::write;
-use crate::slots::cpu_environment;
+use crate::config::Config;
+use crate::identity::{DataDir, write};
+use crate::slots::{Slots, cores, cpu_environment, cpu_name};
 
 #[cfg(test)]
 mod tests;
@@ -29,8 +30,26 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// What is within this share of the best is as good.
 const TIE: f64 = 0.05;
 
+/// The slots that are offered: what the configuration says, or what computes most.
+pub async fn slots(config: &Config, data: &DataDir, trainer: &Path) -> Slots {
+    let wanted = config.slots();
+    let slots = if config.slots.cpu_only {
+        Slots::cpu(wanted)
+    } else {
+        Slots::find(wanted, trainer).await
+    };
+    if wanted.is_some() || !config.slots.measure || !slots.are_cpu() {
+        return slots;
+    }
+    let file = split::path(|name| std::env::var_os(name), &data.path(""));
+    match split(&file, &cpu_name(), cores(), trainer).await {
+        Some(split) => Slots::cpu(Some(split.processes)),
+        None => slots,
+    }
+}
+
 /// The split of this machine: as kept, or measured now. `None` when it cannot be measured.
-pub async fn split(file: &Path, processor: &str, cores: u32, trainer: &Path) -> Option<Split> {
+async fn split(file: &Path, processor: &str, cores: u32, trainer: &Path) -> Option<Split> {
     if cores < 2 {
         return None;
     }

@@ -186,17 +186,11 @@ pub fn cores() -> u32 {
 /// All that may decide which kernels a library takes here: a name alone is often the same for
 /// several generations on virtual machines.
 pub fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    described(&text).unwrap_or_else(cpu_name)
+    described(&cpuinfo()).unwrap_or_else(cpu_name)
 }
 
 fn described(text: &str) -> Option<String> {
-    let field = |name: &str| {
-        let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
-        pairs
-            .find(|(key, _)| key.trim() == name)
-            .map(|(_, value)| value.trim())
-    };
+    let field = |name| field(text, name);
     let flags = field("flags").unwrap_or_default().split_whitespace();
     let special = flags.filter(|flag| flag.starts_with("amx") || flag.ends_with("_bf16"));
     let fields = ["cpu family", "model", "stepping", "cache size"].map(field);
@@ -209,13 +203,21 @@ fn described(text: &str) -> Option<String> {
 
 /// Name of the processor.
 pub fn cpu_name() -> String {
-    std::fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("model name"))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        })
-        .unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+    let text = cpuinfo();
+    let name = field(&text, "model name");
+    name.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+/// What the kernel says of the processors; nothing where it says nothing.
+fn cpuinfo() -> String {
+    std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()
+}
+
+/// A field of the first processor.
+fn field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    let found = pairs.find(|(key, _)| key.trim() == name);
+    found.map(|(_, value)| value.trim())
 }
 
 #[cfg(test)]

@@ -16,6 +16,11 @@ pub struct Step {
     pub local: Vec<Pick>,
 }
 
+/// Steps of a pass over so many images; the last may see fewer.
+pub fn steps_of(images: usize, batch_size: u32) -> u64 {
+    (images as u64).div_ceil(u64::from(batch_size.max(1)))
+}
+
 /// What decides an epoch's order.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan<'a> {

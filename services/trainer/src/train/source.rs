@@ -4,7 +4,7 @@
 //! Which of the two is settled before the first step and never changes: their bits may differ.
 
 use super::epoch::Step;
-use super::life::beat;
+use super::life::{Lap, beat};
 use crate::data::{Dataset, Loader, Pick};
 use crate::fault;
 use crate::features::{Features, Outcome, Pace, Request, Store};
@@ -51,6 +51,17 @@ pub(super) struct Input {
     pub(super) waited_seconds: f64,
 }
 
+impl Input {
+    /// What a step of `heads` side by side took.
+    pub(super) fn lap(&self, heads: usize, begun: Instant) -> Lap {
+        Lap {
+            samples: self.labels.len() * heads,
+            waited_seconds: self.waited_seconds,
+            seconds: begun.elapsed().as_secs_f64(),
+        }
+    }
+}
+
 /// Features that are asked for.
 pub(super) struct Wish<'a> {
     pub(super) place: &'a FeatureStore,
@@ -77,11 +88,6 @@ impl Source {
             features: None,
             threads,
         }
-    }
-
-    /// Steps of a pass.
-    pub(super) fn steps_per_epoch(&self, batch_size: u32) -> u64 {
-        (self.labels.len() as u64).div_ceil(u64::from(batch_size.max(1)))
     }
 
     /// Finds or computes features, and says how that came out.

@@ -2,6 +2,7 @@
 //! its network and where it stands; how it starts, resumes and saves.
 
 use super::Ended;
+use super::epoch::steps_of;
 use super::epoch::{Plan, Step};
 use super::evaluate::{Evaluation, evaluate, evaluate_features};
 use super::learner::{Learner, Loss};
@@ -76,7 +77,7 @@ impl<'a> Trial<'a> {
         let source = Source::new(dataset, command.threads.max(1) as usize);
         let classes = state.classes as usize;
         let loss = Loss::new(&network, &spec.train, classes, &source.labels);
-        let steps_per_epoch = source.steps_per_epoch(spec.train.batch_size);
+        let steps_per_epoch = steps_of(source.labels.len(), spec.train.batch_size);
         let total_steps = steps_per_epoch * u64::from(spec.train.epochs);
         let trial = Self {
             life: Life::new(group.rank(), total_steps),

@@ -53,6 +53,14 @@ struct House {
     server: String,
 }
 
+/// What a program says when it is ready.
+fn first_line(program: &mut Child) -> String {
+    let mut line = String::new();
+    let mut stdout = BufReader::new(program.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    line
+}
+
 impl House {
     fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -67,9 +75,7 @@ impl House {
             .stderr(words)
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(up.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
+        let line = first_line(&mut up);
         let mut house = Self {
             folder,
             up,
@@ -315,9 +321,7 @@ impl Second {
             .stderr(words)
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
+        let line = first_line(&mut process);
         let said: Value = serde_json::from_str(&line).unwrap();
         let metrics = said["listening"].as_str().unwrap().to_owned();
         Self { process, metrics }

@@ -1,9 +1,8 @@
 //! The decision by its figures, and fetches from a coordinator of a few lines.
 
 use super::*;
-use pomona_api::shard::{Footer, Key, Plan};
-use pomona_domain::dataset::Split;
-use pomona_domain::view::View;
+use crate::features::sample;
+use pomona_api::shard::Footer;
 use std::io::Write as _;
 use std::path::Path;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -83,26 +82,7 @@ fn the_reason_has_both_figures() {
 
 /// A shard as a file has it.
 fn shard(number: u64) -> (Digest, Vec<u8>) {
-    let plan = Plan {
-        key: Key {
-            prefix_version: 1,
-            arch: "a".to_owned(),
-            cut: 2,
-            block: "layer1".to_owned(),
-            weights: Digest::of(b"weights"),
-            mean: [0.0; 3],
-            scale: [1.0; 3],
-            dataset: Digest::of(b"manifest"),
-            split: Split::Train,
-            view: View::AS_IS,
-            from: number * 32,
-            to: (number + 1) * 32,
-            batch: 32,
-            environment: BTreeMap::new(),
-        },
-        rows: 32,
-        shape: vec![256],
-    };
+    let plan = sample::plan("a", number * 32..(number + 1) * 32, 256);
     let mut file = vec![number as u8; plan.bytes() as usize];
     let rows_sha256 = Digest::of(&file);
     let digest = plan.key.digest().unwrap();

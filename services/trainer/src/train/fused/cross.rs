@@ -13,9 +13,9 @@ use super::trainee::Trainee;
 use crate::data::{Pick, folds};
 use crate::metrics::Classification;
 use crate::random::Key;
-use crate::train::epoch::{Plan, Step};
+use crate::train::epoch::{Plan, Step, steps_of};
 use crate::train::evaluate::BATCH;
-use crate::train::life::{Lap, beat};
+use crate::train::life::beat;
 use pomona_domain::Fault;
 use pomona_domain::dataset::Split;
 use pomona_domain::spec::{KFold, TrialSpec};
@@ -96,8 +96,8 @@ pub(super) fn steps(spec: &TrialSpec, images: usize) -> u64 {
     let Some(folds) = spec.validation else {
         return 0;
     };
-    let kept = (images - images / folds.kfold as usize) as u64;
-    let pass = kept.div_ceil(u64::from(spec.train.batch_size.max(1)));
+    let kept = images - images / folds.kfold as usize;
+    let pass = steps_of(kept, spec.train.batch_size);
     pass * u64::from(spec.train.epochs) * u64::from(folds.kfold * folds.repeats)
 }
 
@@ -183,11 +183,7 @@ impl Course<'_> {
                 }
                 done += 1;
                 hall.steps += trainees.len() as u64;
-                let lap = Lap {
-                    samples: input.labels.len() * trainees.len(),
-                    waited_seconds: input.waited_seconds,
-                    seconds: begun.elapsed().as_secs_f64(),
-                };
+                let lap = input.lap(trainees.len(), begun);
                 let at = (hall.steps, spec.train.epochs);
                 hall.life.step(hall.listener, at, lap, false);
                 if hall.listener.stop_wanted() {

@@ -11,7 +11,7 @@ use crate::metrics::Classification;
 use crate::network::{HeadPlan, Network};
 use crate::train::epoch::{Plan, Step};
 use crate::train::evaluate::BATCH;
-use crate::train::life::{Lap, beat};
+use crate::train::life::beat;
 use crate::train::source::{Feed, Input};
 use crate::train::{dropout_key, not_a_number};
 use pomona_domain::dataset::Split;
@@ -143,11 +143,7 @@ impl<'a> Stack<'a> {
         let Some(first) = self.lanes.first() else {
             return Ok(());
         };
-        let lap = Lap {
-            samples: input.labels.len() * count,
-            waited_seconds: input.waited_seconds,
-            seconds: begun.elapsed().as_secs_f64(),
-        };
+        let lap = input.lap(count, begun);
         let at = (hall.steps, first.record.state.epoch + 1);
         hall.life
             .step(hall.listener, at, lap, first.is_epoch_over());

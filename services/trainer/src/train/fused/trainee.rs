@@ -6,6 +6,7 @@
 use super::CrossEntropy;
 use crate::network::{Entry, HeadPlan, Network};
 use crate::optim::{Optimizer, schedule};
+use crate::train::epoch::steps_of;
 use crate::train::learner::class_weights;
 use pomona_domain::Fault;
 use pomona_domain::spec::{Head, TrialSpec};
@@ -39,8 +40,7 @@ impl<'a> Trainee<'a> {
             spec,
             optimizer: Optimizer::new(&spec.train.optimizer, parameters),
             loss: CrossEntropy::new(weights, spec.train.label_smoothing),
-            steps_per_epoch: (labels.len() as u64)
-                .div_ceil(u64::from(spec.train.batch_size.max(1))),
+            steps_per_epoch: steps_of(labels.len(), spec.train.batch_size),
             head,
         }
     }
