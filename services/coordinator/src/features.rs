@@ -100,6 +100,15 @@ impl Features {
         let mut state = self.lock();
         let shelf = state.shelves.entry(worker).or_default();
         shelf.unwanted.insert(shard);
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// Whether a worker is still to be told to remove something.
+    pub fn has_unwanted(&self, worker: WorkerId) -> bool {
+        let state = self.lock();
+        let shelf = state.shelves.get(&worker);
+        shelf.is_some_and(|shelf| !shelf.unwanted.is_empty())
     }
 
     /// What a worker is told to remove; it is told once.
@@ -121,7 +130,7 @@ impl Features {
         found.into_iter().map(|(_, shard)| shard).collect()
     }
 
-    /// Tells when something is wanted, or has come.
+    /// Tells when something is wanted or unwanted, or has come.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

@@ -117,7 +117,7 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
         }
         let told = told(&answer);
         let waited = began.elapsed();
-        let news = produced || !app.told.is(id, &told);
+        let news = produced || !app.told.is(id, &told) || app.features.has_unwanted(id);
         let overdue = waited >= REMIND && differs(&answer, &body.running);
         if news || overdue || waited >= asked || app.stopping() {
             app.told.tell(id, told);

@@ -90,6 +90,24 @@ async fn what_workers_keep_is_listed_and_evicted_wherever_it_is() {
     assert_eq!(kept(&house).await, [b.digest]);
 }
 
+#[tokio::test]
+async fn who_is_waiting_for_work_is_told_at_once_what_to_evict() {
+    let house = House::open().await;
+    let mut machine = Machine::join(&house.client, 1, 1).await;
+    let a = shard("a");
+    says(&mut machine, Some(vec![a.clone()])).await;
+    let begun = std::time::Instant::now();
+    let evict = async {
+        // The poll is under way when this is asked, or comes after it: both are told.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        house.client.feature_evict(a.digest).await.unwrap();
+    };
+    let (told, ()) = tokio::join!(machine.poll(5_000), evict);
+    assert_eq!(told.evict, [a.digest]);
+    let waited = begun.elapsed();
+    assert!(waited.as_millis() < 4_000, "told after {waited:?}");
+}
+
 fn want(shards: &[Digest], wait_ms: u64) -> WantFeatures {
     WantFeatures {
         protocol: PROTOCOL,
