@@ -12,6 +12,8 @@ mod pickle;
 mod state;
 mod torch_zip;
 
+use crate::dist::ffi;
+use bytes::Bytes;
 use pomona_domain::{Code, Digest, Fault};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
@@ -104,8 +106,8 @@ pub struct HostTensor {
     pub dtype: DType,
     /// Lengths of the axes; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The elements.
-    pub bytes: Vec<u8>,
+    /// The elements; a slice of the file they were read from where that is possible.
+    pub bytes: Bytes,
 }
 
 /// Reads every tensor of a file. The format is told by content.
@@ -136,10 +138,10 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, HostTensor>, Fault> {
     }
 }
 
-/// Reads a safetensors file that must have this digest: `BlobCorrupt` if it has another. What is
-/// parsed is what was hashed.
+/// Maps a safetensors file, a blob, that must have this digest: `BlobCorrupt` if it has another.
 pub fn read_checked(path: &Path, digest: Digest) -> Result<BTreeMap<String, HostTensor>, Fault> {
-    let bytes = std::fs::read(path).map_err(|error| local(path, &error))?;
+    let bytes = File::open(path).and_then(|file| ffi::map(&file));
+    let bytes = bytes.map_err(|error| local(path, &error))?;
     let found = Digest::of(&bytes);
     if found != digest {
         return Err(Fault::new(
@@ -154,10 +156,10 @@ fn read_safetensors(mut file: File, length: u64) -> Result<BTreeMap<String, Host
     let mut bytes = Vec::with_capacity(length as usize);
     file.read_to_end(&mut bytes)
         .map_err(|error| unreadable(&error))?;
-    parse_safetensors(&bytes)
+    parse_safetensors(&Bytes::from(bytes))
 }
 
-fn parse_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, Fault> {
+fn parse_safetensors(bytes: &Bytes) -> Result<BTreeMap<String, HostTensor>, Fault> {
     let tensors = SafeTensors::deserialize(bytes)
         .map_err(|error| damaged(format!("the safetensors file is damaged: {error}")))?;
     let mut all = BTreeMap::new();
@@ -174,7 +176,7 @@ fn parse_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, Fault
         let tensor = HostTensor {
             dtype,
             shape: view.shape().to_vec(),
-            bytes: view.data().to_vec(),
+            bytes: bytes.slice_ref(view.data()),
         };
         all.insert(name.to_owned(), tensor);
     }

@@ -49,13 +49,13 @@ fn assert_is_the_example(tensors: &BTreeMap<String, HostTensor>) {
     let w = HostTensor {
         dtype: DType::F32,
         shape: vec![3, 2],
-        bytes: floats(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]),
+        bytes: floats(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]).into(),
     };
     assert_eq!(tensors["w"], w);
     assert_eq!(tensors["b"].bytes, floats(&[2.0, 3.0]));
     assert_eq!(tensors["n"].dtype, DType::I64);
     assert!(tensors["n"].shape.is_empty());
-    assert_eq!(tensors["n"].bytes, 7i64.to_le_bytes());
+    assert_eq!(tensors["n"].bytes[..], 7i64.to_le_bytes());
 }
 
 fn lite0() -> PathBuf {
@@ -339,8 +339,8 @@ fn safetensors() -> Vec<u8> {
 fn safetensors_are_read() {
     let tensors = read_bytes(&safetensors()).unwrap();
     assert_eq!(tensors["a"].dtype, DType::BF16);
-    assert_eq!(tensors["a"].bytes, [1, 2, 3, 4]);
-    assert_eq!(tensors["b"].bytes, 1.5f32.to_le_bytes());
+    assert_eq!(tensors["a"].bytes[..], [1, 2, 3, 4]);
+    assert_eq!(tensors["b"].bytes[..], 1.5f32.to_le_bytes());
 }
 
 #[test]

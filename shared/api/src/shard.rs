@@ -56,7 +56,7 @@ pub struct Key {
     pub from: u64,
     /// See `from`.
     pub to: u64,
-    /// Images of one pass; the last is padded.
+    /// Images of one pass; the last may have fewer.
     pub batch: u32,
     /// The machine and how it computes: precision, threads, instruction set or GPU, libtorch.
     pub environment: BTreeMap<String, String>,

@@ -3,6 +3,7 @@
 
 use crate::fault;
 use crate::weights::{DType, HostTensor};
+use bytes::Bytes;
 use pomona_domain::{Code, Digest, Fault};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -76,6 +77,7 @@ pub fn write_bytes(
 /// Reads a file that [`write()`] wrote: its tensors and its metadata entry.
 pub fn read(path: &Path) -> Result<(Content, Option<String>), Fault> {
     let bytes = std::fs::read(path).map_err(|error| fault::file("read", path, &error))?;
+    let bytes = Bytes::from(bytes);
     let damaged = |error: &dyn std::fmt::Display| {
         Fault::new(
             Code::BadCheckpoint,
@@ -97,7 +99,7 @@ pub fn read(path: &Path) -> Result<(Content, Option<String>), Fault> {
         let tensor = HostTensor {
             dtype,
             shape: view.shape().to_vec(),
-            bytes: view.data().to_vec(),
+            bytes: bytes.slice_ref(view.data()),
         };
         content.insert(name.to_owned(), tensor);
     }

@@ -1,7 +1,7 @@
 //! The bridge to `shim/`: the only unsafe code of the project.
 //!
 //! A tensor crosses as the pointer that tch holds, which is an `at::Tensor*`; it is borrowed for
-//! the call. It must never outlive it.
+//! the call. It must never outlive it. Files are mapped here for the same reason.
 #![expect(
     unsafe_code,
     missing_docs,
@@ -101,8 +101,21 @@ mod bridge {
 
 pub use bridge::{Convolution, Group, Reducer, Store};
 use cxx::{Exception, UniquePtr};
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd as _;
+
+/// The bytes of a file, as they lie in the system's cache. For files that are replaced, never written
+/// to, once they have their name: blobs.
+pub fn map(file: &File) -> std::io::Result<bytes::Bytes> {
+    // Of an empty file there is nothing to map.
+    if file.metadata()?.len() == 0 {
+        return Ok(bytes::Bytes::new());
+    }
+    // SAFETY: nobody writes to a blob, and who cuts it off ends this process by a signal.
+    let mapped = unsafe { memmap2::Mmap::map(file) }?;
+    Ok(bytes::Bytes::from_owner(mapped))
+}
 
 fn one(tensor: &tch::Tensor) -> *mut bridge::Tensor {
     tensor.as_ptr().cast_mut().cast()

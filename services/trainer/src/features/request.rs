@@ -20,10 +20,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tch::{Device, Tensor};
 
-/// Images of one pass; the last is padded.
+/// Images of one pass; the last of a shard may have fewer.
 pub const BATCH: usize = 32;
+/// The last pass is padded to a multiple of this: few shapes for kernels to be made for, little work
+/// for nothing.
+const PADDED_TO: usize = 8;
 /// Grows when the same key would give other bits: a test of golden features says when.
-const PREFIX_VERSION: u32 = 2;
+const PREFIX_VERSION: u32 = 3;
 /// Shards of one part and view: enough that trainers end together, few enough to be listed.
 const SHARDS: usize = 8;
 /// Fewer batches are no shard of their own.
@@ -158,6 +161,11 @@ fn shard_rows(rows: usize) -> usize {
     batches.max(LEAST_BATCHES) * BATCH
 }
 
+/// Images of a pass over so many: it follows from a shard's rows alone, as its bits must.
+fn padded(images: usize) -> usize {
+    images.next_multiple_of(PADDED_TO)
+}
+
 impl Work<'_> {
     /// The shard of what `depth` frozen blocks give.
     fn plan(&self, wanted: &Wanted, depth: usize) -> Plan {
@@ -207,7 +215,11 @@ impl Work<'_> {
                 let count = rows.size()[0];
                 let padding = (0..2 * rows.dim() as i64).map(|side| {
                     let last = side + 1 == 2 * rows.dim() as i64;
-                    if last { BATCH as i64 - count } else { 0 }
+                    if last {
+                        padded(count as usize) as i64 - count
+                    } else {
+                        0
+                    }
                 });
                 let full = rows.constant_pad_nd(padding.collect::<Vec<_>>());
                 self.write(depth, &as_activations(&full), count, writer)?;
@@ -224,10 +236,11 @@ impl Work<'_> {
             if !go_on() {
                 return Ok(false);
             }
-            let full = BATCH * dataset.bytes_per_image();
-            batch.pixels.resize(full, 0);
-            let x = network.input(&batch.pixels, BATCH, dataset.size());
-            self.write(0, &x, batch.labels.len() as i64, writer)?;
+            let count = batch.labels.len();
+            let full = padded(count);
+            batch.pixels.resize(full * dataset.bytes_per_image(), 0);
+            let x = network.input(&batch.pixels, full, dataset.size());
+            self.write(0, &x, count as i64, writer)?;
         }
         Ok(true)
     }

@@ -125,6 +125,6 @@ pub fn host_tensor(tensor: &Tensor) -> HostTensor {
     HostTensor {
         dtype,
         shape: flat.size().iter().map(|&side| side as usize).collect(),
-        bytes,
+        bytes: bytes.into(),
     }
 }

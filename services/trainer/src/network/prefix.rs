@@ -18,6 +18,9 @@ use tch::{Device, Kind, Tensor};
 /// processor's caches, less does not keep it busy.
 const VALUES_AT_ONCE: i64 = 1 << 21;
 
+/// Values of a weight that are folded at a time.
+const FOLDED_AT_ONCE: i64 = 1 << 17;
+
 /// How frozen blocks are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arithmetic {
@@ -292,7 +295,7 @@ impl Maker {
         norm: Option<&BatchNorm>,
         high: Option<f64>,
     ) -> Result<UniquePtr<ffi::Convolution>, Fault> {
-        let (mut weight, bias) = fold(conv, norm);
+        let (mut weight, bias) = fold(conv, norm, self.kind);
         let padding = match conv.padding {
             Padding::Even(padding) => padding,
             Padding::Same => {
@@ -302,10 +305,8 @@ impl Maker {
                 zeros.map(|zeros| zeros.div_euclid(2) + zeros % 2)
             }
         };
-        let weight = weight.to_kind(self.kind).contiguous();
-        let bias = bias.to_kind(self.kind).contiguous();
         ffi::convolution_new(&Convolve {
-            weight: &weight,
+            weight: &weight.contiguous(),
             bias: &bias,
             stride: conv.stride,
             padding,
@@ -361,20 +362,32 @@ fn split_clamp<'a, 'b>(layers: &'b [&'a Layer]) -> (Option<f64>, &'b [&'a Layer]
     }
 }
 
-/// Weight and bias of the convolution that does what both do: w·γ/√(σ² + ε) and
-/// β + (b − μ)·γ/√(σ² + ε), computed in 64 bits.
-fn fold(conv: &Conv, norm: Option<&BatchNorm>) -> (Tensor, Tensor) {
+/// Weight and bias, of this kind, of the convolution that does what both do: w·γ/√(σ² + ε) and
+/// β + (b − μ)·γ/√(σ² + ε), computed in 64 bits. Some output channels at a time: memory that was
+/// never touched costs more than the arithmetic.
+fn fold(conv: &Conv, norm: Option<&BatchNorm>, kind: Kind) -> (Tensor, Tensor) {
     let wide = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double);
-    let weight = wide(&conv.weight);
-    let channels = weight.size()[0];
-    let bias = conv.bias.as_ref().map_or_else(
-        || Tensor::zeros([channels], (Kind::Double, weight.device())),
-        wide,
-    );
+    let channels = conv.weight.size()[0];
+    let device = conv.weight.device();
+    let bias = conv
+        .bias
+        .as_ref()
+        .map_or_else(|| Tensor::zeros([channels], (Kind::Double, device)), wide);
     let Some(norm) = norm else {
-        return (weight, bias);
+        return (conv.weight.detach().to_kind(kind), bias.to_kind(kind));
     };
     let scale = wide(&norm.weight) / (wide(&norm.variance) + norm.eps).sqrt();
     let bias = wide(&norm.bias) + (bias - wide(&norm.mean)) * &scale;
-    (weight * scale.reshape([channels, 1, 1, 1]), bias)
+    let scale = scale.reshape([channels, 1, 1, 1]);
+    let weight = Tensor::empty(conv.weight.size(), (kind, device));
+    let at_once = FOLDED_AT_ONCE * channels / conv.weight.numel() as i64;
+    let parts = |tensor: &Tensor| tensor.split(at_once.max(1), 0);
+    for ((mut to, from), scale) in parts(&weight)
+        .into_iter()
+        .zip(parts(&conv.weight.detach()))
+        .zip(parts(&scale))
+    {
+        to.copy_(&(wide(&from) * scale));
+    }
+    (weight, bias.to_kind(kind))
 }

@@ -157,6 +157,6 @@ fn cut(storage: &[u8], dtype: DType, tensor: &TensorRef) -> HostTensor {
     HostTensor {
         dtype,
         shape,
-        bytes,
+        bytes: bytes.into(),
     }
 }

@@ -258,7 +258,7 @@ fn a_head_of_other_features_is_refused_before_it_is_made() {
     let head = pomona_trainer::weights::HostTensor {
         dtype: pomona_trainer::weights::DType::F32,
         shape: vec![1 << 20, 1],
-        bytes: vec![0; 4 << 20],
+        bytes: vec![0; 4 << 20].into(),
     };
     let content = [("fc.weight".to_owned(), head)].into();
     let weights = folder.path().join("wide.safetensors");
