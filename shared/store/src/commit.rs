@@ -28,7 +28,7 @@ use sea_orm::sea_query::{DynIden, Expr, ExprTrait as _, OnConflict, Query, Value
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction, TransactionTrait as _};
 
 use crate::rows::{Versioned, encode, signed};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, transaction};
 
 /// What one decision of the leader, or several in a row, changed.
 #[derive(Debug, Clone, Copy)]
@@ -50,15 +50,7 @@ impl Store {
     /// [`Store::last_batch`] what happened.
     pub async fn commit(&self, batch: &Batch<'_>) -> Result<(), StoreError> {
         let sorted = Sorted::of(batch.changes);
-        let tx = self.writer.begin().await?;
-        match write(&tx, batch, &sorted).await {
-            Ok(()) => Ok(tx.commit().await?),
-            Err(error) => {
-                // The cause is worth more than a rollback that failed: dropping rolls back too.
-                let _ = tx.rollback().await;
-                Err(error)
-            }
-        }
+        transaction!(self, tx => write(tx, batch, &sorted).await)
     }
 }
 

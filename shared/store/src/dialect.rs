@@ -2,78 +2,39 @@
 //!
 //! Everything else is built by sea-query and means the same on SQLite and PostgreSQL.
 
-use std::fmt::Write as _;
-use std::path::Path;
-use std::time::Duration;
+mod postgres;
+mod sqlite;
 
-use pomona_migrations::tables::{BlobRefs, Blobs};
-use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
-use sea_orm::sqlx::Connection as _;
-use sea_orm::sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend,
-    DbErr, SqlxSqliteConnector, Statement, TransactionTrait as _,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
+    TransactionTrait as _,
 };
 use sea_orm_migration::SchemaManager;
 
 use crate::StoreError;
-use crate::blobs::BlobStat;
-use crate::rows::{parsed, unsigned};
+pub use sqlite::{copy_database, needed_blobs, sqlite_url};
 
-/// How long a statement waits for another process that writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a caller waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections for readers.
 const READERS: u32 = 4;
 /// Statements that stay prepared on a connection.
 const STATEMENTS: usize = 256;
 
-/// The address of a database that is a file: what would end or change its path is encoded.
-pub fn sqlite_url(file: &Path) -> String {
-    // A name that begins with `file:` would be an address to SQLite itself.
-    let file = Path::new(".").join(file);
-    let mut url = String::from("sqlite://");
-    for byte in file.as_os_str().as_encoded_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(byte) {
-            url.push(char::from(*byte));
-        } else {
-            let _ = write!(url, "%{byte:02X}");
+/// Connections for writers, and some that cannot write.
+pub async fn connect(url: &str) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+    Ok(match url.split_once(':') {
+        Some(("sqlite", _)) => sqlite::connect(url).await?,
+        Some(("postgres" | "postgresql", _)) => postgres::connect(url).await?,
+        Some((scheme, _)) => {
+            return Err(StoreError::UnknownDatabase {
+                scheme: scheme.to_owned(),
+            });
         }
-    }
-    url
-}
-
-/// A connection for the writer, and some that cannot write.
-pub async fn connect(url: &str) -> Result<(DatabaseConnection, DatabaseConnection), DbErr> {
-    let writer = Database::connect(options(url, 1, false)).await?;
-    let readers = Database::connect(options(url, READERS, true)).await?;
-    Ok((writer, readers))
-}
-
-fn options(url: &str, connections: u32, query_only: bool) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url.to_owned());
-    options
-        .max_connections(connections)
-        .min_connections(1)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .test_before_acquire(false)
-        .sqlx_logging(false)
-        .record_stmt_in_spans(false)
-        .map_sqlx_sqlite_pool_opts(|pool| pool.idle_timeout(None).max_lifetime(None))
-        .map_sqlx_sqlite_opts(move |sqlite| {
-            sqlite
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
-                .foreign_keys(true)
-                .busy_timeout(BUSY_TIMEOUT)
-                .statement_cache_capacity(STATEMENTS)
-                .pragma("query_only", if query_only { "on" } else { "off" })
-        });
-    options
+        None => {
+            return Err(StoreError::UnknownDatabase {
+                scheme: String::new(),
+            });
+        }
+    })
 }
 
 /// A transaction that sees one moment of the database throughout.
@@ -87,6 +48,18 @@ pub async fn begin_snapshot(conn: &DatabaseConnection) -> Result<DatabaseTransac
         Some(sea_orm::AccessMode::ReadOnly),
     )
     .await
+}
+
+/// Waits until nobody else changes the schema, and keeps others from it until the answer is
+/// dropped.
+pub async fn hold_schema(
+    writer: &DatabaseConnection,
+) -> Result<Option<DatabaseTransaction>, DbErr> {
+    if writer.get_database_backend() == DbBackend::Postgres {
+        return postgres::hold_schema(writer).await.map(Some);
+    }
+    // A file belongs to one coordinator.
+    Ok(None)
 }
 
 /// The names of the migrations that the database has had, oldest first.
@@ -106,81 +79,29 @@ pub async fn applied_migrations(conn: &DatabaseConnection) -> Result<Vec<String>
         .collect()
 }
 
-/// Writes a copy of the database as it is at one moment, while others read and write.
-pub async fn copy_database(readers: &DatabaseConnection, target: &str) -> Result<(), StoreError> {
-    // A connection of its own: the copy takes long, and a reader's may not write, not even there.
-    let pool = readers.get_sqlite_connection_pool();
-    let mut conn = pool.acquire().await.map_err(sqlx_error)?.detach();
-    for statement in ["PRAGMA query_only = off", "VACUUM INTO ?"] {
-        let mut query = sea_orm::sqlx::query(statement);
-        if statement.ends_with('?') {
-            query = query.bind(target);
-        }
-        query.execute(&mut conn).await.map_err(sqlx_error)?;
-    }
-    conn.close().await.map_err(sqlx_error)?;
-    Ok(())
-}
-
-/// Drops the rows of blobs that nothing refers to from a copied database, and says which blobs it
-/// needs. Leaves one file.
-pub async fn needed_blobs(database: &Path) -> Result<Vec<BlobStat>, StoreError> {
-    let options = SqliteConnectOptions::new()
-        .filename(database)
-        .journal_mode(SqliteJournalMode::Delete)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true);
-    let pool = SqlitePoolOptions::new().max_connections(1);
-    let pool = pool.connect_with(options).await.map_err(sqlx_error)?;
-    let conn = SqlxSqliteConnector::from_sqlx_sqlite_pool(pool);
-    let found = needed(&conn).await;
-    conn.close().await?;
-    found
-}
-
-async fn needed(conn: &DatabaseConnection) -> Result<Vec<BlobStat>, StoreError> {
-    let references = Query::select()
-        .column(BlobRefs::Digest)
-        .from(BlobRefs::Table)
-        .to_owned();
-    let mut prune = Query::delete();
-    prune
-        .from_table(Blobs::Table)
-        .and_where(Expr::col(Blobs::Digest).not_in_subquery(references));
-    conn.execute(&prune).await?;
-    let query = Query::select()
-        .columns([Blobs::Digest, Blobs::Size])
-        .from(Blobs::Table)
-        .order_by(Blobs::Digest, Order::Asc)
-        .to_owned();
-    let mut needed = Vec::new();
-    for row in conn.query_all(&query).await? {
-        needed.push(BlobStat {
-            digest: parsed(&row.try_get_by_index::<String>(0)?)?,
-            size: unsigned(row.try_get_by_index(1)?),
-        });
-    }
-    Ok(needed)
-}
-
-fn sqlx_error(error: sea_orm::sqlx::Error) -> DbErr {
-    DbErr::Query(sea_orm::RuntimeErr::SqlxError(error.into()))
-}
-
 /// Whether the database says that its disk is full.
 pub fn is_disk_full(error: &DbErr) -> bool {
     const SQLITE_FULL: &str = "13";
+    const POSTGRES_FULL: &str = "53100";
+    code(error).is_some_and(|code| code == SQLITE_FULL || code == POSTGRES_FULL)
+}
+
+/// Whether the transaction was given up for the sake of another one, wrote nothing, and may be done
+/// again as it is.
+pub fn is_contention(error: &DbErr) -> bool {
+    const SERIALIZATION_FAILURE: &str = "40001";
+    const DEADLOCK: &str = "40P01";
+    code(error).is_some_and(|code| code == SERIALIZATION_FAILURE || code == DEADLOCK)
+}
+
+/// The database's own code of an error.
+fn code(error: &DbErr) -> Option<String> {
     let (DbErr::Conn(sea_orm::RuntimeErr::SqlxError(error))
     | DbErr::Exec(sea_orm::RuntimeErr::SqlxError(error))
     | DbErr::Query(sea_orm::RuntimeErr::SqlxError(error))) = error
     else {
-        return false;
+        return None;
     };
-    error
-        .as_database_error()
-        .and_then(sea_orm::sqlx::error::DatabaseError::code)
-        .is_some_and(|code| code == SQLITE_FULL)
+    let code = error.as_database_error()?.code()?;
+    Some(code.into_owned())
 }
-
-#[cfg(test)]
-mod tests;

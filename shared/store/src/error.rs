@@ -31,6 +31,18 @@ pub enum StoreError {
     /// The database has no schema yet.
     #[error("the database has no schema yet")]
     NotMigrated,
+    /// An address of no database that is known here.
+    #[error("`{scheme}` is no database that Pomona keeps its rows in")]
+    UnknownDatabase {
+        /// How the address begins.
+        scheme: String,
+    },
+    /// Something that only one database can do.
+    #[error("{what} is only there for a database in a file")]
+    OnlySqlite {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// A name that nothing has.
     #[error("there is no {what}")]
     NotFound {
@@ -120,6 +132,9 @@ pub enum StoreError {
         /// Which.
         path: PathBuf,
     },
+    /// There is no way to the database.
+    #[error("the database cannot be reached")]
+    Unreachable(#[source] DbErr),
     /// The database did not do what was asked.
     #[error("the database did not answer as it should")]
     Down(#[source] DbErr),
@@ -132,10 +147,13 @@ impl StoreError {
             Self::NotLeader { .. } | Self::NotMigrated => Code::NotReady,
             Self::Conflict { .. } => Code::Conflict,
             Self::NewerSchema { .. } => Code::NewerSchema,
+            Self::UnknownDatabase { .. } => Code::BadConfig,
             Self::NotFound { .. } => Code::NotFound,
             Self::Ambiguous { .. } => Code::Ambiguous,
             Self::TooLarge { .. } => Code::TooLarge,
-            Self::BadToken { .. } | Self::BrokenUpload(_) => Code::BadRequest,
+            Self::BadToken { .. } | Self::BrokenUpload(_) | Self::OnlySqlite { .. } => {
+                Code::BadRequest
+            }
             Self::KeyReused { .. } => Code::IdempotencyConflict,
             Self::NotFinite { .. } => Code::NotANumber,
             Self::Unreadable { .. } => Code::Internal,
@@ -145,7 +163,7 @@ impl StoreError {
             Self::Folder { source, .. } if is_full(source) => Code::DiskFull,
             Self::Folder { .. } | Self::NotEmpty { .. } => Code::BadDataDir,
             Self::Down(error) if dialect::is_disk_full(error) => Code::DiskFull,
-            Self::Down(_) => Code::StoreDown,
+            Self::Down(_) | Self::Unreachable(_) => Code::StoreDown,
         }
     }
 
@@ -155,6 +173,15 @@ impl StoreError {
             Self::NotMigrated => Some("run `pomona-coordinator migrate`"),
             Self::NewerSchema { .. } => {
                 Some("start the newer program, or restore a backup made before it ran")
+            }
+            Self::UnknownDatabase { .. } => {
+                Some("an address begins with `sqlite://` or `postgres://`")
+            }
+            Self::OnlySqlite { .. } => Some(
+                "use `pg_dump`, then copy the folder of blobs: in this order nothing is missed",
+            ),
+            Self::Unreachable(_) => {
+                Some("check `store.url`, and that the server runs and lets this user in")
             }
             Self::Ambiguous { .. } => Some("give the id, or more digits of it"),
             Self::BadToken { .. } => Some("begin again without a page token"),
@@ -216,7 +243,11 @@ impl From<StoreError> for Fault {
         let mut message = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
-            message = format!("{message}: {cause}");
+            let cause_text = cause.to_string();
+            // Some errors say their cause themselves.
+            if !message.ends_with(&cause_text) {
+                message = format!("{message}: {cause_text}");
+            }
             source = cause.source();
         }
         let fault = Self::new(error.code(), message);

@@ -2,11 +2,11 @@
 
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::IdempotencyKeys;
-use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
 use crate::rows::parsed;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, ingest};
 
 /// The answer to a keyed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,6 @@ impl Store {
 
     /// Keeps an answer. The first one under a key stays; says whether this was it.
     pub async fn idempotency_put(&self, key: &str, answer: &Answer) -> Result<bool, StoreError> {
-        let ingest = self.ingest().await?;
         let mut insert = Query::insert();
         insert
             .into_table(IdempotencyKeys::Table)
@@ -78,8 +77,6 @@ impl Store {
                 answer.at.0.into(),
             ])
             .on_conflict(OnConflict::new().do_nothing().to_owned());
-        let first = ingest.tx.execute(&insert).await?.rows_affected() == 1;
-        ingest.commit().await?;
-        Ok(first)
+        ingest!(self, tx => Ok(tx.execute(&insert).await?.rows_affected() == 1))
     }
 }

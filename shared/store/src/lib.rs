@@ -1,4 +1,4 @@
-//! Everything at rest: rows in a relational database and blobs in a folder.
+//! Everything at rest: rows in a relational database (SQLite or PostgreSQL) and blobs in a folder.
 //!
 //! What is acknowledged is on disk: a commit returns after the database has synced its log, a blob
 //! after its file and its folder are synced. Rows are written by compare-and-swap on `version`,
@@ -7,10 +7,10 @@
 //! and do not wait for the writer.
 //!
 //! This crate must never decide anything: it writes the [`Change`](pomona_domain::Change)s it is
-//! given, whole batches or nothing. It reads no clock; the time is handed in. SQL that only SQLite
-//! understands stands in `dialect`, and nowhere else.
+//! given, whole batches or nothing. It reads no clock; the time is handed in. SQL that only one
+//! database understands stands in `dialect`, and nowhere else.
 //!
-//! # Backup and restore
+//! # Backup and restore (SQLite)
 //! [`Store::backup`] writes a folder that holds `pomona.db`, `blobs/` and, last of all,
 //! `blobs.json`, the list of the blobs with their sizes; a folder without that list is not a
 //! finished backup. It works while a coordinator runs. To restore, stop the coordinator, move its
@@ -32,10 +32,11 @@ mod rows;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pomona_migrations::Migrator;
 use pomona_migrations::tables::Leader;
-use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, Query};
 use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, TransactionTrait as _,
 };
@@ -56,10 +57,14 @@ pub use page::{DEFAULT_PAGE, MAX_PAGE, Page, PageRequest};
 pub use read::{ModelSummary, OutboxRow, TrialOrder};
 pub use retain::{REASONS_PER_SUBJECT, Retention};
 
+/// How long a transaction that was given up for another one waits before it is done again: then
+/// the caller hears of it.
+const CONTENTION_PAUSES_MS: [u64; 6] = [1, 5, 20, 50, 100, 200];
+
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// The database (`sqlite:///var/lib/pomona/pomona.db`).
+    /// The database (`sqlite:///var/lib/pomona/pomona.db`, `postgres://user@host/pomona`).
     pub url: String,
     /// The folder of blobs; it is made when it is not there.
     pub blobs: PathBuf,
@@ -68,7 +73,7 @@ pub struct StoreConfig {
 /// Everything at rest. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// One connection: writers queue here, first come, first served.
+    /// Connections that write; on SQLite there is one, and writers queue for it.
     writer: DatabaseConnection,
     /// Connections that cannot write.
     readers: DatabaseConnection,
@@ -96,8 +101,10 @@ impl Store {
         Ok(store)
     }
 
-    /// Brings the schema up to this program's.
+    /// Brings the schema up to this program's, while others read and write. When several do so at
+    /// once, one does it and the others wait.
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        let _held = dialect::hold_schema(&self.writer).await?;
         self.schema_check().await?;
         Migrator::up(&self.writer, None).await?;
         Ok(())
@@ -135,57 +142,102 @@ impl Store {
 
     /// Takes leadership: every earlier leader's commits are refused from now on.
     pub async fn lead(&self) -> Result<u64, StoreError> {
-        let tx = self.writer.begin().await?;
         let mut take = Query::update();
         take.table(Leader::Table)
             .value(Leader::Generation, Expr::col(Leader::Generation).add(1))
             .and_where(Expr::col(Leader::Id).eq(1));
-        tx.execute(&take).await?;
-        let (generation, _) = leader(&tx).await?;
-        tx.commit().await?;
-        Ok(generation)
+        transaction!(self, tx => {
+            tx.execute(&take).await?;
+            let (generation, _) = leader(tx, Wait::No).await?;
+            Ok(generation)
+        })
     }
 
     /// The id of the last batch that was committed: tells after an unknown outcome what happened.
     pub async fn last_batch(&self) -> Result<u64, StoreError> {
-        // From the writer's connection: it comes after every commit that is under way.
-        let (_, seq) = leader(&self.writer).await?;
+        // It comes after every commit that is under way, of a session that died, too: those hold
+        // the row, or the one connection.
+        let (_, seq) = leader(&self.writer, Wait::ForCommits).await?;
         Ok(seq)
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        leader(&self.readers).await.map(|_| ())
-    }
-
-    /// A transaction of a writer other than the engine. Its first statement must write: a
-    /// transaction that reads first may find that it cannot write any more.
-    async fn ingest(&self) -> Result<Ingest<'_>, StoreError> {
-        let turn = self.ingest.lock().await;
-        let tx = self.writer.begin().await?;
-        Ok(Ingest { tx, _turn: turn })
+        leader(&self.readers, Wait::No).await.map(|_| ())
     }
 }
 
-/// A writer's transaction and its place in the queue.
-struct Ingest<'a> {
+/// A transaction: all that `$work` writes, or nothing. It is done again, from its beginning, when
+/// the database gave it up for the sake of another one. The value is a `Result`.
+macro_rules! transaction {
+    ($store:expr, $tx:ident => $work:expr) => {{
+        let mut attempt = 0;
+        loop {
+            let begun = $store.writer.begin().await?;
+            let $tx = &begun;
+            let done: Result<_, $crate::StoreError> = async { $work }.await;
+            if let Some(settled) = $crate::settle(begun, done, &mut attempt).await {
+                break settled;
+            }
+        }
+    }};
+}
+pub(crate) use transaction;
+
+/// A transaction of a writer other than the engine. Its first statement must write: a transaction
+/// that reads first may find that it cannot write any more.
+macro_rules! ingest {
+    ($store:expr, $tx:ident => $work:expr) => {{
+        let _turn = $store.ingest.lock().await;
+        $crate::transaction!($store, $tx => $work)
+    }};
+}
+pub(crate) use ingest;
+
+/// Ends a transaction in which `done` came about; nothing when it should be done again.
+async fn settle<T>(
     tx: DatabaseTransaction,
-    _turn: tokio::sync::MutexGuard<'a, ()>,
+    done: Result<T, StoreError>,
+    attempt: &mut usize,
+) -> Option<Result<T, StoreError>> {
+    let settled = match done {
+        Ok(done) => tx.commit().await.map(|()| done).map_err(StoreError::from),
+        Err(error) => {
+            // The cause is worth more than a rollback that failed: dropping rolls back too.
+            let _ = tx.rollback().await;
+            Err(error)
+        }
+    };
+    match (&settled, CONTENTION_PAUSES_MS.get(*attempt)) {
+        (Err(StoreError::Down(error)), Some(pause)) if dialect::is_contention(error) => {
+            *attempt += 1;
+            tokio::time::sleep(Duration::from_millis(*pause)).await;
+            None
+        }
+        _ => Some(settled),
+    }
 }
 
-impl Ingest<'_> {
-    async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.tx.commit().await?)
-    }
+/// Whether a reader waits for commits that are under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    ForCommits,
 }
 
 /// The leader's generation and the id of the last batch.
-async fn leader(conn: &impl sea_orm::ConnectionTrait) -> Result<(u64, u64), StoreError> {
+async fn leader(
+    conn: &impl sea_orm::ConnectionTrait,
+    wait: Wait,
+) -> Result<(u64, u64), StoreError> {
     let mut select = Query::select();
     select
         .columns([Leader::Generation, Leader::Seq])
         .from(Leader::Table)
         .and_where(Expr::col(Leader::Id).eq(1));
+    if wait == Wait::ForCommits {
+        select.lock(LockType::Update);
+    }
     let row = conn
         .query_one(&select)
         .await?

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use pomona_domain::Timestamp;
 use pomona_migrations::tables::LogLines;
-use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
 use crate::rows::{signed, unsigned};
-use crate::{PageRequest, Store, StoreError};
+use crate::{PageRequest, Store, StoreError, ingest};
 
 /// Lines that are kept for each owner; the oldest go first.
 pub const LOG_LINES_PER_OWNER: u64 = 10_000;
@@ -49,7 +49,7 @@ impl Store {
         if lines.is_empty() {
             return Ok(());
         }
-        let ingest = self.ingest().await?;
+        let mut inserts = Vec::new();
         for chunk in lines.chunks(LINES_PER_STATEMENT) {
             let mut insert = Query::insert();
             insert.into_table(LogLines::Table).columns([
@@ -60,6 +60,8 @@ impl Store {
             ]);
             for line in chunk {
                 let text = &line.line[..line.line.floor_char_boundary(LOG_LINE_BYTES)];
+                // PostgreSQL has no text with a zero in it.
+                let text = text.replace('\0', "\u{fffd}");
                 insert.values_panic([
                     line.owner.as_str().into(),
                     i64::from(line.rank).into(),
@@ -67,13 +69,18 @@ impl Store {
                     text.into(),
                 ]);
             }
-            ingest.tx.execute(&insert).await?;
+            inserts.push(insert);
         }
         let owners: BTreeSet<&str> = lines.iter().map(|line| line.owner.as_str()).collect();
-        for owner in owners {
-            trim(&ingest.tx, owner).await?;
-        }
-        ingest.commit().await
+        ingest!(self, tx => {
+            for insert in &inserts {
+                tx.execute(insert).await?;
+            }
+            for owner in &owners {
+                trim(tx, owner).await?;
+            }
+            Ok(())
+        })
     }
 
     /// An owner's lines after a number, oldest first. 0 is before the first.

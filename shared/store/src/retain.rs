@@ -2,10 +2,10 @@
 
 use pomona_domain::Timestamp;
 use pomona_migrations::tables::{IdempotencyKeys, LogLines, Outbox, Reasons};
-use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, ingest};
 
 /// Explanations that are kept for each subject; the oldest go first.
 pub const REASONS_PER_SUBJECT: u64 = 1000;
@@ -39,7 +39,6 @@ impl Store {
     /// Forgets what is older than `retention`, and explanations beyond
     /// [`REASONS_PER_SUBJECT`]. To be called now and then.
     pub async fn retain(&self, now: Timestamp, retention: &Retention) -> Result<(), StoreError> {
-        let ingest = self.ingest().await?;
         let before = |ms: i64| now.plus_ms(ms.saturating_neg()).0;
         let old = [
             Query::delete()
@@ -55,9 +54,6 @@ impl Store {
                 .and_where(Expr::col(Outbox::At).lt(before(retention.outbox_ms)))
                 .to_owned(),
         ];
-        for delete in old {
-            ingest.tx.execute(&delete).await?;
-        }
         let crowded = Query::select()
             .column(Reasons::Subject)
             .from(Reasons::Table)
@@ -69,11 +65,16 @@ impl Store {
             )
             .limit(SUBJECTS_PER_CALL)
             .to_owned();
-        for row in ingest.tx.query_all(&crowded).await? {
-            let subject: String = row.try_get_by_index(0)?;
-            trim_reasons(&ingest.tx, &subject).await?;
-        }
-        ingest.commit().await
+        ingest!(self, tx => {
+            for delete in &old {
+                tx.execute(delete).await?;
+            }
+            for row in tx.query_all(&crowded).await? {
+                let subject: String = row.try_get_by_index(0)?;
+                trim_reasons(tx, &subject).await?;
+            }
+            Ok(())
+        })
     }
 }
 

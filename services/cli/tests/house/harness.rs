@@ -2,6 +2,7 @@
 
 pub use crate::processes::{catches, descendants, is_alive, name_of};
 
+use pomona_testing::Postgres;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::cell::RefCell;
@@ -128,6 +129,8 @@ pub struct House {
     temporary: Option<TempDir>,
     port: u16,
     coordinator: Option<Process>,
+    /// The server that has the rows; without one they are in the data folder.
+    pub postgres: Option<Postgres>,
 }
 
 /// A worker of a house.
@@ -139,9 +142,19 @@ pub struct Worker {
 impl House {
     /// A new house with a backbone and a data set of three classes.
     pub fn open() -> Self {
+        Self::open_with(None)
+    }
+
+    /// The same, with its rows in PostgreSQL.
+    pub fn open_on_postgres() -> Self {
+        Self::open_with(Some(Postgres::start()))
+    }
+
+    fn open_with(postgres: Option<Postgres>) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder");
         let mut house = Self::closed(&temporary.path().join("house"));
         house.temporary = Some(temporary);
+        house.postgres = postgres;
         house.start_coordinator();
         let worker = house.worker("importer", 1);
         house.furnish();
@@ -165,6 +178,7 @@ impl House {
             temporary: None,
             port: free_port(),
             coordinator: None,
+            postgres: None,
         }
     }
 
@@ -199,7 +213,11 @@ impl House {
 
     /// Starts (or starts again) the coordinator on the house's own port.
     pub fn start_coordinator(&mut self) {
-        let mut child = Command::new(program("pomona-coordinator"))
+        let mut command = Command::new(program("pomona-coordinator"));
+        if let Some(postgres) = &self.postgres {
+            command.env("POMONA_COORDINATOR_STORE_URL", postgres.url("postgres"));
+        }
+        let mut child = command
             .args([
                 "serve",
                 "--listen",

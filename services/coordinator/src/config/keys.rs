@@ -28,7 +28,7 @@ const ALL: &[Key] = &[
     key(
         "store.url",
         "\"\"",
-        "Address of the database; empty means `pomona.db` in the data folder.",
+        "Address of the database (`postgres://user:password@host/pomona`); empty means `pomona.db` in the data folder.",
     ),
     key("http.threads", "2", "Threads that answer requests."),
     key(

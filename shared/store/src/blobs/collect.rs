@@ -5,14 +5,15 @@ use std::sync::atomic::Ordering;
 
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::{BlobRefs, Blobs as Rows};
-use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{
-    Expr, ExprTrait as _, OnConflict, Query, SelectStatement, SimpleExpr, UpdateStatement,
+    Expr, ExprTrait as _, InsertStatement, OnConflict, Query, SelectStatement, SimpleExpr,
+    UpdateStatement,
 };
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
 use super::{BLOB_GRACE_MS, Blobs, DELETING, MARKED, SHARDS, STORED, blocking};
 use crate::rows::{parsed, signed, unsigned};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, ingest};
 
 /// Most blobs that one call marks, and most that it removes; the rest comes in the next.
 pub const GC_BATCH: u64 = 1000;
@@ -64,11 +65,8 @@ impl Store {
         Ok(report)
     }
 
-    async fn change(&self, update: &UpdateStatement) -> Result<u64, StoreError> {
-        let ingest = self.ingest().await?;
-        let changed = ingest.tx.execute(update).await?.rows_affected();
-        ingest.commit().await?;
-        Ok(changed)
+    pub(super) async fn change(&self, update: &UpdateStatement) -> Result<u64, StoreError> {
+        ingest!(self, tx => Ok(tx.execute(update).await?.rows_affected()))
     }
 
     /// Removes some of what is being deleted. An upload of the same digest has its row first, or
@@ -85,23 +83,25 @@ impl Store {
         if doomed.is_empty() {
             return Ok((0, 0));
         }
-        let (mut going, mut freed) = (Vec::new(), 0);
-        let ingest = self.ingest().await?;
-        for row in doomed {
+        let (going, freed) = ingest!(self, tx => {
+            let (mut going, mut freed) = (Vec::new(), 0);
+            for row in &doomed {
             let digest: Digest = parsed(&row.try_get_by_index::<String>(0)?)?;
             let mut delete = Query::delete();
             delete
                 .from_table(Rows::Table)
                 .and_where(Expr::col(Rows::Digest).eq(digest.to_string()))
                 .and_where(Expr::col(Rows::State).eq(DELETING));
-            if ingest.tx.execute(&delete).await?.rows_affected() == 1 {
-                // Not on another thread: the transaction must outlive it, and it takes no time.
+            if tx.execute(&delete).await?.rows_affected() == 1 {
+                // Not on another thread: the transaction must outlive it, and it takes no
+                // time. Done again, it finds the file gone, and that is right.
                 going.push(set_aside(&self.blobs, digest)?);
                 freed += unsigned(row.try_get_by_index(1)?);
             }
-        }
+            }
+            Ok((going, freed))
+        })?;
         let removed = going.len() as u64;
-        ingest.commit().await?;
         blocking(move || {
             for path in going {
                 // What stays is cleared away when the folder is opened next.
@@ -141,32 +141,38 @@ impl Store {
         if strays.is_empty() {
             return Ok(0);
         }
-        let mut adopted = 0;
-        let ingest = self.ingest().await?;
-        for (digest, size) in strays {
-            let mut insert = Query::insert();
-            insert
-                .into_table(Rows::Table)
-                .columns([
-                    Rows::Digest,
-                    Rows::Size,
-                    Rows::State,
-                    Rows::KeepUntil,
-                    Rows::MarkedAt,
-                ])
-                .values_panic([
-                    digest.to_string().into(),
-                    signed(size).into(),
-                    MARKED.into(),
-                    now.0.into(),
-                    now.0.into(),
-                ])
-                .on_conflict(OnConflict::new().do_nothing().to_owned());
-            adopted += ingest.tx.execute(&insert).await?.rows_affected();
-        }
-        ingest.commit().await?;
-        Ok(adopted)
+        ingest!(self, tx => {
+            let mut adopted = 0;
+            for (digest, size) in &strays {
+                let insert = adoption(*digest, *size, now);
+                adopted += tx.execute(&insert).await?.rows_affected();
+            }
+            Ok(adopted)
+        })
     }
+}
+
+/// A row for a file that has none.
+fn adoption(digest: Digest, size: u64, now: Timestamp) -> InsertStatement {
+    let mut insert = Query::insert();
+    insert
+        .into_table(Rows::Table)
+        .columns([
+            Rows::Digest,
+            Rows::Size,
+            Rows::State,
+            Rows::KeepUntil,
+            Rows::MarkedAt,
+        ])
+        .values_panic([
+            digest.to_string().into(),
+            signed(size).into(),
+            MARKED.into(),
+            now.0.into(),
+            now.0.into(),
+        ])
+        .on_conflict(OnConflict::new().do_nothing().to_owned());
+    insert
 }
 
 /// Takes a blob's file out of its place; says where it is now.

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::Blobs as Rows;
-use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{OnConflict, Query};
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{BLOB_KEEP_MS, BlobStat, Blobs, CHUNK, STORED, blocking, sync_folder};
 use crate::rows::signed;
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, ingest};
 
 /// An upload under way. Dropped before [`BlobWriter::finish`], it leaves nothing.
 #[derive(Debug)]
@@ -152,12 +152,23 @@ impl BlobWriter {
             digest: found,
             size: self.size,
         };
-        // The row first: it makes a deletion of the same digest wait, or waits for one.
-        let ingest = self.store.ingest().await?;
-        ingest.tx.execute(&upsert(stat, now)).await?;
-        let blobs = self.store.blobs.clone();
-        blocking(move || upload.name(&blobs, found)).await?;
-        ingest.commit().await?;
+        let insert = upsert(stat, now);
+        let mut unnamed = Some(upload);
+        ingest!(self.store, tx => {
+            // The row first: it makes a deletion of the same digest wait, or waits for one.
+            tx.execute(&insert).await?;
+            let (blobs, upload) = (self.store.blobs.clone(), unnamed.take());
+            blocking(move || match upload {
+                Some(upload) => upload.name(&blobs, found),
+                // Named by a transaction that was given up: a deletion may have come in between.
+                None if blobs.path(found).exists() => Ok(()),
+                None => {
+                    let gone = std::io::Error::other("it was removed meanwhile");
+                    Err(StoreError::BrokenUpload(gone))
+                }
+            })
+            .await
+        })?;
         Ok(stat)
     }
 }

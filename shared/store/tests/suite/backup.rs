@@ -11,18 +11,21 @@ use pomona_domain::{Change, Code, Digest};
 use pomona_store::{BLOB_GRACE_MS, BLOB_KEEP_MS, BackupReport, PageRequest, Store};
 use tokio::sync::watch;
 
-use crate::harness::{Home, Leader, blob_file, check, config_at, for_each_backend, open_at, read};
+use crate::harness::{Home, Leader, blob_file, check, in_folder, open, read};
 use crate::rows::{
     at, checkpoint, dataset, experiment, observation, of_dataset, of_experiment, of_trial, trial,
 };
 
-for_each_backend!(
-    a_backup_opens_as_the_store_was,
-    a_backup_survives_its_source,
-    a_backup_made_amid_commits_and_collections_has_every_blob,
-    a_folder_with_something_in_it_is_left_alone,
-    a_store_that_lost_a_blob_has_no_backup,
-);
+mod sqlite {
+    crate::harness::tests_on!(
+        Sqlite,
+        a_backup_opens_as_the_store_was,
+        a_backup_survives_its_source,
+        a_backup_made_amid_commits_and_collections_has_every_blob,
+        a_folder_with_something_in_it_is_left_alone,
+        a_store_that_lost_a_blob_has_no_backup,
+    );
+}
 
 /// Something that hangs fails in a minute instead of for ever.
 const HANGS: Duration = Duration::from_mins(1);
@@ -117,7 +120,7 @@ async fn a_backup_opens_as_the_store_was(home: Home) {
         .await;
     let folder = home.path().join("restored");
     restore(&target, &folder);
-    let mut restored = Leader::of(open_at(home.backend, &folder).await).await;
+    let mut restored = Leader::of(open(in_folder(&folder)).await).await;
     assert_eq!(restored.store.load().await.unwrap(), before);
     assert_eq!(restored.last, 1);
     assert!(
@@ -152,7 +155,7 @@ async fn a_backup_survives_its_source(home: Home) {
     leader.store.blob_gc(at(2_000_000)).await.unwrap();
     assert!(!home.blob_file(digests[2]).exists());
     fs::remove_file(home.blob_file(digests[0])).unwrap();
-    let store = open_at(home.backend, &target).await;
+    let store = open(in_folder(&target)).await;
     for (digest, bytes) in digests
         .iter()
         .zip([&b"manifest"[..], b"archive", b"weights"])
@@ -184,8 +187,8 @@ async fn churn(mut leader: Leader, mut row: Trial, removed: watch::Sender<u64>) 
 /// Opens a backup and looks at all of it; says at which step the trial is.
 async fn inspect(home: &Home, target: &Path) -> u64 {
     let list = list(target);
-    let store = open_at(home.backend, target).await;
-    let raw = sea_orm::Database::connect(config_at(home.backend, target).url)
+    let store = open(in_folder(target)).await;
+    let raw = sea_orm::Database::connect(in_folder(target).url)
         .await
         .unwrap();
     check(&raw, home.backend).await;

@@ -107,7 +107,7 @@ async fn a_commit_waits_for_another_writer(home: Home) {
     let raw = home.raw().await;
     let writing = raw.begin().await.unwrap();
     writing
-        .execute_unprepared("DELETE FROM workers")
+        .execute_unprepared("UPDATE leader SET seq = seq")
         .await
         .unwrap();
     let mut copy = leader.clone();

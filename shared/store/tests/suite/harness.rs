@@ -1,9 +1,12 @@
 //! A fresh place for a store, whatever the database.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use pomona_domain::{Change, Code, Digest, Timestamp};
 use pomona_store::{Batch, BlobStat, Store, StoreConfig, StoreError};
+use pomona_testing::Postgres;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement};
 use tempfile::TempDir;
 
@@ -12,6 +15,8 @@ use tempfile::TempDir;
 pub enum Backend {
     /// One file.
     Sqlite,
+    /// A server of the test's own.
+    Postgres,
 }
 
 /// Makes a test of each function, for each database. A function that is not named here is dead
@@ -19,22 +24,38 @@ pub enum Backend {
 macro_rules! for_each_backend {
     ($($test:ident),* $(,)?) => {
         mod sqlite {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    let home = crate::harness::Home::new(crate::harness::Backend::Sqlite);
-                    super::$test(home).await;
-                }
-            )*
+            crate::harness::tests_on!(Sqlite, $($test),*);
+        }
+        mod postgres {
+            crate::harness::tests_on!(Postgres, $($test),*);
         }
     };
 }
 pub(crate) use for_each_backend;
 
+/// Makes a test of each function, for one database.
+macro_rules! tests_on {
+    ($backend:ident, $($test:ident),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let home = crate::harness::Home::new(crate::harness::Backend::$backend);
+                super::$test(home).await;
+            }
+        )*
+    };
+}
+pub(crate) use tests_on;
+
 /// An empty database and an empty folder, removed at the end.
+#[derive(Debug)]
 pub struct Home {
     pub backend: Backend,
     folder: TempDir,
+    /// Started when it is first needed.
+    server: Arc<OnceLock<Mutex<Postgres>>>,
+    /// The name of the database on the server.
+    database: String,
 }
 
 impl Home {
@@ -42,20 +63,47 @@ impl Home {
         Self {
             backend,
             folder: tempfile::tempdir().unwrap(),
+            server: Arc::default(),
+            database: "postgres".to_owned(),
         }
+    }
+
+    /// Another empty one, on the same server if there is one.
+    pub async fn beside(&self) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let mut other = Self::new(self.backend);
+        if let Backend::Postgres = self.backend {
+            other.server = Arc::clone(&self.server);
+            other.database = format!("beside{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+            let create = format!("CREATE DATABASE {}", other.database);
+            execute(&self.raw().await, &create).await;
+        }
+        other
     }
 
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
+    /// The test's own server.
+    pub fn server(&self) -> MutexGuard<'_, Postgres> {
+        let server = self.server.get_or_init(|| Mutex::new(Postgres::start()));
+        server.lock().unwrap()
+    }
+
     pub fn config(&self) -> StoreConfig {
-        config_at(self.backend, self.path())
+        match self.backend {
+            Backend::Sqlite => in_folder(self.path()),
+            Backend::Postgres => StoreConfig {
+                url: self.server().url(&self.database),
+                ..in_folder(self.path())
+            },
+        }
     }
 
     /// Opens the store, with its schema.
     pub async fn open(&self) -> Store {
-        open_at(self.backend, self.path()).await
+        open(self.config()).await
     }
 
     /// Opens the store and takes leadership.
@@ -85,18 +133,16 @@ impl Home {
     }
 }
 
-pub fn config_at(backend: Backend, folder: &Path) -> StoreConfig {
-    let url = match backend {
-        Backend::Sqlite => format!("sqlite://{}", folder.join("pomona.db").display()),
-    };
+/// A store whose database is a file beside its blobs.
+pub fn in_folder(folder: &Path) -> StoreConfig {
     StoreConfig {
-        url,
+        url: format!("sqlite://{}", folder.join("pomona.db").display()),
         blobs: folder.join("blobs"),
     }
 }
 
-pub async fn open_at(backend: Backend, folder: &Path) -> Store {
-    let store = Store::open(config_at(backend, folder)).await.unwrap();
+pub async fn open(config: StoreConfig) -> Store {
+    let store = Store::open(config).await.unwrap();
     store.migrate().await.unwrap();
     store
 }
@@ -114,6 +160,8 @@ pub async fn check(raw: &DatabaseConnection, backend: Backend) {
             let dangling = "SELECT \"table\" FROM pragma_foreign_key_check";
             assert_eq!(texts(raw, dangling).await, [""; 0]);
         }
+        // It holds foreign keys by itself.
+        Backend::Postgres => {}
     }
     let dangling = "SELECT owner FROM blob_refs WHERE digest NOT IN \
                     (SELECT digest FROM blobs WHERE state <> 'deleting')";

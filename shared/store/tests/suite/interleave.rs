@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tokio::sync::Mutex;
 
 use crate::collect::{refer, with_trials};
-use crate::harness::{Backend, Home, Leader, execute, for_each_backend, read};
+use crate::harness::{Home, Leader, execute, for_each_backend, read};
 use crate::rows::at;
 
 for_each_backend!(
@@ -105,8 +105,7 @@ struct Play {
 }
 
 impl Play {
-    async fn new(backend: Backend) -> Self {
-        let home = Home::new(backend);
+    async fn new(home: Home) -> Self {
         let (leader, trials) = with_trials(&home).await;
         let model = Model {
             now: at(0),
@@ -215,7 +214,6 @@ impl Play {
 }
 
 async fn any_order_of_events_keeps_what_is_referred_to(home: Home) {
-    let backend = home.backend;
     let config = Config {
         cases: 24,
         failure_persistence: None,
@@ -226,7 +224,7 @@ async fn any_order_of_events_keeps_what_is_referred_to(home: Home) {
     let run = || {
         TestRunner::new_with_rng(config, rng).run(&steps(), |steps| {
             handle.block_on(async {
-                let mut play = Play::new(backend).await;
+                let mut play = Play::new(home.beside().await).await;
                 for step in steps {
                     play.step(step).await;
                     play.compare(step).await;

@@ -4,20 +4,19 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::trial::Trial;
 use pomona_domain::{Change, Digest};
-use pomona_store::{PageRequest, Store};
+use pomona_store::{PageRequest, Store, StoreConfig};
 
-use crate::harness::{Home, Leader, for_each_backend, open_at, read};
+use crate::harness::{Backend, Home, Leader, for_each_backend, open, read};
 use crate::rows::{at, checkpoint, experiment, observation, of_experiment, of_trial, trial};
 
 for_each_backend!(what_was_acknowledged_survives_a_kill);
 
-/// Where the child works; in the parent it is not set.
+/// The child's database and blobs; in the parent it is not set.
 const CHILD: &str = "POMONA_STORE_SUITE_CHILD";
 /// How the child's lines begin.
 const ACKNOWLEDGED: &str = "acknowledged ";
@@ -32,9 +31,13 @@ fn bytes(step: u64) -> Vec<u8> {
 }
 
 async fn what_was_acknowledged_survives_a_kill(home: Home) {
-    if let Some(folder) = std::env::var_os(CHILD) {
-        let store = open_at(home.backend, Path::new(&folder)).await;
-        commit_for_ever(store).await;
+    if let Ok(child) = std::env::var(CHILD) {
+        let (url, blobs) = child.split_once('\n').unwrap();
+        let config = StoreConfig {
+            url: url.to_owned(),
+            blobs: blobs.into(),
+        };
+        commit_for_ever(open(config).await).await;
     }
     let mut leader = home.lead().await;
     leader
@@ -43,7 +46,7 @@ async fn what_was_acknowledged_survives_a_kill(home: Home) {
     leader.store.close().await.unwrap();
     let mut acknowledged = BTreeSet::new();
     for count in [1, 2, 5, 11, 23] {
-        acknowledged.extend(kill_after(count, home.path()));
+        acknowledged.extend(kill_after(count, &home));
         let store = home.open().await;
         assert!(
             home.incoming().is_empty(),
@@ -95,11 +98,17 @@ async fn commit_for_ever(store: Store) -> ! {
 }
 
 /// Lets a child work until it has acknowledged `count` steps, kills it, and says which it did.
-fn kill_after(count: usize, folder: &Path) -> Vec<u64> {
-    let test = "killed::sqlite::what_was_acknowledged_survives_a_kill";
+fn kill_after(count: usize, home: &Home) -> Vec<u64> {
+    let backend = match home.backend {
+        Backend::Sqlite => "sqlite",
+        Backend::Postgres => "postgres",
+    };
+    let test = format!("killed::{backend}::what_was_acknowledged_survives_a_kill");
+    let config = home.config();
+    let child = format!("{}\n{}", config.url, config.blobs.display());
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, folder)
+        .args(["--exact", &test, "--nocapture"])
+        .env(CHILD, child)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

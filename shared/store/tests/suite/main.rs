@@ -1,6 +1,5 @@
 //! One suite for every database. A test takes a fresh [`harness::Home`] and knows nothing of what
-//! is below it; what only SQLite has is asked for through the home. A database joins by a variant
-//! of [`harness::Backend`] and a line in `for_each_backend!`.
+//! is below it; what only one database has is asked for through the home, or in `only_postgres`.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
@@ -16,6 +15,7 @@ mod interleave;
 mod killed;
 mod ledger;
 mod lists;
+mod only_postgres;
 mod registry;
 mod schema;
 mod service;

@@ -8,9 +8,12 @@ use crate::harness::{Home, execute, for_each_backend, number};
 for_each_backend!(
     an_empty_database_gets_the_newest_schema_once,
     a_newer_schema_is_refused_and_left_as_it_is,
-    what_has_no_schema_is_not_backed_up,
     a_file_in_the_place_of_the_blobs_is_named,
 );
+
+mod only_sqlite {
+    crate::harness::tests_on!(Sqlite, what_has_no_schema_is_not_backed_up);
+}
 
 async fn an_empty_database_gets_the_newest_schema_once(home: Home) {
     let store = Store::open(home.config()).await.unwrap();

@@ -1,6 +1,7 @@
 //! How the connections are set up: what is acknowledged must be on disk.
 
-use super::{BUSY_TIMEOUT, connect, is_disk_full, sqlite_url};
+use super::{BUSY_TIMEOUT, connect, sqlite_url};
+use crate::dialect::is_disk_full;
 use sea_orm::{ConnectionTrait as _, DatabaseConnection, Statement, TransactionTrait as _};
 
 async fn pragma(conn: &impl sea_orm::ConnectionTrait, name: &str) -> String {

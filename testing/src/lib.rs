@@ -1,0 +1,15 @@
+//! Private instances of the engines that Pomona works with, for tests: each is started from a
+//! temporary folder, reachable from this machine alone, and gone when its owner is dropped or dies.
+//!
+//! A test must never use an engine that happens to run, and no program of ours may depend on this
+//! crate. What is missing fails the test with a word about `make setup`.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "an engine that does not start fails the test"
+)]
+
+mod postgres;
+
+pub use postgres::Postgres;
