@@ -25,7 +25,7 @@ use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
 use pomona_migrations::tables::Leader;
 use sea_orm::sea_query::{DynIden, Expr, ExprTrait as _, OnConflict, Query, Value};
-use sea_orm::{ConnectionTrait as _, DatabaseTransaction, TransactionTrait as _};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 
 use crate::rows::{Versioned, encode, signed};
 use crate::{Store, StoreError, transaction};

@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use sea_orm_migration::SchemaManager;
 
-use crate::StoreError;
+use crate::{StoreError, unbroken};
 pub use sqlite::{copy_database, needed_blobs, sqlite_url};
 
 /// Connections for readers.
@@ -39,14 +39,18 @@ pub async fn connect(url: &str) -> Result<(DatabaseConnection, DatabaseConnectio
 
 /// A transaction that sees one moment of the database throughout.
 pub async fn begin_snapshot(conn: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let conn = conn.clone();
     if conn.get_database_backend() == DbBackend::Sqlite {
         // A read transaction on a write-ahead log is a snapshot.
-        return conn.begin().await;
+        return unbroken(async move { conn.begin().await }).await;
     }
-    conn.begin_with_config(
-        Some(sea_orm::IsolationLevel::RepeatableRead),
-        Some(sea_orm::AccessMode::ReadOnly),
-    )
+    unbroken(async move {
+        conn.begin_with_config(
+            Some(sea_orm::IsolationLevel::RepeatableRead),
+            Some(sea_orm::AccessMode::ReadOnly),
+        )
+        .await
+    })
     .await
 }
 

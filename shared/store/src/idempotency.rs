@@ -2,8 +2,8 @@
 
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::IdempotencyKeys;
+use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict, Query};
-use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
 use crate::rows::parsed;
 use crate::{Store, StoreError, ingest};

@@ -38,7 +38,7 @@ use pomona_migrations::Migrator;
 use pomona_migrations::tables::Leader;
 use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, Query};
 use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, TransactionTrait as _,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait as _,
 };
 use sea_orm_migration::MigratorTrait as _;
 use tokio::sync::Mutex;
@@ -173,9 +173,11 @@ macro_rules! transaction {
     ($store:expr, $tx:ident => $work:expr) => {{
         let mut attempt = 0;
         loop {
-            let begun = $store.writer.begin().await?;
-            let $tx = &begun;
-            let done: Result<_, $crate::StoreError> = async { $work }.await;
+            let begun = $crate::Begun::at(&$store.writer).await?;
+            let done: Result<_, $crate::StoreError> = match &begun.0 {
+                Some($tx) => async { $work }.await,
+                None => unreachable!("it has just begun"),
+            };
             if let Some(settled) = $crate::settle(begun, done, &mut attempt).await {
                 break settled;
             }
@@ -194,17 +196,51 @@ macro_rules! ingest {
 }
 pub(crate) use ingest;
 
+/// A transaction under way. Given up (its future was dropped: a client went away), it is rolled back
+/// at once: by itself it would hold its locks until somebody uses its connection again.
+struct Begun(Option<DatabaseTransaction>);
+
+impl Begun {
+    async fn at(writer: &DatabaseConnection) -> Result<Self, StoreError> {
+        let writer = writer.clone();
+        let begun = unbroken(async move { writer.begin().await }).await?;
+        Ok(Self(Some(begun)))
+    }
+}
+
+/// Does to its end what a driver does not take back when it is given up in its middle: a session
+/// would stay in a transaction that nobody knows of.
+async fn unbroken<T: Send + 'static>(
+    work: impl Future<Output = Result<T, DbErr>> + Send + 'static,
+) -> Result<T, DbErr> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(DbErr::Custom(error.to_string())))
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let (Some(tx), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            // Whatever goes wrong: the connection is not used again, and its server ends it.
+            runtime.spawn(async move { drop(tx.rollback().await) });
+        }
+    }
+}
+
 /// Ends a transaction in which `done` came about; nothing when it should be done again.
 async fn settle<T>(
-    tx: DatabaseTransaction,
+    mut begun: Begun,
     done: Result<T, StoreError>,
     attempt: &mut usize,
 ) -> Option<Result<T, StoreError>> {
+    let tx = begun.0.take()?;
     let settled = match done {
-        Ok(done) => tx.commit().await.map(|()| done).map_err(StoreError::from),
+        Ok(done) => {
+            let committed = unbroken(tx.commit()).await;
+            committed.map(|()| done).map_err(StoreError::from)
+        }
         Err(error) => {
-            // The cause is worth more than a rollback that failed: dropping rolls back too.
-            let _ = tx.rollback().await;
+            // The cause is worth more than a rollback that failed.
+            let _ = unbroken(tx.rollback()).await;
             Err(error)
         }
     };

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use pomona_domain::Timestamp;
 use pomona_migrations::tables::LogLines;
+use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
-use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
 use crate::rows::{signed, unsigned};
 use crate::{PageRequest, Store, StoreError, ingest};

@@ -2,8 +2,8 @@
 
 use pomona_domain::Timestamp;
 use pomona_migrations::tables::{IdempotencyKeys, LogLines, Outbox, Reasons};
+use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
-use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
 use crate::{Store, StoreError, ingest};
 

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::{BlobRefs, Blobs as Rows};
+use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{
     Expr, ExprTrait as _, InsertStatement, OnConflict, Query, SelectStatement, SimpleExpr,
     UpdateStatement,
 };
-use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
 use super::{BLOB_GRACE_MS, Blobs, DELETING, MARKED, SHARDS, STORED, blocking};
 use crate::rows::{parsed, signed, unsigned};

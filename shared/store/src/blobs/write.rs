@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::Blobs as Rows;
+use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{OnConflict, Query};
-use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use sha2::{Digest as _, Sha256};
 
 use super::{BLOB_KEEP_MS, BlobStat, Blobs, CHUNK, STORED, blocking, sync_folder};
