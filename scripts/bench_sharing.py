@@ -227,9 +227,9 @@ def measure(house: House, bare: House, row: str, rounds: int, full: bool) -> dic
     full = full or name == "single"
     ours, theirs, least, without = [], [], [], []
     for number in range(rounds):
-        ours.append(house.ours(job))
         # Beside each of our runs: this machine is not as fast in one minute as in another.
         least.append(bound(house, job))
+        ours.append(house.ours(job))
         if name in SHORT:
             without.append(bare.ours(job))
         theirs.append(house.loop(job, full) if rival == "loop" else house.rival(rival, job))

@@ -329,13 +329,12 @@ impl Network {
 
 /// Name, shape, whether it learns, and the digest of the bytes.
 fn line(entry: &Entry) -> String {
-    let bytes = host_tensor(&entry.tensor).bytes;
     format!(
         "{} {:?} {} {}\n",
         entry.name,
         entry.tensor.size(),
         entry.tensor.requires_grad(),
-        Digest::of(&bytes)
+        load::digest(&entry.tensor)
     )
 }
 

@@ -14,6 +14,7 @@ use pomona_domain::spec::Precision;
 use pomona_domain::view::View;
 use pomona_domain::{Digest, Fault};
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -98,17 +99,23 @@ impl Request<'_> {
         }
         store.look_for(&plans)?;
         let mut shards: Vec<_> = plans.iter().map(|_| None).collect();
+        // Large ones first, so that trainers who compute them side by side end together.
+        let mut order: Vec<usize> = (0..plans.len()).collect();
+        order.sort_by_key(|at| Reverse(wanted[*at].rows.len()));
         let mut computed = 0;
         let go_on = RefCell::new(go_on);
         let ask = || (go_on.borrow_mut())();
         loop {
-            let missing = shards.iter_mut().zip(&plans).zip(&wanted);
-            for ((shard, plan), one) in missing.filter(|((shard, _), _)| shard.is_none()) {
-                match store.try_get(plan, |writer| work.compute(one, writer, ask))? {
-                    Found::Hit(found) => *shard = Some(found),
+            for at in order.iter().copied() {
+                if shards[at].is_some() {
+                    continue;
+                }
+                let plan = &plans[at];
+                match store.try_get(plan, |writer| work.compute(&wanted[at], writer, ask))? {
+                    Found::Hit(found) => shards[at] = Some(found),
                     Found::Built(found) => {
                         computed += plan.bytes();
-                        *shard = Some(found);
+                        shards[at] = Some(found);
                     }
                     Found::Busy => {}
                     Found::NoRoom => return Ok(Outcome::NoRoom(bytes)),

@@ -3,7 +3,8 @@
 use super::{Entry, Network};
 use crate::fault;
 use crate::weights::{DType, HostTensor};
-use pomona_domain::{Code, Fault};
+use pomona_domain::{Code, Digest, Fault};
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
@@ -110,6 +111,22 @@ fn float_kind(dtype: DType) -> Option<Kind> {
         DType::F64 => Some(Kind::Double),
         _ => None,
     }
+}
+
+/// The digest of a tensor's bytes, read piece by piece: a copy of the whole would be memory that was
+/// never touched, which costs more than the hash.
+pub fn digest(tensor: &Tensor) -> Digest {
+    const PIECE: i64 = 1 << 14;
+    let flat = tensor.detach().to_device(tch::Device::Cpu).reshape(-1);
+    let width = flat.kind().elt_size_in_bytes();
+    let mut hash = Sha256::new();
+    let mut bytes = vec![0; PIECE as usize * width];
+    for piece in flat.split(PIECE, 0) {
+        let count = piece.numel();
+        piece.copy_data_u8(&mut bytes, count);
+        hash.update(&bytes[..count * width]);
+    }
+    Digest(hash.finalize().into())
 }
 
 /// A tensor's bytes on the host. Floats of 32 and 64 bits are the only kinds a network has.
