@@ -5,9 +5,9 @@
 
 bench/sharing/README.md says who the rivals are. Runs alternate; medians with their range are printed
 and written to target/bench/sharing.json. Ours is `pomona up` as it comes, which keeps spare trainers
-started; short grids run without them, too, and then all start-up is in our time. Without --full the plain loop is timed on one trial of one
-and of two epochs and scaled: `scaled` in the row says so. Every run of ours begins without features.
-Five rounds of a row take minutes, of `partial_unfreeze_vs_loop` half an hour or more.
+started; short grids run without them, too, and then all start-up is in our time. Without --full the
+plain loop is timed on one trial of one and of two epochs and scaled: `scaled` in the row says so. Every
+run of ours begins without features. Five rounds of a row take minutes, of `partial_unfreeze_vs_loop` half an hour or more.
 """
 
 import argparse
@@ -86,7 +86,7 @@ class House:
 
     def __init__(self, folder: Path, python: str, spares: bool = True):
         self.folder, self.python = folder, python
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self.up = subprocess.Popen(
             [RELEASE / "pomona", "--output", "json", "up", "--listen", "127.0.0.1:0", "--data-dir", folder / "data"],
             stdout=subprocess.PIPE, stderr=open(folder / "up.log", "w"), text=True,

@@ -12,6 +12,8 @@ use tempfile::TempDir;
 
 /// PostgreSQL refuses to run as root: then it runs as nobody.
 const NOBODY: u32 = 65534;
+/// The programs in the folder that is fetched.
+const FETCHED: &str = "pgserver/pginstall/bin";
 /// How long a start may take on a busy machine.
 const START: Duration = Duration::from_mins(1);
 /// The line of `postmaster.pid` that says how far a start has come.
@@ -61,25 +63,24 @@ impl Postgres {
 
     /// Ends it at once, as a crash would, and starts it again.
     pub fn restart(&mut self) {
-        self.end(Signal::SIGQUIT);
+        self.stop();
         self.server = serve(&self.programs, self.folder.path());
     }
 
     /// Ends it at once, as a crash would. [`Postgres::restart`] starts it again.
     pub fn stop(&mut self) {
-        self.end(Signal::SIGQUIT);
-    }
-
-    fn end(&mut self, signal: Signal) {
-        // It may have ended already.
-        let _ = kill(Pid::from_raw(self.server.id().cast_signed()), signal);
-        let _ = self.server.wait();
+        // Once it has ended and was waited for, its number may be another process's.
+        if let Ok(None) = self.server.try_wait() {
+            let server = Pid::from_raw(self.server.id().cast_signed());
+            let _ = kill(server, Signal::SIGQUIT);
+            let _ = self.server.wait();
+        }
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.end(Signal::SIGQUIT);
+        self.stop();
     }
 }
 
@@ -159,7 +160,7 @@ fn programs() -> PathBuf {
         .into_iter()
         .chain(std::env::split_paths(&path))
         .chain(debian.into_iter().rev())
-        .chain(fetched())
+        .chain(fetched().map(|root| root.join(FETCHED)))
         .find(|folder| {
             ["postgres", "initdb"]
                 .iter()
@@ -168,32 +169,30 @@ fn programs() -> PathBuf {
         .expect("PostgreSQL is here: `make setup` fetches it")
 }
 
-/// Where `scripts/setup.py` puts it.
+/// The folder that `scripts/setup.py` makes.
 fn fetched() -> Option<PathBuf> {
     let given = |name| std::env::var_os(name).map(PathBuf::from);
     let cache = given("POMONA_CACHE")
         .or_else(|| given("XDG_CACHE_HOME").map(|folder| folder.join("pomona")))
         .or_else(|| given("HOME").map(|folder| folder.join(".cache/pomona")))?;
-    Some(cache.join("postgres/pgserver/pginstall/bin"))
+    Some(cache.join("postgres"))
 }
 
-/// The programs where nobody can start them: what lies under root's home is copied.
+/// The programs where nobody can start them: what was fetched into root's home is copied.
 fn reachable(programs: PathBuf, folder: &Path) -> PathBuf {
-    let programs = programs.canonicalize().unwrap_or(programs);
     let others = |path: &Path| path.metadata().is_ok_and(|found| found.mode() & 0o001 != 0);
-    if !is_root() || programs.ancestors().all(others) {
-        return programs;
+    let absolute = programs.canonicalize().unwrap_or(programs);
+    if !is_root() || absolute.ancestors().all(others) {
+        return absolute;
     }
-    let root = programs.ancestors().nth(3).expect("it lies deeper");
-    let copied = Command::new("cp")
-        .arg("-r")
-        .arg(root)
-        .arg(folder.join("programs"))
-        .status();
+    let root = fetched().and_then(|root| root.canonicalize().ok());
+    let root = root.filter(|root| absolute == root.join(FETCHED));
+    let root = root.unwrap_or_else(|| panic!("nobody may look into `{}`", absolute.display()));
+    let copy = folder.join("programs");
+    let copied = Command::new("cp").arg("-r").arg(root).arg(&copy).status();
     assert!(
         copied.is_ok_and(|status| status.success()),
         "it can be copied"
     );
-    let inside = programs.strip_prefix(root).expect("it lies inside");
-    folder.join("programs").join(inside)
+    copy.join(FETCHED)
 }

@@ -38,9 +38,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::Blobs as Rows;
 use sea_orm::ConnectionTrait as _;
-use sea_orm::sea_query::{Expr, ExprTrait as _, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, InsertStatement, Query};
 
-use crate::rows::unsigned;
+use crate::rows::{signed, unsigned};
 use crate::{Store, StoreError};
 
 pub use collect::{GC_BATCH, GcReport};
@@ -234,6 +234,33 @@ struct Row {
     stat: BlobStat,
     state: String,
     keep_until: Timestamp,
+}
+
+/// The row of a blob that had none. The caller says what happens when it has one.
+fn insertion(
+    stat: BlobStat,
+    state: &str,
+    keep_until: Timestamp,
+    marked_at: Option<Timestamp>,
+) -> InsertStatement {
+    let mut insert = Query::insert();
+    insert
+        .into_table(Rows::Table)
+        .columns([
+            Rows::Digest,
+            Rows::Size,
+            Rows::State,
+            Rows::KeepUntil,
+            Rows::MarkedAt,
+        ])
+        .values_panic([
+            stat.digest.to_string().into(),
+            signed(stat.size).into(),
+            state.into(),
+            keep_until.0.into(),
+            marked_at.map(|at| at.0).into(),
+        ]);
+    insert
 }
 
 impl Store {

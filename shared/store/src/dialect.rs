@@ -21,20 +21,13 @@ const STATEMENTS: usize = 256;
 
 /// Connections for writers, and some that cannot write.
 pub async fn connect(url: &str) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
-    Ok(match url.split_once(':') {
-        Some(("sqlite", _)) => sqlite::connect(url).await?,
-        Some(("postgres" | "postgresql", _)) => postgres::connect(url).await?,
-        Some((scheme, _)) => {
-            return Err(StoreError::UnknownDatabase {
-                scheme: scheme.to_owned(),
-            });
-        }
-        None => {
-            return Err(StoreError::UnknownDatabase {
-                scheme: String::new(),
-            });
-        }
-    })
+    match url.split(':').next().unwrap_or_default() {
+        "sqlite" => Ok(sqlite::connect(url).await?),
+        "postgres" | "postgresql" => postgres::connect(url).await,
+        scheme => Err(StoreError::UnknownDatabase {
+            scheme: scheme.to_owned(),
+        }),
+    }
 }
 
 /// A transaction that sees one moment of the database throughout.

@@ -97,16 +97,16 @@ impl Request<'_> {
         if bytes > store.budget() {
             return Ok(Outcome::NoRoom(bytes));
         }
-        store.look_for(&plans)?;
-        let mut shards: Vec<_> = plans.iter().map(|_| None).collect();
         // Large ones first, so that trainers who compute them side by side end together.
         let mut order: Vec<usize> = (0..plans.len()).collect();
         order.sort_by_key(|at| Reverse(wanted[*at].rows.len()));
+        store.look_for(order.iter().map(|at| &plans[*at]))?;
+        let mut shards: Vec<_> = plans.iter().map(|_| None).collect();
         let mut computed = 0;
         let go_on = RefCell::new(go_on);
         let ask = || (go_on.borrow_mut())();
         loop {
-            for at in order.iter().copied() {
+            for &at in &order {
                 if shards[at].is_some() {
                     continue;
                 }

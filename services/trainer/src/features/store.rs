@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// Notes which of these shards are not there.
-    pub fn look_for(&self, plans: &[Plan]) -> Result<(), Fault> {
+    pub fn look_for<'p>(&self, plans: impl Iterator<Item = &'p Plan>) -> Result<(), Fault> {
         let mut missing = Vec::new();
         for plan in plans {
             let shard = plan.key.digest()?;

@@ -374,7 +374,8 @@ fn fold(conv: &Conv, norm: Option<&BatchNorm>, kind: Kind) -> (Tensor, Tensor) {
         .as_ref()
         .map_or_else(|| Tensor::zeros([channels], (Kind::Double, device)), wide);
     let Some(norm) = norm else {
-        return (conv.weight.detach().to_kind(kind), bias.to_kind(kind));
+        let copy = conv.weight.detach().to_dtype(kind, false, true);
+        return (copy, bias.to_kind(kind));
     };
     let scale = wide(&norm.weight) / (wide(&norm.variance) + norm.eps).sqrt();
     let bias = wide(&norm.bias) + (bias - wide(&norm.mean)) * &scale;

@@ -2,8 +2,7 @@
 //! its network and where it stands; how it starts, resumes and saves.
 
 use super::Ended;
-use super::epoch::steps_of;
-use super::epoch::{Plan, Step};
+use super::epoch::{Plan, Step, steps_of};
 use super::evaluate::{Evaluation, evaluate, evaluate_features};
 use super::learner::{Learner, Loss};
 use super::life::{Lap, Life, beat};

@@ -11,8 +11,10 @@ use sea_orm::sea_query::{
     UpdateStatement,
 };
 
-use super::{BLOB_GRACE_MS, Blobs, DELETING, MARKED, SHARDS, STORED, blocking};
-use crate::rows::{parsed, signed, unsigned};
+use super::{
+    BLOB_GRACE_MS, BlobStat, Blobs, DELETING, MARKED, SHARDS, STORED, blocking, insertion,
+};
+use crate::rows::{parsed, unsigned};
 use crate::{Store, StoreError, ingest};
 
 /// Most blobs that one call marks, and most that it removes; the rest comes in the next.
@@ -123,8 +125,7 @@ impl Store {
                 .column(Rows::Digest)
                 .from(Rows::Table)
                 .and_where(
-                    Expr::col(Rows::Digest)
-                        .is_in(chunk.iter().map(|(digest, _)| digest.to_string())),
+                    Expr::col(Rows::Digest).is_in(chunk.iter().map(|stat| stat.digest.to_string())),
                 )
                 .to_owned();
             let known = self.readers.query_all(&known).await?;
@@ -135,7 +136,7 @@ impl Store {
             strays.extend(
                 chunk
                     .iter()
-                    .filter(|(digest, _)| !known.contains(&digest.to_string())),
+                    .filter(|stat| !known.contains(&stat.digest.to_string())),
             );
         }
         if strays.is_empty() {
@@ -143,8 +144,8 @@ impl Store {
         }
         ingest!(self, tx => {
             let mut adopted = 0;
-            for (digest, size) in &strays {
-                let insert = adoption(*digest, *size, now);
+            for &stat in &strays {
+                let insert = adoption(stat, now);
                 adopted += tx.execute(&insert).await?.rows_affected();
             }
             Ok(adopted)
@@ -153,25 +154,9 @@ impl Store {
 }
 
 /// A row for a file that has none.
-fn adoption(digest: Digest, size: u64, now: Timestamp) -> InsertStatement {
-    let mut insert = Query::insert();
-    insert
-        .into_table(Rows::Table)
-        .columns([
-            Rows::Digest,
-            Rows::Size,
-            Rows::State,
-            Rows::KeepUntil,
-            Rows::MarkedAt,
-        ])
-        .values_panic([
-            digest.to_string().into(),
-            signed(size).into(),
-            MARKED.into(),
-            now.0.into(),
-            now.0.into(),
-        ])
-        .on_conflict(OnConflict::new().do_nothing().to_owned());
+fn adoption(stat: BlobStat, now: Timestamp) -> InsertStatement {
+    let mut insert = insertion(stat, MARKED, now, Some(now));
+    insert.on_conflict(OnConflict::new().do_nothing().to_owned());
     insert
 }
 
@@ -191,7 +176,7 @@ fn set_aside(blobs: &Blobs, digest: Digest) -> Result<PathBuf, StoreError> {
 
 impl Blobs {
     /// Digests and sizes of the files in the next few folders.
-    fn some_files(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
+    fn some_files(&self) -> Result<Vec<BlobStat>, StoreError> {
         let first = self.0.shard.fetch_add(SHARDS_PER_CALL, Ordering::Relaxed);
         let mut files = Vec::new();
         for shard in first..first + SHARDS_PER_CALL {
@@ -206,7 +191,8 @@ impl Blobs {
                 let name = format!("sha256:{}", entry.file_name().to_string_lossy());
                 // One that was removed meanwhile is no stray.
                 if let (Ok(digest), Ok(file)) = (name.parse(), entry.metadata()) {
-                    files.push((digest, file.len()));
+                    let size = file.len();
+                    files.push(BlobStat { digest, size });
                 }
             }
         }

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::Blobs as Rows;
 use sea_orm::ConnectionTrait as _;
-use sea_orm::sea_query::{OnConflict, Query};
+use sea_orm::sea_query::{InsertStatement, OnConflict};
 use sha2::{Digest as _, Sha256};
 
-use super::{BLOB_KEEP_MS, BlobStat, Blobs, CHUNK, STORED, blocking, sync_folder};
-use crate::rows::signed;
+use super::{BLOB_KEEP_MS, BlobStat, Blobs, CHUNK, STORED, blocking, insertion, sync_folder};
 use crate::{Store, StoreError, ingest};
 
 /// An upload under way. Dropped before [`BlobWriter::finish`], it leaves nothing.
@@ -173,28 +172,13 @@ impl BlobWriter {
     }
 }
 
-fn upsert(stat: BlobStat, now: Timestamp) -> sea_orm::sea_query::InsertStatement {
+/// The row of a blob that has come, over any that is there.
+fn upsert(stat: BlobStat, now: Timestamp) -> InsertStatement {
     let repeat = OnConflict::column(Rows::Digest)
         .update_columns([Rows::Size, Rows::State, Rows::KeepUntil, Rows::MarkedAt])
         .to_owned();
-    let mut insert = Query::insert();
-    insert
-        .into_table(Rows::Table)
-        .columns([
-            Rows::Digest,
-            Rows::Size,
-            Rows::State,
-            Rows::KeepUntil,
-            Rows::MarkedAt,
-        ])
-        .values_panic([
-            stat.digest.to_string().into(),
-            signed(stat.size).into(),
-            STORED.into(),
-            now.plus_ms(BLOB_KEEP_MS).0.into(),
-            Option::<i64>::None.into(),
-        ])
-        .on_conflict(repeat);
+    let mut insert = insertion(stat, STORED, now.plus_ms(BLOB_KEEP_MS), None);
+    insert.on_conflict(repeat);
     insert
 }
 

@@ -1,4 +1,4 @@
-//! PostgreSQL, 15 and later: several coordinators on one database.
+//! PostgreSQL, 15 and later: a server, which others use, too, and which comes and goes.
 //!
 //! Transactions run as `READ COMMITTED`: rows are changed by compare-and-swap, the engine's
 //! transactions come one after the other behind the leader's row, and what both the engine and

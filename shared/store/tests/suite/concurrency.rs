@@ -7,9 +7,8 @@ use std::time::Duration;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::{Change, Digest};
 use pomona_store::{Answer, NewLogRow, PageRequest, Store};
-use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 
-use crate::harness::{Home, for_each_backend};
+use crate::harness::{Home, for_each_backend, writing};
 use crate::rows::{
     at, checkpoint, experiment, observation, of_experiment, of_trial, of_worker, trial, worker,
 };
@@ -82,12 +81,7 @@ async fn watch(store: Store, stop: Arc<AtomicBool>) -> u64 {
 async fn readers_do_not_wait_for_a_writer(home: Home) {
     let mut leader = home.lead().await;
     leader.commit(&[of_worker(&worker(1))]).await;
-    let raw = home.raw().await;
-    let writing = raw.begin().await.unwrap();
-    writing
-        .execute_unprepared("DELETE FROM workers")
-        .await
-        .unwrap();
+    let other = writing(&home.raw().await, "DELETE FROM workers").await;
     let read = async {
         leader.store.ping().await.unwrap();
         leader.store.load().await.unwrap()
@@ -98,18 +92,13 @@ async fn readers_do_not_wait_for_a_writer(home: Home) {
         [worker(1)],
         "what is not committed is not seen"
     );
-    writing.commit().await.unwrap();
+    other.commit().await.unwrap();
     assert!(leader.store.load().await.unwrap().workers.is_empty());
 }
 
 async fn a_commit_waits_for_another_writer(home: Home) {
     let mut leader = home.lead().await;
-    let raw = home.raw().await;
-    let writing = raw.begin().await.unwrap();
-    writing
-        .execute_unprepared("UPDATE leader SET seq = seq")
-        .await
-        .unwrap();
+    let other = writing(&home.raw().await, "UPDATE leader SET seq = seq").await;
     let mut copy = leader.clone();
     let commit = tokio::spawn(async move { copy.try_commit(&[of_worker(&worker(1))]).await });
     // Reads go on while it waits, and do not see it.
@@ -117,7 +106,7 @@ async fn a_commit_waits_for_another_writer(home: Home) {
         assert!(leader.store.load().await.unwrap().workers.is_empty());
     }
     assert!(!commit.is_finished());
-    writing.commit().await.unwrap();
+    other.commit().await.unwrap();
     tokio::time::timeout(HANGS, commit)
         .await
         .unwrap()

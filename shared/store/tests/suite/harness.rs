@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use pomona_domain::{Change, Code, Digest, Timestamp};
 use pomona_store::{Batch, BlobStat, Store, StoreConfig, StoreError};
 use pomona_testing::Postgres;
-use sea_orm::{ConnectionTrait as _, Database, DatabaseConnection, Statement};
+use sea_orm::{
+    ConnectionTrait as _, Database, DatabaseConnection, DatabaseTransaction, Statement,
+    TransactionTrait as _,
+};
 use tempfile::TempDir;
 
 /// Databases that pass the suite.
@@ -186,6 +189,13 @@ pub async fn number(raw: &DatabaseConnection, sql: &str) -> i64 {
 pub async fn execute(raw: &DatabaseConnection, sql: &str) -> u64 {
     let statement = Statement::from_string(raw.get_database_backend(), sql);
     raw.execute_raw(statement).await.unwrap().rows_affected()
+}
+
+/// A transaction of somebody else's, in which this was done.
+pub async fn writing(raw: &DatabaseConnection, sql: &str) -> DatabaseTransaction {
+    let writing = raw.begin().await.unwrap();
+    writing.execute_unprepared(sql).await.unwrap();
+    writing
 }
 
 /// A store, its leadership, and the number of the last batch.

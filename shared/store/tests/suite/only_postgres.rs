@@ -6,9 +6,9 @@ use std::time::Duration;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::{Change, Code, Fault};
 use pomona_store::{NewLogRow, Store, StoreConfig};
-use sea_orm::{ConnectionTrait as _, Database, TransactionTrait as _};
+use sea_orm::{ConnectionTrait as _, Database};
 
-use crate::harness::{Home, Leader, execute, in_folder, texts};
+use crate::harness::{Home, Leader, execute, in_folder, texts, writing};
 use crate::rows::{
     at, backbone, checkpoint, experiment, of_experiment, of_trial, of_worker, trial, worker,
 };
@@ -109,20 +109,19 @@ async fn a_deadlock_is_not_seen_by_the_caller(home: Home) {
         .await;
     let blob = leader.put(b"abc", at(0)).await.digest;
     let raw = home.raw().await;
-    let other = raw.begin().await.unwrap();
-    other
-        .execute_unprepared("UPDATE blobs SET size = size")
-        .await
-        .unwrap();
+    let other = writing(&raw, "UPDATE blobs SET size = size").await;
     let mut copy = leader.clone();
     let newest = checkpoint(row.id, CheckpointKind::Last, blob);
     let commit = tokio::spawn(async move { copy.try_commit(&[Change::Checkpoint(newest)]).await });
     // It holds the leader's row, and waits for the blob.
     let waits = "SELECT pid::text FROM pg_stat_activity \
                  WHERE application_name = 'pomona' AND wait_event_type = 'Lock'";
-    while texts(&raw, waits).await.is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let waiting = async {
+        while texts(&raw, waits).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(HANGS, waiting).await.unwrap();
     // A circle: the server ends one of the two, the one that has waited longer.
     other
         .execute_unprepared("UPDATE leader SET seq = seq")
@@ -142,12 +141,7 @@ async fn a_deadlock_is_not_seen_by_the_caller(home: Home) {
 
 async fn a_statement_that_hangs_is_ended(home: Home) {
     let mut leader = home.lead().await;
-    let raw = home.raw().await;
-    let other = raw.begin().await.unwrap();
-    other
-        .execute_unprepared("UPDATE leader SET seq = seq")
-        .await
-        .unwrap();
+    let other = writing(&home.raw().await, "UPDATE leader SET seq = seq").await;
     let refused = tokio::time::timeout(HANGS, leader.refused(&[of_worker(&worker(1))])).await;
     assert_eq!(refused.unwrap(), Code::StoreDown);
     other.rollback().await.unwrap();
