@@ -13,8 +13,9 @@ macro_rules! tables {
 }
 
 tables! {
-    /// Table of the one row that fences engine writes.
-    Leader { Id, Generation, Seq }
+    /// Table of the one row that fences engine writes and says who may make them. `Until` is in
+    /// milliseconds of the database's own clock.
+    Leader { Id, Generation, Seq, Holder, Address, Until }
     /// Table of experiments.
     Experiments { Id, Version, Name, State, Ended, SubmittedAt, Doc }
     /// Table of trials.

@@ -11,5 +11,18 @@
 )]
 
 mod postgres;
+mod redis;
+
+use std::path::PathBuf;
 
 pub use postgres::Postgres;
+pub use redis::Redis;
+
+/// The folder that `scripts/setup.py` makes for an engine.
+fn fetched(engine: &str) -> Option<PathBuf> {
+    let given = |name| std::env::var_os(name).map(PathBuf::from);
+    let cache = given("POMONA_CACHE")
+        .or_else(|| given("XDG_CACHE_HOME").map(|folder| folder.join("pomona")))
+        .or_else(|| given("HOME").map(|folder| folder.join(".cache/pomona")))?;
+    Some(cache.join(engine))
+}

@@ -10,6 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, chown};
 use tempfile::TempDir;
 
+use crate::fetched;
+
 /// PostgreSQL refuses to run as root: then it runs as nobody.
 const NOBODY: u32 = 65534;
 /// The programs in the folder that is fetched.
@@ -59,6 +61,45 @@ impl Postgres {
     pub fn url(&self, database: &str) -> String {
         let folder = self.folder.path().display();
         format!("postgres://pomona@localhost/{database}?host={folder}")
+    }
+
+    /// What a query answers, a line for each row; nothing when the server does not.
+    pub fn query(&self, sql: &str) -> Option<Vec<String>> {
+        // Some put links to the server alone on the path: its other programs lie where it does.
+        let server = self.programs.join("postgres").canonicalize();
+        let beside = server.expect("the server is there").with_file_name("psql");
+        let answer = Command::new(beside)
+            .args([
+                "-X",
+                "-A",
+                "-t",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "pomona",
+                "-h",
+            ])
+            .arg(self.folder.path())
+            .args(["-d", "postgres", "-c", sql])
+            .stdin(Stdio::null())
+            .output()
+            .expect("psql can be started");
+        // 2: the connection went away; anything else is the query's own fault.
+        if answer.status.code() == Some(2) {
+            return None;
+        }
+        let said = String::from_utf8_lossy(&answer.stderr);
+        if !answer.status.success()
+            && ["terminating connection", "shutting down", "starting up"]
+                .iter()
+                .any(|word| said.contains(word))
+        {
+            return None;
+        }
+        assert!(answer.status.success(), "{sql}: {said}");
+        let text = String::from_utf8_lossy(&answer.stdout);
+        Some(text.lines().map(str::to_owned).collect())
     }
 
     /// Ends it at once, as a crash would, and starts it again.
@@ -160,22 +201,13 @@ fn programs() -> PathBuf {
         .into_iter()
         .chain(std::env::split_paths(&path))
         .chain(debian.into_iter().rev())
-        .chain(fetched().map(|root| root.join(FETCHED)))
+        .chain(fetched("postgres").map(|root| root.join(FETCHED)))
         .find(|folder| {
             ["postgres", "initdb"]
                 .iter()
                 .all(|name| folder.join(name).is_file())
         })
         .expect("PostgreSQL is here: `make setup` fetches it")
-}
-
-/// The folder that `scripts/setup.py` makes.
-fn fetched() -> Option<PathBuf> {
-    let given = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = given("POMONA_CACHE")
-        .or_else(|| given("XDG_CACHE_HOME").map(|folder| folder.join("pomona")))
-        .or_else(|| given("HOME").map(|folder| folder.join(".cache/pomona")))?;
-    Some(cache.join("postgres"))
 }
 
 /// The programs where nobody can start them: what was fetched into root's home is copied.
@@ -185,7 +217,7 @@ fn reachable(programs: PathBuf, folder: &Path) -> PathBuf {
     if !is_root() || absolute.ancestors().all(others) {
         return absolute;
     }
-    let root = fetched().and_then(|root| root.canonicalize().ok());
+    let root = fetched("postgres").and_then(|root| root.canonicalize().ok());
     let root = root.filter(|root| absolute == root.join(FETCHED));
     let root = root.unwrap_or_else(|| panic!("nobody may look into `{}`", absolute.display()));
     let copy = folder.join("programs");

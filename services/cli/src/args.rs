@@ -48,7 +48,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// Address of the coordinator.
+    /// Address of the coordinator, or of several with commas between them.
     #[arg(long, global = true, env = "POMONA_SERVER", hide_env_values = true, value_name = "URL",
           default_value = DEFAULT_SERVER)]
     pub server: String,

@@ -1,18 +1,26 @@
 //! The whole house, end to end: real coordinator, real worker, the fake trainer (same protocol, drawn
 //! learning curves), driven by the `pomona` binary as a user would, with real kills.
 
+#[path = "house/chaos.rs"]
+mod chaos;
+#[path = "house/coordinators.rs"]
+mod coordinators;
 #[path = "house/harness.rs"]
 mod harness;
 #[path = "house/processes.rs"]
 mod processes;
 #[path = "house/refusals.rs"]
 mod refusals;
+#[path = "house/several.rs"]
+mod several;
 #[path = "house/shown.rs"]
 mod shown;
 #[path = "house/up.rs"]
 mod up;
 #[path = "house/verbs.rs"]
 mod verbs;
+#[path = "house/workers.rs"]
+mod workers;
 
 use harness::{GRID, House, Process, TRIALS};
 use serde_json::Value;

@@ -1,15 +1,20 @@
 //! Live events: what was committed, kept for a while for readers of `GET /api/v1/events`.
 //!
 //! A reader that comes back with an id gets what it missed; when that is gone it is told so. The
-//! bus never holds more than its limits and never waits for a reader.
+//! bus never holds more than its limits and never waits for a reader, nor for Redis ([`relay`]).
+
+pub mod relay;
 
 use bytes::Bytes;
 use pomona_api::v1::events::{LiveEvent, Topic, What};
 use pomona_domain::Change;
 use serde_json::Value;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use tokio::sync::{Notify, mpsc, watch};
+
+use relay::Said;
 
 /// Events of the newest commits.
 #[derive(Debug)]
@@ -17,7 +22,16 @@ pub struct Bus {
     kept: usize,
     kept_bytes: usize,
     ring: Mutex<Ring>,
+    /// Grows whenever there is something to read.
     newest: watch::Sender<u64>,
+    /// Grows whenever the events that follow come from elsewhere.
+    turn: watch::Sender<u64>,
+    /// Whether another coordinator's events come here.
+    relayed: AtomicBool,
+    /// To the other coordinators.
+    say: OnceLock<mpsc::Sender<Said>>,
+    /// Rung when the leader says that it resigns.
+    pub wake: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +43,27 @@ struct Ring {
     entries: VecDeque<Entry>,
 }
 
+impl Ring {
+    fn push(&mut self, entry: Entry) {
+        self.bytes += entry.frame.len();
+        self.entries.push_back(entry);
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    fn shrink(&mut self, kept: usize, kept_bytes: usize) {
+        while self.entries.len() > kept || self.bytes > kept_bytes {
+            let Some(oldest) = self.entries.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.frame.len();
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Entry {
     number: u64,
@@ -38,7 +73,10 @@ struct Entry {
 
 /// Where a reader is.
 #[derive(Debug, Clone, Copy)]
-pub struct Position(u64);
+pub struct Position {
+    epoch: u64,
+    next: u64,
+}
 
 impl Bus {
     /// A bus that keeps at most so many events and bytes.
@@ -48,55 +86,105 @@ impl Bus {
             kept_bytes,
             ring: Mutex::default(),
             newest: watch::Sender::new(0),
+            turn: watch::Sender::new(0),
+            relayed: AtomicBool::new(false),
+            say: OnceLock::new(),
+            wake: Notify::new(),
         }
     }
 
-    /// Names the events that follow.
+    /// This coordinator leads: names the events that follow.
     pub fn begin(&self, epoch: u64) {
         let mut ring = self.lock();
+        ring.clear();
         ring.epoch = epoch;
         ring.next = 1;
+        drop(ring);
+        self.relayed.store(false, Ordering::Release);
+        self.turn.send_modify(|turn| *turn += 1);
+    }
+
+    /// This coordinator leads no more; `resigned` when it was its own will.
+    pub fn end(&self, resigned: bool) {
+        if resigned {
+            let mut ring = self.lock();
+            let number = ring.next;
+            ring.next += 1;
+            self.say(Said {
+                epoch: ring.epoch,
+                number,
+                event: None,
+            });
+        }
+        self.turn.send_modify(|turn| *turn += 1);
+    }
+
+    /// Whether readers may be served here while another coordinator leads.
+    pub fn is_relayed(&self) -> bool {
+        self.relayed.load(Ordering::Acquire)
+    }
+
+    fn relayed(&self, relayed: bool) {
+        if self.relayed.swap(relayed, Ordering::AcqRel) != relayed {
+            self.turn.send_modify(|turn| *turn += 1);
+        }
+    }
+
+    fn relay_through(&self, say: mpsc::Sender<Said>) {
+        // There is one relay.
+        let _ = self.say.set(say);
+    }
+
+    fn say(&self, said: Said) {
+        if let Some(say) = self.say.get() {
+            // Nobody waits for Redis: the others see a hole in the numbers.
+            let _ = say.try_send(said);
+        }
     }
 
     /// Adds what a commit changed.
     pub fn publish<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
         let mut ring = self.lock();
+        let epoch = ring.epoch;
         for (topic, what) in changes.filter_map(event_of) {
             let number = ring.next;
             ring.next += 1;
-            let frame = frame(&id(ring.epoch, number), topic, what);
-            ring.bytes += frame.len();
-            ring.entries.push_back(Entry {
+            let frame = frame(&id(epoch, number), topic, what);
+            let event = Some((topic, frame.clone()));
+            self.say(Said {
+                epoch,
+                number,
+                event,
+            });
+            ring.push(Entry {
                 number,
                 topic,
                 frame,
             });
         }
-        while ring.entries.len() > self.kept || ring.bytes > self.kept_bytes {
-            let Some(oldest) = ring.entries.pop_front() else {
-                break;
-            };
-            ring.bytes -= oldest.frame.len();
-        }
-        let newest = ring.next;
+        ring.shrink(self.kept, self.kept_bytes);
         drop(ring);
-        self.newest.send_replace(newest);
+        self.newest.send_modify(|count| *count += 1);
     }
 
     /// Where a reader begins: after `last_id`, or now. `true` when something was missed.
     pub fn position(&self, last_id: Option<&str>) -> (Position, bool) {
         let ring = self.lock();
-        let now = Position(ring.next);
+        let (epoch, next) = (ring.epoch, ring.next);
+        let now = Position { epoch, next };
         let Some(text) = last_id else {
             return (now, false);
         };
         let after = text
             .split_once('-')
-            .filter(|(epoch, _)| epoch.parse() == Ok(ring.epoch))
+            .filter(|(of, _)| of.parse() == Ok(epoch))
             .and_then(|(_, number)| number.parse::<u64>().ok())
-            .filter(|number| *number < ring.next);
+            .filter(|number| *number < next);
         match after {
-            Some(number) => (Position(number + 1), false),
+            Some(number) => {
+                let next = number + 1;
+                (Position { epoch, next }, false)
+            }
             None => (now, true),
         }
     }
@@ -105,32 +193,30 @@ impl Bus {
     /// reader that was too slow gets `missed` first.
     pub fn read(&self, from: Position, topics: &BTreeSet<Topic>) -> (Vec<Bytes>, Position) {
         let ring = self.lock();
+        let (epoch, next) = (ring.epoch, ring.next);
         let mut frames = Vec::new();
-        let oldest = ring.entries.front().map_or(ring.next, |entry| entry.number);
-        if from.0 < oldest {
-            frames.push(frame(
-                &id(ring.epoch, oldest - 1),
-                Topic::Experiments,
-                What::Missed,
-            ));
+        let oldest = ring.entries.front().map_or(next, |entry| entry.number);
+        // The events of another leader: nobody knows what came between.
+        let from = if from.epoch == epoch { from.next } else { 0 };
+        if from < oldest {
+            let missed = id(epoch, oldest.saturating_sub(1));
+            frames.push(frame(&missed, Topic::Experiments, What::Missed));
         }
-        let skip = usize::try_from(from.0.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        for entry in ring.entries.iter().skip(skip) {
-            if topics.contains(&entry.topic) {
-                frames.push(entry.frame.clone());
-            }
-        }
-        (frames, Position(ring.next))
+        let is_new = |entry: &&Entry| entry.number >= from && topics.contains(&entry.topic);
+        let new = ring.entries.iter().filter(is_new);
+        frames.extend(new.map(|entry| entry.frame.clone()));
+        (frames, Position { epoch, next })
     }
 
     /// A frame that says that events were missed.
-    pub fn missed(&self, at: Position) -> Bytes {
-        let epoch = self.lock().epoch;
-        frame(
-            &id(epoch, at.0.saturating_sub(1)),
-            Topic::Experiments,
-            What::Missed,
-        )
+    pub fn missed(at: Position) -> Bytes {
+        let id = id(at.epoch, at.next.saturating_sub(1));
+        frame(&id, Topic::Experiments, What::Missed)
+    }
+
+    /// Wakes up when the events that follow come from elsewhere: a reader comes back with its id.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.turn.subscribe()
     }
 
     /// Wakes up after each commit that published.

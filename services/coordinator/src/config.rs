@@ -21,13 +21,19 @@ pub const DATABASE: &str = "pomona.db";
 /// The folder of blobs in the data folder.
 pub const BLOBS: &str = "blobs";
 
+/// The shortest term of leadership.
+const MIN_TERM_MS: u64 = 500;
+
 /// The effective configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub listen: String,
     pub data_dir: String,
+    pub advertise: String,
     pub insecure_behind_proxy: bool,
     pub store: StoreSection,
+    pub leader: LeaderSection,
+    pub redis: RedisSection,
     pub http: HttpSection,
     pub workers: WorkersSection,
     pub scheduler: SchedulerSection,
@@ -39,6 +45,16 @@ pub struct Config {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoreSection {
+    pub url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LeaderSection {
+    pub term_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RedisSection {
     pub url: String,
 }
 
@@ -121,6 +137,17 @@ impl Config {
         if let Some((key, _)) = positive.iter().find(|(_, fine)| !fine) {
             return Err(bad(format!("`{key}` must be above 0")));
         }
+        if self.leader.term_ms < MIN_TERM_MS {
+            return Err(
+                bad(format!("`leader.term_ms` must be {MIN_TERM_MS} or more")).hint(
+                    "it is renewed four times in a term, and a database may be slow for a moment",
+                ),
+            );
+        }
+        if !self.advertise.is_empty() && !self.advertise.starts_with("http://") {
+            return Err(bad("`advertise` must begin with `http://`")
+                .hint("write it like `http://coordinator-1:7878`"));
+        }
         let term = self.scheduler.lease_term_ms;
         if i64::try_from(self.workers.poll_wait_ms).unwrap_or(i64::MAX) * 2 > term {
             return Err(bad(
@@ -142,6 +169,16 @@ impl Config {
             format!("`{address}` is reachable from other machines and nobody would be asked who they are"),
         )
         .hint("listen on `127.0.0.1`, or add `--insecure-behind-proxy` when a proxy in front checks who may do what"))
+    }
+
+    /// Where other coordinators reach this one, which listens on `listening`; empty when only
+    /// `advertise` could say so.
+    pub fn advertised(&self, listening: SocketAddr) -> String {
+        let own = self.advertise.trim_end_matches('/');
+        if own.is_empty() && !listening.ip().is_unspecified() {
+            return format!("http://{listening}");
+        }
+        own.to_owned()
     }
 
     /// The data folder, `~` resolved.
@@ -185,6 +222,7 @@ impl Config {
     pub fn render(&self) -> String {
         let mut shown = self.clone();
         shown.store.url = masked(&shown.store.url);
+        shown.redis.url = masked(&shown.redis.url);
         KEYS.render(&shown)
     }
 }

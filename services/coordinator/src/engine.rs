@@ -3,15 +3,20 @@
 //! It drains its channel and decides event after event on memory of its own; one commit makes the
 //! whole batch true, and only then does anybody get an answer or see the new cluster. When a commit
 //! fails, memory is dropped and read again from the store, and the batch's id tells whether it
-//! happened after all. It never decides once another coordinator leads: it ends.
+//! happened after all. Once another coordinator leads it decides nothing, drops its memory and stands
+//! by ([`reign`]).
 
+mod handle;
 mod load;
+mod reign;
 
+pub use handle::{Done, Handle};
 pub use load::source;
+pub use reign::Role;
 
 use pomona_domain::{Change, Code, Fault};
 use pomona_scheduler::{Cluster, Event, Recalled, decide};
-use pomona_store::{Batch, Store, StoreError};
+use pomona_store::{Batch, Candidate, Store, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,6 +25,8 @@ use tokio::time::MissedTickBehavior;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use handle::Request;
+use reign::Reign;
 
 /// Events that may wait for the engine; more are answered `E0004`.
 const QUEUE: usize = 1024;
@@ -27,78 +34,6 @@ const QUEUE: usize = 1024;
 const MAX_BATCH: usize = 256;
 /// Pause between attempts to read memory again.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
-
-/// What an event did, after it was committed.
-#[derive(Debug, Clone)]
-pub struct Done {
-    /// The cluster after the batch.
-    pub view: Arc<Cluster>,
-    /// What this event changed.
-    pub changes: Vec<Change>,
-}
-
-struct Request {
-    event: Event,
-    recall: Option<Box<Recalled>>,
-    answer: Option<oneshot::Sender<Result<Done, Fault>>>,
-}
-
-/// What the rest of the coordinator holds of the engine. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    requests: mpsc::Sender<Request>,
-    visible: watch::Receiver<Option<Arc<Cluster>>>,
-}
-
-impl std::fmt::Debug for Request {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.event.fmt(f)
-    }
-}
-
-impl Handle {
-    /// Hands an event to the engine and waits until what it changed is committed.
-    pub async fn decide(&self, event: Event) -> Result<Done, Fault> {
-        self.decide_with(event, None).await
-    }
-
-    /// The same, with ended rows that the decision needs.
-    pub async fn decide_with(&self, event: Event, recall: Option<Recalled>) -> Result<Done, Fault> {
-        let (answer, answered) = oneshot::channel();
-        let request = Request {
-            event,
-            recall: recall.map(Box::new),
-            answer: Some(answer),
-        };
-        self.requests
-            .try_send(request)
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => {
-                    Fault::new(Code::Busy, "too many requests wait for the scheduler")
-                        .hint("try again in a second")
-                }
-                mpsc::error::TrySendError::Closed(_) => stopping(),
-            })?;
-        answered.await.unwrap_or_else(|_| Err(stopping()))
-    }
-
-    /// The committed cluster; `E0005` while it is being read.
-    pub fn view(&self) -> Result<Arc<Cluster>, Fault> {
-        self.visible.borrow().clone().ok_or_else(|| {
-            Fault::new(Code::NotReady, "the coordinator is reading its database")
-                .hint("try again in a second")
-        })
-    }
-
-    /// Wakes up after each commit.
-    pub fn commits(&self) -> watch::Receiver<Option<Arc<Cluster>>> {
-        self.visible.clone()
-    }
-}
-
-fn stopping() -> Fault {
-    Fault::new(Code::NotReady, "the coordinator is stopping")
-}
 
 /// What the engine works with.
 #[derive(Clone)]
@@ -110,11 +45,16 @@ pub struct Parts {
     pub bus: Arc<Bus>,
     pub metrics: Arc<Metrics>,
     pub stop: watch::Receiver<bool>,
+    /// This coordinator, as others see it.
+    pub me: Candidate,
+    /// How long leadership lasts that is not renewed.
+    pub term: Duration,
 }
 
 struct Engine {
     parts: Parts,
-    generation: u64,
+    reign: Reign,
+    role: Arc<watch::Sender<Role>>,
     batch: u64,
     cluster: Cluster,
     visible: watch::Sender<Option<Arc<Cluster>>>,
@@ -128,37 +68,100 @@ struct Decided {
     outcome: Result<Vec<Change>, Fault>,
 }
 
-/// The running engine; it ends with a fault when another coordinator leads.
+/// The running engine; it ends with a fault when another coordinator leads on a database that only
+/// one may use.
 pub type Running = tokio::task::JoinHandle<Result<(), Fault>>;
 
-/// Takes leadership, reads the cluster and starts the engine. It ends when every handle is gone,
-/// when `stop` says so, or when another coordinator leads.
+/// Starts the engine. A coordinator that may lead does, and has read the cluster, before this
+/// returns. It ends when every handle is gone, or when `stop` says so.
 pub async fn start(parts: Parts) -> Result<(Handle, Running), Fault> {
-    let generation = parts.store.lead().await?;
-    let batch = parts.store.last_batch().await?;
-    let cluster = load::cluster(&parts).await?;
-    parts.bus.begin(generation);
-    parts.metrics.leader.set(1);
     let (requests, waiting) = mpsc::channel(QUEUE);
-    let (visible, shown) = watch::channel(Some(Arc::new(cluster.clone())));
-    let engine = Engine {
-        parts,
-        generation,
-        batch,
-        cluster,
-        visible,
-        deposed: None,
-    };
-    let task = tokio::spawn(engine.run(waiting));
+    let (visible, shown) = watch::channel(None);
+    let (role, roles) = watch::channel(Role::Follows {
+        address: String::new(),
+    });
+    let role = Arc::new(role);
     let handle = Handle {
         requests,
         visible: shown,
+        role: roles,
+        term: parts.term,
     };
+    let first = match reign::stand(&parts, &role).await? {
+        Some(reign) => Some(Engine::begin(&parts, &role, &visible, reign).await?),
+        None => None,
+    };
+    let task = tokio::spawn(rule(parts, role, visible, waiting, first));
     Ok((handle, task))
 }
 
+/// Leads and stands by, in turns.
+async fn rule(
+    parts: Parts,
+    role: Arc<watch::Sender<Role>>,
+    visible: watch::Sender<Option<Arc<Cluster>>>,
+    mut waiting: mpsc::Receiver<Request>,
+    mut engine: Option<Engine>,
+) -> Result<(), Fault> {
+    loop {
+        let Some(engine) = engine.take() else {
+            tracing::info!("another coordinator leads: this one stands by");
+            let Some(reign) = reign::stand_by(&parts, &role, &mut waiting).await else {
+                return Ok(());
+            };
+            match Engine::begin(&parts, &role, &visible, reign).await {
+                Ok(begun) => engine = Some(begun),
+                // Its leadership ends with its term, for somebody who can read.
+                Err(fault) => {
+                    tracing::error!(code = %fault.code, "cannot read the cluster: {fault}");
+                }
+            }
+            continue;
+        };
+        let deposed = engine.run(&mut waiting).await;
+        parts.metrics.leader.set(0);
+        parts.bus.end(deposed.is_none());
+        let Some(fault) = deposed else {
+            return Ok(());
+        };
+        visible.send_replace(None);
+        role.send_replace(Role::Follows {
+            address: String::new(),
+        });
+        if !parts.store.is_shared() {
+            return Err(fault);
+        }
+        tracing::warn!(code = %fault.code, "deposed: {fault}");
+    }
+}
+
 impl Engine {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Request>) -> Result<(), Fault> {
+    /// Reads the cluster at the beginning of a reign.
+    async fn begin(
+        parts: &Parts,
+        role: &Arc<watch::Sender<Role>>,
+        visible: &watch::Sender<Option<Arc<Cluster>>>,
+        reign: Reign,
+    ) -> Result<Self, Fault> {
+        let batch = parts.store.last_batch().await?;
+        let cluster = load::cluster(parts).await?;
+        tracing::info!(generation = reign.generation, "this coordinator leads");
+        parts.bus.begin(reign.generation);
+        parts.metrics.leader.set(1);
+        visible.send_replace(Some(Arc::new(cluster.clone())));
+        Ok(Self {
+            parts: parts.clone(),
+            reign,
+            role: Arc::clone(role),
+            batch,
+            cluster,
+            visible: visible.clone(),
+            deposed: None,
+        })
+    }
+
+    /// Decides until it should stop, or another coordinator leads: then says so.
+    async fn run(mut self, waiting: &mut mpsc::Receiver<Request>) -> Option<Fault> {
         let mut tick = tokio::time::interval(self.parts.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.parts.stop.clone();
@@ -172,6 +175,11 @@ impl Engine {
                     self.parts.clock.slew();
                     Request { event: Event::Tick, recall: None, answer: None }
                 }
+                () = self.reign.deposed() => {
+                    let generation = self.reign.generation;
+                    self.deposed = Some(StoreError::NotLeader { generation }.into());
+                    break;
+                }
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             let mut batch = vec![first];
@@ -182,25 +190,35 @@ impl Engine {
             }
             self.handle(batch).await;
         }
-        // What came in before the end is still answered; what comes later is told so.
+        if self.deposed.is_none() {
+            self.abdicate(waiting).await;
+        }
+        self.deposed
+    }
+
+    /// The end of a coordinator that stops: what came in before is still answered, what comes later
+    /// is told so, and another coordinator may lead at once.
+    async fn abdicate(&mut self, waiting: &mut mpsc::Receiver<Request>) {
         waiting.close();
         let mut rest = Vec::new();
         while let Some(request) = waiting.recv().await {
             rest.push(request);
         }
-        match &self.deposed {
-            Some(fault) => {
-                let answers = rest.into_iter().filter_map(|request| request.answer);
-                answers.for_each(|answer| drop(answer.send(Err(fault.clone()))));
-            }
-            None => self.handle(rest).await,
+        self.handle(rest).await;
+        if self.parts.store.is_shared()
+            && let Err(error) = self.parts.store.resign(self.reign.generation).await
+        {
+            tracing::debug!("leadership ends with its term: {}", Fault::from(error));
         }
-        self.parts.metrics.leader.set(0);
-        self.deposed.map_or(Ok(()), Err)
     }
 
     /// One batch: decide all, commit once, show, answer.
     async fn handle(&mut self, requests: Vec<Request>) {
+        if !self.role.borrow().leads() {
+            // Nothing is decided on memory that another leader may have left behind.
+            let fault = reign::uncertain(self.parts.term);
+            return requests.into_iter().for_each(|one| one.refuse(&fault));
+        }
         let events: Vec<(Event, Option<Box<Recalled>>)> = if requests.len() > 1 {
             let again = |request: &Request| (request.event.clone(), request.recall.clone());
             requests.iter().map(again).collect()
@@ -257,7 +275,7 @@ impl Engine {
         let started = Instant::now();
         let batch = Batch {
             id: self.batch + 1,
-            generation: self.generation,
+            generation: self.reign.generation,
             changes: &changes,
         };
         self.parts.store.commit(&batch).await?;

@@ -80,6 +80,11 @@ impl Features {
         state.shelves.entry(worker).or_default().shards = Some(shards);
     }
 
+    /// Nobody has said anything.
+    pub fn forget_all(&self) {
+        *self.lock() = State::default();
+    }
+
     /// Whether a worker has yet to say what it keeps.
     pub fn wants(&self, worker: WorkerId) -> bool {
         let state = self.lock();

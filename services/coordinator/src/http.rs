@@ -7,6 +7,7 @@ pub mod events;
 pub mod experiments;
 pub mod explain;
 pub mod features;
+pub mod forward;
 pub mod key;
 pub mod models;
 pub mod refusal;
@@ -21,9 +22,9 @@ use actix_web::http::StatusCode;
 use pomona_api::v1::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page, PageQuery};
 use pomona_domain::{Code, Fault, Timestamp};
 use pomona_scheduler::Cluster;
-use pomona_store::{PageRequest, Store};
+use pomona_store::{Candidate, PageRequest, Store};
 use serde::Serialize;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::bus::Bus;
@@ -50,6 +51,12 @@ pub struct App {
     pub told: Told,
     /// Which features each worker keeps.
     pub features: Features,
+    /// The generation that what workers said is remembered of.
+    pub remembered: Mutex<Option<u64>>,
+    /// This coordinator, as others see it.
+    pub me: Candidate,
+    /// Connections to the leader.
+    pub line: forward::Line,
     /// Idempotency keys whose first request is under way.
     pub keys: key::InFlight,
     /// True once the coordinator stops: nothing waits any more.
@@ -65,6 +72,21 @@ impl App {
     /// Now.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Forgets what workers said to this coordinator before it last led: others have heard since
+    /// what it did not.
+    pub fn begin_anew(&self) {
+        let generation = self.engine.generation();
+        let mut remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if generation.is_some() && *remembered != generation {
+            *remembered = generation;
+            self.told.forget_all();
+            self.features.forget_all();
+        }
     }
 
     /// Whether the coordinator stops.

@@ -43,6 +43,13 @@ impl Told {
         self.lock().entry(worker).or_default().told = None;
     }
 
+    /// Nobody was told anything.
+    pub fn forget_all(&self) {
+        for line in self.lock().values_mut() {
+            line.told = None;
+        }
+    }
+
     /// A poll begins; the one before it was given up by its worker.
     fn begin(&self, worker: WorkerId) -> u64 {
         let mut lines = self.lock();
@@ -92,6 +99,7 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
             .collect(),
         reports: body.reports,
     };
+    app.begin_anew();
     let mut commits = app.engine.commits();
     commits.mark_unchanged();
     let poll = app.told.begin(id);

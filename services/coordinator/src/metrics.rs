@@ -33,6 +33,8 @@ pub struct Metrics {
     gauges: Gauges,
     /// 1 while this process decides.
     pub leader: IntGauge,
+    pub redis: IntGauge,
+    pub redis_lost: IntCounter,
     /// Commits that failed or whose outcome was unknown.
     pub commit_failures: IntCounter,
     /// Requests by route, method and status.
@@ -58,9 +60,12 @@ impl Metrics {
         let registry = Registry::new();
         let make = Maker(&registry);
         let leader = about_this(&make)?;
+        let (redis, redis_lost) = about_redis(&make)?;
         Ok(Self {
             gauges: Gauges::new(&make, max_experiments)?,
             leader,
+            redis,
+            redis_lost,
             commit_failures: make.counter(
                 "pomona_engine_commit_failures_total",
                 "Commits that failed or whose outcome was unknown.",
@@ -267,6 +272,18 @@ fn about_this(make: &Maker) -> Result<IntGauge, prometheus::Error> {
     let leader = IntGauge::new("pomona_leader", "1 while this coordinator decides.")?;
     make.0.register(Box::new(leader.clone()))?;
     Ok(leader)
+}
+
+/// Whether Redis carries events, and how many it did not.
+fn about_redis(make: &Maker) -> Result<(IntGauge, IntCounter), prometheus::Error> {
+    let help = "1 while Redis carries events between coordinators.";
+    let connected = IntGauge::new("pomona_redis_connected", help)?;
+    make.0.register(Box::new(connected.clone()))?;
+    let lost = make.counter(
+        "pomona_redis_lost_events_total",
+        "Events that Redis did not take: other coordinators tell their readers that some are missing.",
+    )?;
+    Ok((connected, lost))
 }
 
 fn requests(make: &Maker) -> Result<HistogramVec, prometheus::Error> {

@@ -1,29 +1,33 @@
 //! `pomona-coordinator serve`: opens the store, takes leadership, serves, and stops gracefully.
 
 use actix_web::dev::{Server, Service as _};
+use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data};
 use actix_web::{HttpServer, http::header};
 use pomona_daemon::Signals;
 use pomona_domain::{Code, Fault};
-use pomona_store::{Retention, Store, StoreConfig};
+use pomona_store::{Candidate, Retention, Store, StoreConfig};
 use std::fs::{File, TryLockError};
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, relay};
 use crate::clock::Clock;
 use crate::config::{BLOBS, Config, DATABASE};
 use crate::desired::Inputs;
 use crate::engine;
 use crate::features::Features;
+use crate::http::forward::{self, Line};
 use crate::http::{App, key::InFlight, refusal, routes};
 use crate::longpoll::Told;
 use crate::metrics::Metrics;
 
+/// The file in the data folder with this coordinator's name. A copy of the folder must not keep it.
+const NAME: &str = "coordinator.id";
 /// Retention is looked after this often.
 const RETAIN_EVERY: Duration = Duration::from_hours(1);
 /// A silent connection is kept for longer than our client keeps it (90 s): it is never the server
@@ -48,7 +52,8 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     let mut signals = Signals::listen()?;
     let (stop, stopping) = watch::channel(false);
     let (end, ended) = watch::channel(false);
-    let (app, mut engine) = assemble(config, store.clone(), stopping, ended).await?;
+    let me = candidate(&config, &listener)?;
+    let (app, mut engine) = assemble(config, store.clone(), me, (stopping, ended)).await?;
     let keeper = tokio::spawn(housekeeping(app.clone()));
     let server = server(&app, listener)?;
     let control = server.handle();
@@ -85,8 +90,8 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
 async fn assemble(
     config: Config,
     store: Store,
-    stop: watch::Receiver<bool>,
-    ended: watch::Receiver<bool>,
+    me: Candidate,
+    (stop, ended): (watch::Receiver<bool>, watch::Receiver<bool>),
 ) -> Result<(Data<App>, engine::Running), Fault> {
     let clock = Arc::new(Clock::start());
     let metrics = Metrics::new(config.metrics.max_experiments)
@@ -101,8 +106,13 @@ async fn assemble(
         bus: Arc::clone(&bus),
         metrics: Arc::clone(&metrics),
         stop: ended,
+        me: me.clone(),
+        term: Duration::from_millis(config.leader.term_ms),
     };
     let (handle, engine) = engine::start(parts).await?;
+    if !config.redis.url.is_empty() {
+        relay::start(&config.redis.url, &bus, &metrics, handle.role())?;
+    }
     let app = App {
         store,
         engine: handle,
@@ -112,11 +122,45 @@ async fn assemble(
         inputs: Inputs::default(),
         told: Told::default(),
         features: Features::default(),
+        remembered: Mutex::default(),
+        line: Line::new(&me.holder)?,
+        me,
         keys: InFlight::default(),
         stop,
         config,
     };
     Ok((Data::new(app), engine))
+}
+
+/// This coordinator, as others see it: its name was drawn at its first start.
+fn candidate(config: &Config, listener: &TcpListener) -> Result<Candidate, Fault> {
+    let bad = |error: std::io::Error| {
+        let folder = config.data_dir();
+        let text = format!(
+            "the data folder `{}` cannot be used: {error}",
+            folder.display()
+        );
+        Fault::new(Code::BadDataDir, text)
+    };
+    let path = config.data_dir().join(NAME);
+    let holder = match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => name.trim().to_owned(),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(bad(error)),
+        // An empty file: the machine went down when it was made.
+        Ok(_) | Err(_) => {
+            let name = format!("coordinator-{:016x}", rand::random::<u64>());
+            std::fs::write(&path, format!("{name}\n")).map_err(bad)?;
+            name
+        }
+    };
+    let address = config.advertised(listener.local_addr().map_err(bad)?);
+    if address.is_empty() && config.has_url() {
+        tracing::warn!(
+            "other coordinators on this database cannot hand requests to this one: \
+             set `advertise` to the address at which they reach it"
+        );
+    }
+    Ok(Candidate { holder, address })
 }
 
 /// The store of a configuration.
@@ -185,6 +229,7 @@ fn server(app: &Data<App>, listener: TcpListener) -> Result<Server, Fault> {
             .app_data(json)
             .app_data(web::QueryConfig::default().error_handler(refusal::of_query))
             .app_data(web::PathConfig::default().error_handler(refusal::of_path))
+            .wrap(from_fn(forward::to_leader))
             .wrap_fn(|request, service| {
                 let started = Instant::now();
                 let method = method(request.method());
@@ -224,7 +269,7 @@ fn method(method: &actix_web::http::Method) -> &'static str {
     }
 }
 
-fn observe(response: &actix_web::dev::ServiceResponse, method: &str, started: Instant) {
+fn observe<B>(response: &actix_web::dev::ServiceResponse<B>, method: &str, started: Instant) {
     let request = response.request();
     let Some(app) = request.app_data::<Data<App>>() else {
         return;
@@ -253,8 +298,10 @@ async fn housekeeping(app: Data<App>) {
     let mut collect = tokio::time::interval(Duration::from_secs(app.config.blobs.collect_every_s));
     let mut retain = tokio::time::interval(RETAIN_EVERY);
     loop {
+        // One coordinator is enough; two would do no harm.
+        let leads = app.engine.generation().is_some();
         tokio::select! {
-            _ = collect.tick() => match app.store.blob_gc(app.now()).await {
+            _ = collect.tick(), if leads => match app.store.blob_gc(app.now()).await {
                 Ok(report) => {
                     app.metrics.blobs_collected.inc_by(report.removed);
                     tracing::debug!(?report, "collected blobs");

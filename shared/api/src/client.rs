@@ -19,6 +19,8 @@ use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::error::Error;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::v1::{ErrorBody, IDEMPOTENCY_KEY};
@@ -38,11 +40,14 @@ const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// A long poll may take this much longer than it was asked to wait.
 const POLL_MARGIN: Duration = Duration::from_secs(10);
 
-/// A client of one coordinator. Cheap to clone; clones share connections.
+/// A client of one coordinator, or of several that share a database: then it speaks to one of them
+/// until that one is not reached. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    base: Url,
+    bases: Arc<[Url]>,
+    /// Which of them is spoken to.
+    current: Arc<AtomicUsize>,
     attempts: u32,
 }
 
@@ -112,30 +117,24 @@ impl<'a> Call<'a> {
 }
 
 impl Client {
-    /// A client of the coordinator at `server` (`http://host:port`). It does not connect yet.
+    /// A client of the coordinator at `server` (`http://host:port`); several addresses stand with
+    /// commas between them. It does not connect yet.
     pub fn new(server: &str) -> Result<Self, Fault> {
-        let wrong = |why: String| {
-            Fault::new(
-                Code::BadConfig,
-                format!("`{server}` is not the address of a coordinator: {why}"),
-            )
-            .hint(format!("write it like `{DEFAULT_SERVER}`"))
-        };
-        let base = Url::parse(server).map_err(|error| wrong(error.to_string()))?;
-        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
-            return Err(wrong("it does not begin with `http://`".to_owned()));
-        }
+        let bases: Vec<Url> = server.split(',').map(base).collect::<Result<_, _>>()?;
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .user_agent(concat!("pomona/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&base) {
+        if bases.iter().all(is_loopback) {
             builder = builder.no_proxy();
         }
-        let http = builder.build().map_err(|error| wrong(error.to_string()))?;
+        let http = builder
+            .build()
+            .map_err(|error| no_address(server, &error.to_string()))?;
         Ok(Self {
             http,
-            base,
+            bases: bases.into(),
+            current: Arc::default(),
             attempts: ATTEMPTS,
         })
     }
@@ -147,13 +146,17 @@ impl Client {
         self
     }
 
-    /// The coordinator's address.
+    /// The coordinator's address; of several that of the one which is spoken to.
     pub fn server(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+        self.base().as_str().trim_end_matches('/')
+    }
+
+    fn base(&self) -> &Url {
+        &self.bases[self.current.load(Ordering::Relaxed) % self.bases.len()]
     }
 
     fn url(&self, path: &[&str], query: &[(&'static str, String)]) -> Url {
-        let mut url = self.base.clone();
+        let mut url = self.base().clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
@@ -180,12 +183,11 @@ impl Client {
     }
 
     async fn send(&self, call: Call<'_>) -> Result<Response, Fault> {
-        let url = self.url(call.path, &call.query);
         let attempts = if call.repeat { self.attempts } else { 1 };
         let mut pause = PAUSE;
         let mut attempt = 1;
         loop {
-            let fault = match self.send_once(&call, url.clone()).await {
+            let fault = match self.send_somewhere(&call).await {
                 Ok(response) => return Ok(response),
                 Err(fault) => fault,
             };
@@ -198,7 +200,25 @@ impl Client {
         }
     }
 
-    async fn send_once(&self, call: &Call<'_>, url: Url) -> Result<Response, Fault> {
+    /// Sends a call to the first coordinator that takes the connection: none has heard of it before.
+    async fn send_somewhere(&self, call: &Call<'_>) -> Result<Response, Fault> {
+        let mut others = self.bases.len() - 1;
+        loop {
+            match self.request(call).send().await {
+                Ok(response) => return self.check(response).await,
+                Err(error) => {
+                    let fault = self.fault(&error);
+                    if others == 0 || !error.is_connect() {
+                        return Err(fault);
+                    }
+                    others -= 1;
+                }
+            }
+        }
+    }
+
+    fn request(&self, call: &Call<'_>) -> reqwest::RequestBuilder {
+        let url = self.url(call.path, &call.query);
         let mut request = self
             .http
             .request(call.method.clone(), url)
@@ -211,8 +231,7 @@ impl Client {
         if let Some(key) = &call.key {
             request = request.header(IDEMPOTENCY_KEY, key.as_ref());
         }
-        let response = request.send().await.map_err(|error| self.fault(&error))?;
-        self.check(response).await
+        request
     }
 
     /// The response, or the fault it holds.
@@ -228,9 +247,10 @@ impl Client {
         })
     }
 
-    /// A failure of the transport.
+    /// A failure of the transport. What is asked next is asked of the next coordinator.
     fn fault(&self, error: &reqwest::Error) -> Fault {
         let server = self.server();
+        self.current.fetch_add(1, Ordering::Relaxed);
         let why = if error.is_timeout() {
             "it did not answer in time".to_owned()
         } else {
@@ -264,6 +284,20 @@ fn fault_of_status(status: u16, server: &str) -> Fault {
     };
     Fault::new(code, format!("`{server}` answered with status {status}"))
         .hint("is this address a Pomona coordinator of the same version?")
+}
+
+/// One address of a coordinator.
+fn base(server: &str) -> Result<Url, Fault> {
+    let base = Url::parse(server.trim()).map_err(|error| no_address(server, &error.to_string()))?;
+    if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+        return Err(no_address(server, "it does not begin with `http://`"));
+    }
+    Ok(base)
+}
+
+fn no_address(server: &str, why: &str) -> Fault {
+    let text = format!("`{server}` is not the address of a coordinator: {why}");
+    Fault::new(Code::BadConfig, text).hint(format!("write it like `{DEFAULT_SERVER}`"))
 }
 
 fn is_loopback(url: &Url) -> bool {

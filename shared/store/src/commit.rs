@@ -28,7 +28,7 @@ use sea_orm::sea_query::{DynIden, Expr, ExprTrait as _, OnConflict, Query, Value
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 
 use crate::rows::{Versioned, encode, signed};
-use crate::{Store, StoreError, transaction};
+use crate::{Store, StoreError, dialect, transaction};
 
 /// What one decision of the leader, or several in a row, changed.
 #[derive(Debug, Clone, Copy)]
@@ -175,7 +175,7 @@ async fn insert(
     Ok(written)
 }
 
-/// Writes versioned rows: new ones together, changed ones each by compare-and-swap.
+/// Writes versioned rows: new ones together, changed ones by compare-and-swap.
 async fn put<R: Versioned>(tx: &DatabaseTransaction, changes: &[&R]) -> Result<(), StoreError> {
     let mut fresh = Vec::new();
     let mut changed = Vec::new();
@@ -202,8 +202,10 @@ async fn put<R: Versioned>(tx: &DatabaseTransaction, changes: &[&R]) -> Result<(
             what: format!("a new {}", R::KIND),
         });
     }
-    for (base, values) in changed {
-        swap::<R>(tx, &columns, base, values).await?;
+    let mut changed = changed.into_iter().peekable();
+    while changed.peek().is_some() {
+        let some = changed.by_ref().take(ROWS_PER_STATEMENT).collect();
+        swap::<R>(tx, &columns, some).await?;
     }
     Ok(())
 }
@@ -226,39 +228,49 @@ fn newest<'a, R: Versioned>(
                 newest.insert(key, (first, row));
             }
             (Some(_), _) | (None, None) => {
-                return Err(StoreError::Conflict {
-                    what: format!("{} `{key}`", R::KIND),
-                });
+                return Err(conflict::<R>(&key));
             }
         }
     }
     Ok(newest)
 }
 
+/// Replaces rows that are in the versions that their changes were made from, all in one statement.
 async fn swap<R: Versioned>(
     tx: &DatabaseTransaction,
     columns: &[DynIden],
-    base: u64,
-    values: Vec<Value>,
+    rows: Vec<(u64, Vec<Value>)>,
 ) -> Result<(), StoreError> {
-    let key = values[0].clone();
-    let mut update = Query::update();
-    update
-        .table(R::table())
-        .values(
-            columns
-                .iter()
-                .cloned()
-                .zip(values.into_iter().map(Expr::val))
-                .skip(1),
-        )
-        .and_where(Expr::col(columns[0].clone()).eq(Expr::val(key.clone())))
-        .and_where(Expr::col(columns[1].clone()).eq(signed(base)));
-    if tx.execute(&update).await?.rows_affected() == 1 {
+    let count = rows.len() as u64;
+    let wanted: Vec<(Value, Value)> = rows
+        .iter()
+        .map(|(_, row)| (row[0].clone(), row[1].clone()))
+        .collect();
+    let rows = rows.into_iter().map(|(base, mut row)| {
+        row.push(signed(base).into());
+        row
+    });
+    let update = dialect::update_rows(tx.get_database_backend(), &R::table(), columns, rows);
+    if tx.execute_raw(update).await?.rows_affected() == count {
         return Ok(());
     }
-    let key: String = sea_orm::sea_query::ValueType::unwrap(key);
-    Err(StoreError::Conflict {
+    for (key, version) in wanted {
+        let mut select = Query::select();
+        select
+            .expr(Expr::val(1))
+            .from(R::table())
+            .and_where(Expr::col(columns[0].clone()).eq(Expr::val(key.clone())))
+            .and_where(Expr::col(columns[1].clone()).eq(Expr::val(version)));
+        if tx.query_one(&select).await?.is_none() {
+            let key: String = sea_orm::sea_query::ValueType::unwrap(key);
+            return Err(conflict::<R>(&key));
+        }
+    }
+    Err(conflict::<R>("?"))
+}
+
+fn conflict<R: Versioned>(key: &str) -> StoreError {
+    StoreError::Conflict {
         what: format!("{} `{key}`", R::KIND),
-    })
+    }
 }

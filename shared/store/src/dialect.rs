@@ -5,6 +5,7 @@
 mod postgres;
 mod sqlite;
 
+use sea_orm::sea_query::{DynIden, Value};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
     TransactionTrait as _,
@@ -57,6 +58,54 @@ pub async fn hold_schema(
     }
     // A file belongs to one coordinator.
     Ok(None)
+}
+
+/// A statement that replaces several rows at once. Each row gives a value for every column, the key
+/// first and the version second, and last the version that must be there.
+///
+/// In plain text because the builder has no `UPDATE … FROM (VALUES …)`; both databases do, and name
+/// the columns of `VALUES` alike.
+pub fn update_rows(
+    backend: DbBackend,
+    table: &DynIden,
+    columns: &[DynIden],
+    rows: impl Iterator<Item = Vec<Value>>,
+) -> Statement {
+    let mark = if backend == DbBackend::Postgres {
+        '$'
+    } else {
+        '?'
+    };
+    let mut values = Vec::new();
+    let mut lines = Vec::new();
+    for row in rows {
+        let first = values.len() + 1;
+        let marks = (first..first + row.len()).map(|number| format!("{mark}{number}"));
+        lines.push(format!("({})", marks.collect::<Vec<_>>().join(", ")));
+        values.extend(row);
+    }
+    let set: Vec<String> = (columns.iter().enumerate().skip(1))
+        .map(|(at, column)| format!("\"{column}\" = v.column{}", at + 1))
+        .collect();
+    let (key, version) = (&columns[0], &columns[1]);
+    let base = columns.len() + 1;
+    let sql = format!(
+        "UPDATE \"{table}\" SET {} FROM (VALUES {}) AS v WHERE \"{table}\".\"{key}\" = v.column1 \
+         AND \"{table}\".\"{version}\" = v.column{base}",
+        set.join(", "),
+        lines.join(", "),
+    );
+    Statement::from_sql_and_values(backend, sql, values)
+}
+
+/// The database's own clock, in whole milliseconds since 1970.
+pub fn clock_ms(backend: DbBackend) -> &'static str {
+    if backend == DbBackend::Postgres {
+        // Not the transaction's beginning: it may have waited for the row since.
+        "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    } else {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    }
 }
 
 /// The names of the migrations that the database has had, oldest first.

@@ -23,6 +23,7 @@ mod commit;
 mod dialect;
 mod error;
 mod idempotency;
+mod leadership;
 mod load;
 mod logs;
 mod page;
@@ -35,11 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pomona_migrations::Migrator;
-use pomona_migrations::tables::Leader;
-use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, Query};
-use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait as _,
-};
+use sea_orm::{DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait as _};
 use sea_orm_migration::MigratorTrait as _;
 use tokio::sync::Mutex;
 
@@ -52,6 +49,7 @@ pub use commit::Batch;
 pub use dialect::sqlite_url;
 pub use error::StoreError;
 pub use idempotency::Answer;
+pub use leadership::{Candidate, Election, Leader};
 pub use logs::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER, LogRow, NewLogRow};
 pub use page::{DEFAULT_PAGE, MAX_PAGE, Page, PageRequest};
 pub use read::{ModelSummary, OutboxRow, TrialOrder};
@@ -140,30 +138,19 @@ impl Store {
         Ok(())
     }
 
-    /// Takes leadership: every earlier leader's commits are refused from now on.
-    pub async fn lead(&self) -> Result<u64, StoreError> {
-        let mut take = Query::update();
-        take.table(Leader::Table)
-            .value(Leader::Generation, Expr::col(Leader::Generation).add(1))
-            .and_where(Expr::col(Leader::Id).eq(1));
-        transaction!(self, tx => {
-            tx.execute(&take).await?;
-            let (generation, _) = leader(tx, Wait::No).await?;
-            Ok(generation)
-        })
-    }
-
     /// The id of the last batch that was committed: tells after an unknown outcome what happened.
     pub async fn last_batch(&self) -> Result<u64, StoreError> {
         // It comes after every commit that is under way, of a session that died, too: those hold
         // the row, or the one connection.
-        let (_, seq) = leader(&self.writer, Wait::ForCommits).await?;
+        let (_, seq) = leadership::row(&self.writer, leadership::Wait::ForCommits).await?;
         Ok(seq)
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        leader(&self.readers, Wait::No).await.map(|_| ())
+        leadership::row(&self.readers, leadership::Wait::No)
+            .await
+            .map(|_| ())
     }
 }
 
@@ -252,33 +239,4 @@ async fn settle<T>(
         }
         _ => Some(settled),
     }
-}
-
-/// Whether a reader waits for commits that are under way.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    No,
-    ForCommits,
-}
-
-/// The leader's generation and the id of the last batch.
-async fn leader(
-    conn: &impl sea_orm::ConnectionTrait,
-    wait: Wait,
-) -> Result<(u64, u64), StoreError> {
-    let mut select = Query::select();
-    select
-        .columns([Leader::Generation, Leader::Seq])
-        .from(Leader::Table)
-        .and_where(Expr::col(Leader::Id).eq(1));
-    if wait == Wait::ForCommits {
-        select.lock(LockType::Update);
-    }
-    let row = conn
-        .query_one(&select)
-        .await?
-        .ok_or_else(|| StoreError::NotMigrated)?;
-    let generation: i64 = row.try_get_by_index(0)?;
-    let seq: i64 = row.try_get_by_index(1)?;
-    Ok((rows::unsigned(generation), rows::unsigned(seq)))
 }

@@ -1,19 +1,21 @@
 //! A house in a temporary folder: starts and kills the real programs, and types at `pomona`.
 
-pub use crate::processes::{catches, descendants, is_alive, name_of};
+pub use crate::processes::{catches, descendants, is_alive, name_of, send};
+pub use crate::workers::Worker;
 
-use pomona_testing::Postgres;
+use pomona_testing::{Postgres, Redis};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+use crate::coordinators::{Beside, http_get, leads};
 
 /// Trials of [`GRID`].
 pub const TRIALS: usize = 24;
@@ -37,7 +39,8 @@ search:
 promote: {model: flowers, alias: champion, gates: [{metric: test/accuracy, at_least: 0.1}]}
 ";
 
-const DEADLINE: Duration = Duration::from_mins(2);
+/// Everything a test waits for happens well before this.
+pub const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Waits for a condition, by asking again, up to a deadline.
 pub fn wait(what: &str, mut condition: impl FnMut() -> bool) {
@@ -95,7 +98,8 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-fn free_port() -> u16 {
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a free port")
@@ -127,16 +131,17 @@ impl Drop for Process {
 pub struct House {
     folder: PathBuf,
     temporary: Option<TempDir>,
-    port: u16,
-    coordinator: Option<Process>,
+    pub port: u16,
+    pub coordinator: Option<Process>,
+    /// Other coordinators.
+    pub beside: Vec<Beside>,
+    typed_at: Option<u16>,
+    /// What carries events between coordinators.
+    pub redis: Option<Redis>,
+    /// A lease, or a worker, that is silent for longer is lost.
+    pub term: Duration,
     /// The server that has the rows; without one they are in the data folder.
     pub postgres: Option<Postgres>,
-}
-
-/// A worker of a house.
-pub struct Worker {
-    process: RefCell<Process>,
-    metrics: u16,
 }
 
 impl House {
@@ -150,18 +155,37 @@ impl House {
         Self::open_with(Some(Postgres::start()))
     }
 
+    /// The same, with Redis.
+    pub fn open_with_redis() -> Self {
+        Self::open_for_chaos(Duration::from_secs(10))
+    }
+
+    /// The same, with a term of one's own.
+    pub fn open_for_chaos(term: Duration) -> Self {
+        let temporary = tempfile::tempdir().expect("a temporary folder");
+        let mut house = Self::closed(&temporary.path().join("house"));
+        house.temporary = Some(temporary);
+        house.term = term;
+        house.furnished(Some(Postgres::start()), Some(Redis::start()))
+    }
+
     fn open_with(postgres: Option<Postgres>) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder");
         let mut house = Self::closed(&temporary.path().join("house"));
         house.temporary = Some(temporary);
-        house.postgres = postgres;
-        house.start_coordinator();
-        let worker = house.worker("importer", 1);
-        house.furnish();
+        house.furnished(postgres, None)
+    }
+
+    fn furnished(mut self, postgres: Option<Postgres>, redis: Option<Redis>) -> Self {
+        self.postgres = postgres;
+        self.redis = redis;
+        self.start_coordinator();
+        let worker = self.worker("importer", 1);
+        self.furnish();
         // Drained: nothing waits for the dead one's leases to run out.
-        house.json(&["worker", "drain", "importer"]);
+        self.json(&["worker", "drain", "importer"]);
         drop(worker);
-        house
+        self
     }
 
     /// A house in a folder that is there.
@@ -178,6 +202,11 @@ impl House {
             temporary: None,
             port: free_port(),
             coordinator: None,
+            beside: Vec::new(),
+            typed_at: None,
+            redis: None,
+            // Shorter than in life, so that a house whose worker is gone need not be waited for.
+            term: Duration::from_secs(10),
             postgres: None,
         }
     }
@@ -213,36 +242,29 @@ impl House {
 
     /// Starts (or starts again) the coordinator on the house's own port.
     pub fn start_coordinator(&mut self) {
-        let mut command = Command::new(program("pomona-coordinator"));
-        if let Some(postgres) = &self.postgres {
-            command.env("POMONA_COORDINATOR_STORE_URL", postgres.url("postgres"));
-        }
-        let mut child = command
-            .args([
-                "serve",
-                "--listen",
-                &format!("127.0.0.1:{}", self.port),
-                "--data-dir",
-            ])
-            .arg(&self.folder)
-            // Shorter than in life, so that a house whose worker is gone need not be waited for.
-            .env("POMONA_COORDINATOR_SCHEDULER_LEASE_TERM_MS", "10000")
-            .env("POMONA_COORDINATOR_SCHEDULER_LOST_AFTER_MS", "10000")
-            .stdout(Stdio::piped())
-            .stderr(self.log("coordinator"))
-            .spawn()
-            .expect("the coordinator starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("its stdout");
-        self.coordinator = Some(Process(child));
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .expect("its first line");
-        assert!(
-            line.contains("listening"),
-            "the coordinator did not start: {}",
-            self.words("coordinator")
-        );
+        self.coordinator = Some(self.coordinator_in(&self.folder, self.port));
+    }
+
+    /// Starts another coordinator on the same database and blobs.
+    pub fn open_beside(&mut self) -> usize {
+        let folder = self.path(&format!("beside-{}", self.beside.len()));
+        let port = free_port();
+        fs::create_dir_all(&folder).expect("its folder");
+        std::os::unix::fs::symlink(self.folder.join("blobs"), folder.join("blobs"))
+            .expect("a link");
+        let process = self.coordinator_in(&folder, port);
+        self.beside.push(Beside {
+            process,
+            port,
+            folder,
+        });
+        self.beside.len() - 1
+    }
+
+    /// Starts one of them again.
+    pub fn restart_beside(&mut self, which: usize) {
+        let Beside { port, folder, .. } = &self.beside[which];
+        self.beside[which].process = self.coordinator_in(folder, *port);
     }
 
     /// SIGKILL.
@@ -250,7 +272,7 @@ impl House {
         drop(self.coordinator.take());
     }
 
-    fn log(&self, name: &str) -> fs::File {
+    pub(super) fn log(&self, name: &str) -> fs::File {
         let path = self.path(&format!("{name}.log"));
         fs::OpenOptions::new()
             .create(true)
@@ -259,69 +281,30 @@ impl House {
             .expect("a log file")
     }
 
-    fn words(&self, name: &str) -> String {
+    pub(super) fn words(&self, name: &str) -> String {
         fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
     }
 
-    /// Starts a worker; the same name has the same data folder.
-    pub fn worker(&self, name: &str, slots: u32) -> Worker {
-        self.worker_with(name, slots, "4")
+    /// From now on everything is typed at another coordinator.
+    pub fn only_beside(&mut self, which: usize) {
+        self.typed_at = Some(self.beside[which].port);
     }
 
-    /// One whose trials last seconds, for what is done to them meanwhile.
-    pub fn slow_worker(&self, name: &str, slots: u32) -> Worker {
-        self.worker_with(name, slots, "100")
-    }
-
-    /// One with a pace of its own.
-    pub fn worker_with(&self, name: &str, slots: u32, step_ms: &str) -> Worker {
-        self.worker_from(name, slots, &[("FAKE_STEP_MS", step_ms)])
-    }
-
-    fn worker_from(&self, name: &str, slots: u32, variables: &[(&str, &str)]) -> Worker {
-        let metrics = free_port();
-        let child = Command::new(program("pomona-worker"))
-            .args([
-                "run",
-                "--server",
-                &self.server(),
-                "--name",
-                name,
-                "--slots",
-                &slots.to_string(),
-            ])
-            .args(["--listen", &format!("127.0.0.1:{metrics}"), "--data-dir"])
-            .arg(self.path(&format!("worker-{name}")))
-            .arg("--trainer")
-            .arg(program("fake-trainer"))
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(self.log(name))
-            .spawn()
-            .expect("the worker starts");
-        Worker {
-            process: RefCell::new(Process(child)),
-            metrics,
+    /// Addresses of all coordinators.
+    pub fn server(&self) -> String {
+        if let Some(port) = self.typed_at {
+            return format!("http://127.0.0.1:{port}");
         }
+        let ports = std::iter::once(self.port).chain(self.beside.iter().map(|one| one.port));
+        let addresses: Vec<_> = ports
+            .map(|port| format!("http://127.0.0.1:{port}"))
+            .collect();
+        addresses.join(",")
     }
 
-    /// One whose trainer has a fault.
-    pub fn faulty_worker(&self, name: &str, fault: &str) -> Worker {
-        self.worker_from(name, 1, &[("FAKE_STEP_MS", "4"), ("FAKE_FAULT", fault)])
-    }
-
-    /// Waits until a worker gets work.
-    pub fn wait_alive(&self, name: &str) {
-        wait(&format!("`{name}` is alive"), || {
-            let rows = self.json(&["worker", "list"]);
-            let mut rows = rows["items"].as_array().expect("items").iter();
-            rows.any(|row| row["name"] == name && row["state"] == "alive")
-        });
-    }
-
-    fn server(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+    /// Whether the house's own coordinator leads.
+    pub fn leads(&self) -> bool {
+        leads(self.port)
     }
 
     fn type_in(&self, words: &[&str]) -> std::process::Output {
@@ -412,7 +395,8 @@ impl House {
         page["items"].as_array().expect("items").clone()
     }
 
-    fn get(&self, path: &str) -> Value {
+    /// What the house's own coordinator answers.
+    pub fn get(&self, path: &str) -> Value {
         serde_json::from_str(&http_get(self.port, path).expect("an answer")).expect("JSON")
     }
 
@@ -451,45 +435,4 @@ impl House {
             .expect("the backup runs");
         assert!(status.success());
     }
-}
-
-impl Worker {
-    /// SIGKILL, to the agent alone.
-    pub fn kill(&self) {
-        let mut process = self.process.borrow_mut();
-        process.0.kill().expect("it is ours");
-        process.0.wait().expect("it is ours");
-    }
-
-    /// Processes that the agent started.
-    pub fn ranks(&self) -> Vec<u32> {
-        descendants(self.process.borrow().0.id())
-    }
-
-    /// Samples trained since it started, from its own metrics.
-    pub fn samples_trained(&self) -> u64 {
-        let Some(text) = http_get(self.metrics, "/metrics") else {
-            return 0;
-        };
-        text.lines()
-            .filter(|line| line.starts_with("pomona_train_samples_total"))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum::<f64>() as u64
-    }
-}
-
-fn http_get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.split_whitespace()
-        .nth(1)
-        .filter(|status| *status == "200")?;
-    Some(body.to_owned())
 }

@@ -1,6 +1,14 @@
 //! Processes as `/proc` shows them.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
+
+/// Sends a signal to a process of the test's own; one that is gone does not mind.
+pub fn send(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    let _ = kill(pid, signal);
+}
 
 /// Whether a process lives (a zombie does not).
 pub fn is_alive(pid: u32) -> bool {

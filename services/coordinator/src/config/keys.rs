@@ -21,6 +21,11 @@ const ALL: &[Key] = &[
         "Folder of the database and the blobs; one coordinator at a time may use it.",
     ),
     key(
+        "advertise",
+        "\"\"",
+        "Address at which other coordinators on the same database reach this one (`http://host:port`); empty means the address it listens on.",
+    ),
+    key(
         "insecure_behind_proxy",
         "false",
         "Allow an address beyond loopback: a proxy in front checks who may do what.",
@@ -29,6 +34,16 @@ const ALL: &[Key] = &[
         "store.url",
         "\"\"",
         "Address of the database (`postgres://user:password@host/pomona`); empty means `pomona.db` in the data folder.",
+    ),
+    key(
+        "leader.term_ms",
+        "2000",
+        "How long leadership lasts that is not renewed: after a leader's end another coordinator decides this much later.",
+    ),
+    key(
+        "redis.url",
+        "\"\"",
+        "Address of Redis (`redis://host:6379`), which carries live events between coordinators; empty means that readers are handed on to the leader.",
     ),
     key("http.threads", "2", "Threads that answer requests."),
     key(

@@ -17,6 +17,15 @@ async fn store(folder: &Path) -> Store {
     store
 }
 
+const TERM: Duration = Duration::from_secs(2);
+
+fn me() -> Candidate {
+    Candidate {
+        holder: "coordinator-a".to_owned(),
+        address: "http://127.0.0.1:1".to_owned(),
+    }
+}
+
 struct Bench {
     engine: Engine,
     _ended: watch::Sender<bool>,
@@ -36,18 +45,15 @@ async fn bench() -> Bench {
         bus: Arc::clone(&bus),
         metrics: Arc::new(Metrics::new(10).unwrap()),
         stop,
+        me: me(),
+        term: TERM,
     };
-    let generation = parts.store.lead().await.unwrap();
-    bus.begin(generation);
-    let cluster = load::cluster(&parts).await.unwrap();
-    let engine = Engine {
-        batch: parts.store.last_batch().await.unwrap(),
-        generation,
-        visible: watch::Sender::new(Some(Arc::new(cluster.clone()))),
-        cluster,
-        parts,
-        deposed: None,
-    };
+    let role = Arc::new(watch::Sender::new(Role::Follows {
+        address: String::new(),
+    }));
+    let reign = reign::stand(&parts, &role).await.unwrap().unwrap();
+    let visible = watch::Sender::new(None);
+    let engine = Engine::begin(&parts, &role, &visible, reign).await.unwrap();
     Bench {
         engine,
         _ended: ended,
@@ -179,6 +185,8 @@ async fn an_engine_that_leads_no_more_decides_nothing_and_ends() {
         bus: Arc::new(Bus::new(100, 1 << 20)),
         metrics: Arc::new(Metrics::new(10).unwrap()),
         stop,
+        me: me(),
+        term: TERM,
     };
     let (handle, running) = start(parts).await.unwrap();
     assert_eq!(code(handle.decide(worker(1)).await), None);
@@ -202,6 +210,8 @@ async fn what_came_before_the_stop_is_answered_and_what_comes_after_is_told_so()
         bus: Arc::new(Bus::new(100, 1 << 20)),
         metrics: Arc::new(Metrics::new(10).unwrap()),
         stop,
+        me: me(),
+        term: TERM,
     };
     let (handle, running) = start(parts).await.unwrap();
     let before = handle.decide(worker(1));
@@ -218,7 +228,16 @@ async fn what_came_before_the_stop_is_answered_and_what_comes_after_is_told_so()
 async fn a_full_queue_is_answered_busy_at_once() {
     let (requests, _waiting) = mpsc::channel(QUEUE);
     let (_shown, visible) = watch::channel(None);
-    let handle = Handle { requests, visible };
+    let (_role, role) = watch::channel(Role::Leads {
+        generation: 1,
+        until: None,
+    });
+    let handle = Handle {
+        requests,
+        visible,
+        role,
+        term: TERM,
+    };
     let mut held: Vec<_> = (0..QUEUE)
         .map(|_| Box::pin(handle.decide(Event::Tick)))
         .collect();

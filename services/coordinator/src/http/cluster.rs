@@ -21,12 +21,16 @@ pub async fn healthz() -> Answer {
     ok(&json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: it can serve: the store answers, the schema is current, the cluster is read.
+/// `GET /readyz`: it can serve: the store answers, the schema is current, and the cluster is read, or
+/// another coordinator leads.
 pub async fn readyz(app: Data<App>) -> Answer {
     if app.stopping() {
         return Err(Fault::new(Code::NotReady, "the coordinator is stopping").into());
     }
-    app.view()?;
+    let leads = app.engine.generation().is_some();
+    if leads {
+        app.view()?;
+    }
     let schema = app.store.schema_version().await?;
     if schema != Store::schema_newest() {
         let text = format!(
@@ -35,7 +39,7 @@ pub async fn readyz(app: Data<App>) -> Answer {
         );
         return Err(Fault::new(Code::NotReady, text).into());
     }
-    ok(&json!({"status": "ready", "schema": schema}))
+    ok(&json!({"status": "ready", "schema": schema, "leads": leads}))
 }
 
 /// `GET /metrics`

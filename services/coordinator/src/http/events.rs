@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::{Answer, App};
-use crate::bus::Position;
+use crate::bus::{Bus, Position};
 
 /// Which topics.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -30,6 +30,7 @@ struct Reader {
     at: Position,
     ready: VecDeque<Bytes>,
     newest: watch::Receiver<u64>,
+    turns: watch::Receiver<u64>,
     stop: watch::Receiver<bool>,
 }
 
@@ -39,10 +40,11 @@ pub async fn get(app: Data<App>, query: Query<EventsQuery>, request: HttpRequest
     let header = request.headers().get("Last-Event-ID");
     let last_id = header.and_then(|value| value.to_str().ok());
     let newest = app.bus.subscribe();
+    let turns = app.bus.turns();
     let (at, missed) = app.bus.position(last_id);
     let mut ready = VecDeque::from([Bytes::from_static(b": hello\n\n")]);
     if missed {
-        ready.push_back(app.bus.missed(at));
+        ready.push_back(Bus::missed(at));
     }
     let reader = Reader {
         stop: app.stop.clone(),
@@ -51,6 +53,7 @@ pub async fn get(app: Data<App>, query: Query<EventsQuery>, request: HttpRequest
         at,
         ready,
         newest,
+        turns,
     };
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -76,7 +79,8 @@ fn topics(text: &str) -> Result<BTreeSet<Topic>, Fault> {
 }
 
 impl Reader {
-    /// The next frame; `None` when the coordinator stops.
+    /// The next frame; `None` when the coordinator stops, or the events that follow come from
+    /// elsewhere: the reader asks again, and is led there.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(frame) = self.ready.pop_front() {
@@ -96,6 +100,7 @@ impl Reader {
                 () = tokio::time::sleep(Duration::from_millis(KEEP_ALIVE_MS)) => {
                     return Some(Bytes::from_static(b": still here\n\n"));
                 }
+                _ = self.turns.changed() => return None,
                 _ = self.stop.wait_for(|stop| *stop) => return None,
             }
         }

@@ -1,6 +1,7 @@
 //! Every route, said once: the server is configured from this table, the API's description is made
 //! from it, and a snapshot holds it.
 
+use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 use pomona_api::v1::PageQuery;
 use pomona_api::v1::catalogue::{AddBackbone, AddDataset, DatasetQuery, Predict};
@@ -159,6 +160,27 @@ routes! {
         about("Moves an alias back to the version it had before.").keyed().takes::<RollbackAlias>().answers::<rows::Alias>();
     get "/api/v1/models/{name}/aliases/{alias}/history" => models::alias_history,
         about("Moves of an alias, oldest first.").query::<HistoryQuery>().lists::<rows::AliasMove>();
+}
+
+/// Live events.
+pub const EVENTS: &str = "/api/v1/events";
+/// Paths that show the cluster as the leader remembers it, or what happens there.
+const REMEMBERED: [&str; 6] = [
+    "/api/v1/cluster",
+    EVENTS,
+    "/api/v1/experiments/{id}",
+    "/api/v1/explain/{id}",
+    "/api/v1/features",
+    "/api/v1/prometheus/targets",
+];
+
+/// Whether only the coordinator that leads can answer: what may decide something, and what shows
+/// the cluster as it is remembered. Rows and blobs are the same for all.
+pub fn is_led(method: &Method, pattern: &str) -> bool {
+    if *method == Method::GET || *method == Method::HEAD {
+        return REMEMBERED.contains(&pattern);
+    }
+    pattern.starts_with("/api/") && !pattern.starts_with("/api/v1/blobs/")
 }
 
 /// Methods that a path is served with; empty when nothing is served there.

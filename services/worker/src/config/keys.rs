@@ -13,7 +13,7 @@ const ALL: &[Key] = &[
     key(
         "server",
         "\"http://127.0.0.1:7878\"",
-        "Address of the coordinator.",
+        "Address of the coordinator, or of several on one database with commas between them.",
     ),
     key(
         "name",

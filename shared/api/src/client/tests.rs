@@ -4,8 +4,7 @@ use super::*;
 use crate::v1::PageQuery;
 use crate::v1::events::Topic;
 use pomona_domain::Digest;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -62,6 +61,36 @@ async fn nobody_listens() {
     assert!(fault.hint.unwrap().contains("pomona up"));
 }
 
+/// An address on which nobody listens.
+async fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[tokio::test]
+async fn of_several_coordinators_the_first_that_is_there_is_spoken_to() {
+    let busy = r#"{"error":{"code":"E0005","message":"stopping"}}"#;
+    let (alive, count) = server(vec![http("503 Service Unavailable", busy)]).await;
+    let addresses = format!(
+        "{}, {} ,{}",
+        nowhere().await,
+        alive.server(),
+        nowhere().await
+    );
+    let client = Client::new(&addresses).unwrap();
+    let poll = poll();
+    for asked in 1..=2 {
+        // A mutation without a key: nobody has heard of it before, so it may go elsewhere.
+        let call = client.worker_poll(pomona_domain::WorkerId(1), &poll);
+        assert_eq!(call.await.unwrap_err().code, Code::NotReady);
+        assert_eq!(count.load(Ordering::SeqCst), asked);
+        assert_eq!(client.server(), alive.server(), "and it stays there");
+    }
+    let both = format!("{},{}", nowhere().await, nowhere().await);
+    let fault = Client::new(&both).unwrap().cluster().await.unwrap_err();
+    assert_eq!(fault.code, Code::Unreachable, "none is there");
+}
+
 #[tokio::test]
 async fn an_error_body_becomes_the_fault_it_holds() {
     let body = r#"{"error":{"code":"E0102","message":"no trial `x`","hint":"look"}}"#;
@@ -85,11 +114,8 @@ async fn a_read_is_repeated_when_the_coordinator_is_busy() {
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
-#[tokio::test]
-async fn a_mutation_without_a_key_is_never_repeated() {
-    let busy = r#"{"error":{"code":"E0005","message":"stopping"}}"#;
-    let (client, count) = server(vec![http("503 Service Unavailable", busy)]).await;
-    let poll = crate::v1::workers::Poll {
+fn poll() -> crate::v1::workers::Poll {
+    crate::v1::workers::Poll {
         protocol: crate::PROTOCOL,
         incarnation: 1,
         running: Vec::new(),
@@ -97,9 +123,15 @@ async fn a_mutation_without_a_key_is_never_repeated() {
         logs: Vec::new(),
         features: None,
         wait_ms: 0,
-    };
+    }
+}
+
+#[tokio::test]
+async fn a_mutation_without_a_key_is_never_repeated() {
+    let busy = r#"{"error":{"code":"E0005","message":"stopping"}}"#;
+    let (client, count) = server(vec![http("503 Service Unavailable", busy)]).await;
     let fault = client
-        .worker_poll(pomona_domain::WorkerId(1), &poll)
+        .worker_poll(pomona_domain::WorkerId(1), &poll())
         .await
         .unwrap_err();
     assert_eq!(fault.code, Code::NotReady);

@@ -208,8 +208,14 @@ pub struct Leader {
 
 impl Leader {
     pub async fn of(store: Store) -> Self {
+        let generation = store.lead().await.unwrap();
+        Self::by(store, generation).await
+    }
+
+    /// One that leads by this generation.
+    pub async fn by(store: Store, generation: u64) -> Self {
         Self {
-            generation: store.lead().await.unwrap(),
+            generation,
             last: store.last_batch().await.unwrap(),
             store,
         }

@@ -13,6 +13,7 @@ mod commits;
 mod concurrency;
 mod interleave;
 mod killed;
+mod leadership;
 mod ledger;
 mod lists;
 mod only_postgres;

@@ -1,0 +1,91 @@
+//! Coordinators of a house.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::harness::{House, Process, program};
+
+/// Another coordinator on the database of a house.
+pub struct Beside {
+    pub process: Process,
+    pub port: u16,
+    pub folder: PathBuf,
+}
+
+impl Beside {
+    /// Whether it leads.
+    pub fn leads(&self) -> bool {
+        leads(self.port)
+    }
+
+    /// The body of an answer with status 200.
+    pub fn get(&self, path: &str) -> Option<String> {
+        http_get(self.port, path)
+    }
+}
+
+/// Whether the coordinator there leads.
+pub fn leads(port: u16) -> bool {
+    http_get(port, "/readyz").is_some_and(|text| text.contains("\"leads\":true"))
+}
+
+/// The body of an answer with status 200.
+pub fn http_get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.split_whitespace()
+        .nth(1)
+        .filter(|status| *status == "200")?;
+    Some(body.to_owned())
+}
+
+impl House {
+    /// Starts a coordinator in a data folder of its own.
+    pub fn coordinator_in(&self, folder: &Path, port: u16) -> Process {
+        let (term, poll) = (self.term.as_millis(), self.term.as_millis() / 2);
+        let (term, poll) = (term.to_string(), poll.to_string());
+        let mut command = Command::new(program("pomona-coordinator"));
+        if let Some(postgres) = &self.postgres {
+            command.env("POMONA_COORDINATOR_STORE_URL", postgres.url("postgres"));
+        }
+        if let Some(redis) = &self.redis {
+            command.env("POMONA_COORDINATOR_REDIS_URL", redis.url());
+        }
+        let mut child = command
+            .args([
+                "serve",
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--data-dir",
+            ])
+            .arg(folder)
+            .env("POMONA_COORDINATOR_SCHEDULER_LEASE_TERM_MS", &term)
+            .env("POMONA_COORDINATOR_SCHEDULER_LOST_AFTER_MS", &term)
+            .env("POMONA_COORDINATOR_WORKERS_POLL_WAIT_MS", &poll)
+            .stdout(Stdio::piped())
+            .stderr(self.log("coordinator"))
+            .spawn()
+            .expect("the coordinator starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("its stdout");
+        let process = Process(child);
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("its first line");
+        assert!(
+            line.contains("listening"),
+            "the coordinator did not start: {}",
+            self.words("coordinator")
+        );
+        process
+    }
+}
