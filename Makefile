@@ -16,7 +16,7 @@ help: ## This list
 
 .PHONY: setup
 setup: ## Fetch libtorch, weights, photographs and tools into the cache (once)
-	@$(SETUP) libtorch lite0 tux tools postgres
+	@$(SETUP) libtorch lite0 tux tools postgres redis
 
 .PHONY: build
 build: ## Release binaries of everything, and the weights that the README's first experiment names
@@ -37,7 +37,7 @@ demo-seeds: ## The demo's grid over split seeds 0 to 4 (adds "seeds" to target/d
 
 .PHONY: test
 test: ## Set up and pass all tests
-	@$(SETUP) libtorch lite0 tux tools postgres
+	@$(SETUP) libtorch lite0 tux tools postgres redis
 	@# Named binaries first: the end-to-end tests start them as a user would.
 	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run --workspace
@@ -64,6 +64,19 @@ bench-sharing: ## Grids against a plain PyTorch loop and an expert's script (fet
 	@$(CARGO) build --release --workspace --bins
 	@$(CARGO) build --release $(TRAINER) --example prefix --example suffix --example heads --example pipeline
 	@$(PYTHON) scripts/bench_sharing.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ROWS)
+
+.PHONY: chaos
+chaos: ## Faults at random moments, 20 seeds (SEEDS, FIRST), and what they lost: target/bench/chaos.json
+	@$(SETUP) tools postgres redis
+	$(CARGO) build --bins
+	POMONA_CHAOS_SEEDS=$(or $(SEEDS),20) POMONA_CHAOS_FIRST=$(or $(FIRST),1) $(CARGO) nextest run -p pomona-cli -E 'test(/chaos_loses_nothing/)' --no-capture
+
+.PHONY: bench-control
+bench-control: ## The control plane: trials a second, latencies, failover, as a table and target/bench/control.json; ROWS, ROUNDS
+	@$(SETUP) libtorch postgres
+	@$(CARGO) build --release --bins
+	@$(CARGO) build --release -p pomona-worker --example fleet
+	@$(PYTHON) scripts/bench_control.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ROWS)
 
 # A tree of its own: the same crates against another libtorch.
 GPU = LIBTORCH=$$($(SETUP) libtorch-gpu-path) POMONA_CUDA_INCLUDE=$$($(SETUP) cuda-path) CARGO_TARGET_DIR=target/gpu

@@ -113,26 +113,35 @@ def trainer(cache: Path) -> list:
     return rows
 
 
-def main() -> None:
-    cache = Path(subprocess.check_output([sys.executable, ROOT / "scripts/setup.py", "path"], text=True).strip())
-    with tempfile.TemporaryDirectory(prefix="pomona-bench-") as temporary:
-        machine = {
-            "cpu": next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine()),
-            "cores": os.cpu_count(),
-            "spin_seconds": round(statistics.median(seconds(spin) for _ in range(3)), 3),
-            "fsync_ms": round(fsync_ms(Path(temporary)), 3),
-            "load": os.getloadavg()[0],
-        }
-        rows = start_up(Path(temporary)) + trainer(cache)
+def machine(folder: Path) -> dict:
+    """What ran it, with probes of it taken now."""
+    return {
+        "cpu": next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), platform.machine()),
+        "cores": os.cpu_count(),
+        "spin_seconds": round(statistics.median(seconds(spin) for _ in range(3)), 3),
+        "fsync_ms": round(fsync_ms(folder), 3),
+        "load": os.getloadavg()[0],
+    }
+
+
+def write(out: Path, machine: dict, rows: list) -> None:
+    """Shows the rows and keeps them in a file."""
     result = {"machine": machine, "versions": {"python": platform.python_version(), "kernel": platform.release()}, "rows": rows}
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"machine: {machine}")
     for line in rows:
         low, high = min(line["runs"]), max(line["runs"])
         beside = f"   beside {line['rival']} ({line['ratio']}×)" if line["rival"] else ""
         print(f"  {line['id']:<42} {line['ours']:>10} {line['unit']:<9} [{low} … {high}]{beside}")
-    print(f"written to {OUT.relative_to(ROOT)}")
+    print(f"written to {out.relative_to(ROOT)}")
+
+
+def main() -> None:
+    cache = Path(subprocess.check_output([sys.executable, ROOT / "scripts/setup.py", "path"], text=True).strip())
+    with tempfile.TemporaryDirectory(prefix="pomona-bench-") as temporary:
+        probes = machine(Path(temporary))
+        write(OUT, probes, start_up(Path(temporary)) + trainer(cache))
 
 
 if __name__ == "__main__":
