@@ -182,8 +182,14 @@ impl Chaos {
 
     fn strike(&mut self, kind: &'static str) -> Option<()> {
         match kind {
-            "leader_killed" => self.kill_coordinator(true),
-            "coordinator_killed" => self.kill_coordinator(false),
+            "leader_killed" => {
+                self.kill_coordinator(true);
+                Some(())
+            }
+            "coordinator_killed" => {
+                self.kill_coordinator(false);
+                Some(())
+            }
             "leader_held" => self.hold_leader(),
             "worker_killed" => {
                 let which = self.dice.random_range(0..self.places.len());
@@ -225,9 +231,14 @@ impl Chaos {
                 self.house.redis.as_mut().expect("its own").restart();
                 Some(())
             }
-            "requests_lost" => self.bad_line(Mood::Loses),
-            "requests_delayed" => self.bad_line(Mood::Delays),
-            "requests_doubled" => self.bad_line(Mood::Doubles),
+            "requests_lost" | "requests_delayed" | "requests_doubled" => {
+                self.bad_line(match kind {
+                    "requests_lost" => Mood::Loses,
+                    "requests_delayed" => Mood::Delays,
+                    _ => Mood::Doubles,
+                });
+                Some(())
+            }
             "disk_full" => self.fill_disk(),
             "clock_jumped" => {
                 let clock = self.places.iter().find_map(|place| place.clock.as_ref());
@@ -241,7 +252,7 @@ impl Chaos {
     }
 
     /// Kills the coordinator that leads, or another one; waits until one leads; starts it again.
-    fn kill_coordinator(&mut self, leader: bool) -> Option<()> {
+    fn kill_coordinator(&mut self, leader: bool) {
         let first = self.house.leads() == leader;
         let begun = Instant::now();
         if first {
@@ -254,11 +265,6 @@ impl Chaos {
             self.recovered("leader_killed", begun);
         }
         self.calm();
-        self.restart_coordinator(first);
-        Some(())
-    }
-
-    fn restart_coordinator(&mut self, first: bool) {
         if first {
             self.house.start_coordinator();
         } else {
@@ -288,12 +294,11 @@ impl Chaos {
         self.recovery.entry(what).or_default().push(seconds);
     }
 
-    fn bad_line(&mut self, mood: Mood) -> Option<()> {
+    fn bad_line(&mut self, mood: Mood) {
         self.wire.set(mood);
         let lasts = Duration::from_millis(self.dice.random_range(500..2500));
         self.wait_for(lasts);
         self.wire.set(Mood::Good);
-        Some(())
     }
 
     fn fill_disk(&mut self) -> Option<()> {

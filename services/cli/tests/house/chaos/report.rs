@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 /// What came of it.
@@ -65,7 +66,8 @@ impl Report {
     }
 
     pub fn print(&self, seed: u64) {
-        eprintln!(
+        let _ = writeln!(
+            std::io::stderr(),
             "seed {seed}: {:?}, recovery {:?}, {:?}",
             self.struck,
             self.recovery,
