@@ -7,6 +7,7 @@ pub mod machine;
 pub mod model;
 pub mod plan;
 pub mod preview;
+pub mod rungs;
 pub mod state;
 pub mod trial;
 pub mod watch;

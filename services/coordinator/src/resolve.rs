@@ -8,12 +8,13 @@ use pomona_api::v1::experiments::{
 use pomona_domain::backbone::{self, Backbone, check_image};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::plan::{Images, Plan};
-use pomona_domain::spec::{ExperimentSpec, FrozenDepth};
+use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Validation};
+use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::{Code, Fault, name, spec};
 use pomona_scheduler::{Cluster, largest_gang};
 use pomona_search::planner::{self, Ground, Machines, Sizes};
-use pomona_search::preview as points_of;
-use pomona_store::{PageRequest, Store};
+use pomona_search::{preview as points_of, warm};
+use pomona_store::{PageRequest, Store, TrialOrder};
 
 use crate::desired::FEATURE_BUDGET;
 use crate::http::Refusal;
@@ -42,7 +43,7 @@ pub async fn experiment(store: &Store, body: &SubmitExperiment) -> Result<Resolv
     let source = spec::parse::source(&body.file, &body.set).map_err(Refusal::many)?;
     let dataset = dataset(store, &spec.dataset).await?;
     let backbone = backbone(store, &spec.backbone).await?;
-    let mut faults = Vec::new();
+    let mut faults = warm(store, &mut spec).await?;
     if let Ok(backbone) = &backbone {
         faults.extend(depths(&spec).into_iter().filter_map(|(path, depth)| {
             frozen_blocks(backbone, &depth)
@@ -71,6 +72,30 @@ pub async fn experiment(store: &Store, body: &SubmitExperiment) -> Result<Resolv
             Err(Refusal::many(faults))
         }
     }
+}
+
+/// Looks up the best points of the experiments that a file starts from: what they are now stays with
+/// the experiment.
+async fn warm(store: &Store, spec: &mut ExperimentSpec) -> Result<Vec<Fault>, Refusal> {
+    let mut faults = Vec::new();
+    let Some(warm) = &mut spec.search.warm_start else {
+        return Ok(faults);
+    };
+    for name in &warm.experiments {
+        let Some(row) = store.experiment_find(name).await? else {
+            let text = format!("search.warm_start.experiments: there is no experiment `{name}`");
+            let hint = "`pomona experiment list` shows them";
+            faults.push(Fault::new(Code::BadWarmStart, text).hint(hint));
+            continue;
+        };
+        let order = TrialOrder::Leaderboard(row.spec.search.direction);
+        let page = PageRequest::first(warm.points);
+        let best = store.trial_list(row.id, order, &page).await?.items;
+        let is_good = |trial: &Trial| trial.best.is_some() && trial.state == TrialState::Completed;
+        let points = best.into_iter().filter(is_good).map(|trial| trial.hparams);
+        warm.found.extend(warm::found(name, points));
+    }
+    Ok(faults)
 }
 
 fn at(path: &str, mut fault: Fault) -> Fault {
@@ -243,10 +268,20 @@ impl Resolved {
         let points = points_of(&self.spec)?.points;
         let mut plan = planner::plan(&self.spec, &points, &self.ground(machines))?;
         if self.spec.search.validation.is_none() {
-            let (validation, told) = planner::validation(&plan, self.sizes());
+            // A cross-validation measures a trial at its end only: there is nothing at a rung.
+            let (validation, told) = match self.spec.search.halving() {
+                Some(_) => (Validation::Holdout, None),
+                None => planner::validation(&plan, self.sizes()),
+            };
             self.spec.search.validation = Some(validation);
             plan.advice.extend(told);
         }
+        if self.spec.search.halving().is_some() {
+            let told =
+                "costs are the most there may be: trials that are behind at a rung end there";
+            plan.advice.push(told.to_owned());
+        }
+        plan.advice.extend(warm::points(&self.spec).1);
         Ok(plan)
     }
 

@@ -87,6 +87,12 @@ codes! {
     BadMetric = "E0209", 400;
     /// Two keys of the file contradict each other.
     Contradiction = "E0210", 400;
+    /// The search metric was not among what a trial measured.
+    MetricAbsent = "E0211", 422;
+    /// A condition of the space can never be asked, or leads in a circle.
+    BadCondition = "E0212", 400;
+    /// An experiment to start from does not exist, or has no point to give.
+    BadWarmStart = "E0213", 400;
     /// No worker could ever run it.
     Unplaceable = "E0301", 409;
     /// The worker is not registered.

@@ -121,6 +121,20 @@ pub struct Plan {
     pub advice: Vec<String>,
     /// Each frozen depth in the space, shallow ones first.
     pub cuts: Vec<CutPlan>,
+    /// What an epoch costs at each frozen depth as the file writes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depths: Vec<DepthCost>,
+}
+
+/// What is paid in every epoch of a trial at a frozen depth: rungs are counted in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepthCost {
+    /// As the file says it.
+    pub frozen_depth: String,
+    /// Blocks that get no gradient.
+    pub frozen_blocks: u32,
+    /// Multiply-adds.
+    pub epoch: u64,
 }
 
 impl Plan {

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+mod tree;
+
+pub use tree::Tree;
+
 /// A set of values for one path. In the file: `{values: […]}`, `{range: [a, b], count: n}` or
 /// `{range: [a, b], step: s}`, `{log_uniform: [a, b], count: n}`, `{uniform: [a, b], count: n}`,
 /// `{int: [a, b], step: s}`. A grid needs a countable set; random search draws from any.
@@ -52,6 +56,38 @@ pub enum Domain {
 
 /// Path of the experiment file → its set of values.
 pub type Space = BTreeMap<String, Domain>;
+
+/// When a path has a value at all: every other path named here must have one of the values beside
+/// it. In the file: `when: {transfer.head.kind: mlp}` or `when: {train.epochs: [5, 10]}`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct When(pub BTreeMap<String, Vec<Value>>);
+
+/// Path → its condition; a path without one always has a value.
+pub type Conditions = BTreeMap<String, When>;
+
+impl When {
+    /// The paths it depends on.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Whether it holds at a point; a path that has no value itself has none of these.
+    pub fn holds(&self, point: &BTreeMap<String, Value>) -> bool {
+        self.0.iter().all(|(path, wanted)| {
+            let value = point.get(path);
+            value.is_some_and(|value| wanted.iter().any(|wanted| same_scalar(wanted, value)))
+        })
+    }
+}
+
+/// Whether two scalars are the same, whatever form a number is written in.
+pub(crate) fn same_scalar(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        (None | Some(_), _) => a == b,
+    }
+}
 
 impl Domain {
     /// The points a grid takes, in order: `None` when the set is continuous and has no `count`.

@@ -13,17 +13,20 @@ mod promote;
 mod reach;
 mod search;
 mod section;
+mod strategy;
 mod training;
+mod when;
 mod yaml;
 
 use serde::{Deserialize, Serialize};
 
 use crate::metric::Direction;
-use crate::space::Space;
+use crate::space::{Conditions, Space};
 
 pub use check::grid_size;
 pub use parse::{MAX_EDITS, parse, source};
 pub use search::{MAX_TRIALS, natural_direction};
+pub use strategy::{Form, Halving, Strategy, Tpe, WarmPoint, WarmStart};
 pub use yaml::MAX_FILE_BYTES;
 
 /// One experiment, complete: every default is filled in.
@@ -225,6 +228,21 @@ pub struct Search {
     pub validation: Option<Validation>,
     /// The space; empty for one trial as the file stands.
     pub space: Space,
+    /// Paths of the space that have a value only beside some values of others.
+    #[serde(default, skip_serializing_if = "Conditions::is_empty")]
+    pub when: Conditions,
+    /// How trials are stopped at rungs (`strategy: asha`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asha: Option<Halving>,
+    /// How trials are stopped at rungs of several brackets (`strategy: hyperband`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hyperband: Option<Halving>,
+    /// How points follow from those before (`strategy: tpe`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpe: Option<Tpe>,
+    /// Points of earlier experiments that are tried first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_start: Option<WarmStart>,
 }
 
 impl Search {
@@ -241,6 +259,15 @@ impl Search {
         match self.folds() {
             Some(_) => "cv/loss",
             None => "val/loss",
+        }
+    }
+
+    /// How trials are stopped at rungs, if they are.
+    pub fn halving(&self) -> Option<Halving> {
+        match self.strategy {
+            Strategy::Asha => Some(self.asha.unwrap_or_default()),
+            Strategy::Hyperband => Some(self.hyperband.unwrap_or_default()),
+            Strategy::Grid | Strategy::Random | Strategy::Tpe => None,
         }
     }
 
@@ -299,16 +326,6 @@ impl std::fmt::Display for KFold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} × {} folds", self.repeats, self.kfold)
     }
-}
-
-/// How points are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// Every point, in order of the paths.
-    Grid,
-    /// Points drawn with the seed.
-    Random,
 }
 
 /// Slots.

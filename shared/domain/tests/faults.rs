@@ -201,8 +201,6 @@ fn features_that_are_not_built() {
         "transfer: {schedule: {kind: constant, epochs: 3}, regularizer: {kind: l1}}",
         "transfer: {layer_decay: 2.0}",
         "train: {precision: bf16}",
-        "search: {strategy: asha}",
-        "search: {strategy: hyperband}",
         "runner: {command: [python, train.py]}",
         "search: {space: {transfer.layer_decay: {values: [0.9, 1.0]}}}",
         "promote: {model: m, alias: champion, gates: [{better_than: champion, metric: test/accuracy, confidence: 0.95}]}",
@@ -220,6 +218,63 @@ fn metrics_that_may_not_choose() {
         "search: {metric: accuracy}",
         "promote: {model: m, alias: champion, gates: [{metric: train/loss, at_most: 1}]}",
     ]));
+}
+
+#[test]
+fn strategies_and_their_sections() {
+    let rate = "space: {train.learning_rate: {log_uniform: [0.001, 0.1]}}";
+    let few = "space: {train.learning_rate: {values: [0.001, 0.1]}}";
+    let case = |keys: &str, space: &str| format!("search: {{{keys}, {space}}}");
+    let cases = [
+        case("strategy: asha", rate),
+        case("strategy: asha, max_trials: 9", rate),
+        case("strategy: asha", few),
+        case(
+            "strategy: asha, asha: {eta: 1, min_epochs: 0, form: race}",
+            few,
+        ),
+        case("strategy: asha, asha: {eta: 2, grace: 3}", few),
+        case("strategy: asha, tpe: {startup: 5}", few),
+        case("asha: {eta: 2}", few),
+        case("strategy: hyperband, hyperband: {form: stop}", few),
+        case("strategy: hyperband, validation: {kfold: 5}", few),
+        case("strategy: tpe", few),
+        case("strategy: tpe, max_trials: 9, tpe: {startup: 0}", rate),
+        case("strategy: tpe, max_trials: 9, validation: {kfold: 5}", rate),
+        case(
+            "strategy: asha, warm_start: {experiments: [old, exp_7], points: 2}",
+            few,
+        ),
+        case("strategy: asha, warm_start: {experiments: old}", few),
+        case("strategy: asha, warm_start: {points: 0, from: old}", few),
+        case("warm_start: {experiments: [old]}", few),
+        "search: {strategy: asha}".to_owned(),
+        "search: {strategy: bayes}".to_owned(),
+    ];
+    insta::assert_snapshot!(below_base(&cases.each_ref().map(String::as_str)));
+}
+
+#[test]
+fn conditions() {
+    let case = |sets: &str| format!("search: {{space: {{{sets}}}}}");
+    let kind = "transfer.head.kind: {values: [linear, mlp]}";
+    let cases = [
+        format!("{kind}, transfer.head.hidden: {{values: [8, 16], when: {{transfer.head.kind: mlp}}}}"),
+        format!("{kind}, transfer.head.hidden: {{values: [8, 16]}}"),
+        format!("{kind}, transfer.head.hidden: {{values: [8], when: {{transfer.head.kind: mpl}}}}"),
+        format!("{kind}, transfer.head.hidden: {{values: [8], when: {{transfer.head.kin: mlp}}}}"),
+        format!("{kind}, train.epochs: {{values: [8], when: mlp}}"),
+        format!("{kind}, train.epochs: {{values: [8], when: {{}}}}"),
+        format!("{kind}, train.epochs: {{values: [8], when: {{transfer.head.kind: {{a: 1}}}}}}"),
+        format!("{kind}, train.epochs: {{values: [8], when: {{train.epochs: 8}}}}"),
+        "train.epochs: {values: [8], when: {seed: 1}}, seed: {values: [1], when: {train.epochs: 8}}"
+            .to_owned(),
+        "train.epochs: {int: [2, 4]}, train.learning_rate: {uniform: [0.1, 1], count: 2, \
+         when: {train.epochs: [2, 5]}}"
+            .to_owned(),
+    ];
+    let cases = cases.each_ref().map(|sets| case(sets));
+    insta::assert_snapshot!(below_base(&cases.each_ref().map(String::as_str)));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Points of the space put into the file, and the complete file written and read again.
 
+use pomona_domain::space::Tree;
 use pomona_domain::spec::{
     ExperimentSpec, FrozenDepth, Head, LrSchedule, Optimizer, TrialSpec, parse,
 };
@@ -142,6 +143,38 @@ fn sets_take_the_type_of_their_path() {
         })
     );
     assert_eq!(file.search.max_trials, 2 * 4 * 3 * 3);
+}
+
+#[test]
+fn a_path_with_a_condition_is_there_only_where_it_holds() {
+    let file = spec(
+        "search: {space: {transfer.head.kind: {values: [linear, mlp]}, \
+         transfer.head.hidden: {values: [8, 16], when: {transfer.head.kind: mlp}}, \
+         transfer.head.dropout: {values: [0, 0.5], when: {transfer.head.hidden: 16}}, \
+         train.epochs: {values: [2, 3]}}}",
+    );
+    let tree = Tree::new(&file.search.space, &file.search.when);
+    assert_eq!(file.search.max_trials, 2 * (1 + 1 + 2));
+    let points: Vec<String> = (0..8)
+        .map(|index| tree.point(index).expect("a point").canonical())
+        .collect();
+    insta::assert_snapshot!(points.join("\n"), @r#"
+    {"train.epochs":2,"transfer.head.kind":"linear"}
+    {"train.epochs":2,"transfer.head.hidden":8,"transfer.head.kind":"mlp"}
+    {"train.epochs":2,"transfer.head.dropout":0.0,"transfer.head.hidden":16,"transfer.head.kind":"mlp"}
+    {"train.epochs":2,"transfer.head.dropout":0.5,"transfer.head.hidden":16,"transfer.head.kind":"mlp"}
+    {"train.epochs":3,"transfer.head.kind":"linear"}
+    {"train.epochs":3,"transfer.head.hidden":8,"transfer.head.kind":"mlp"}
+    {"train.epochs":3,"transfer.head.dropout":0.0,"transfer.head.hidden":16,"transfer.head.kind":"mlp"}
+    {"train.epochs":3,"transfer.head.dropout":0.5,"transfer.head.hidden":16,"transfer.head.kind":"mlp"}
+    "#);
+    assert_eq!(tree.point(8), None);
+    for index in 0..8 {
+        let point = tree.point(index).expect("a point");
+        file.trial_spec(&point, 0).expect("a trial");
+    }
+    let text = file.to_yaml().expect("yaml");
+    assert_eq!(parse(&text, &[]).expect("the same file"), file);
 }
 
 #[test]

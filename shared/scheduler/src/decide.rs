@@ -9,6 +9,7 @@ mod experiment;
 mod lease;
 mod registry;
 mod reports;
+mod search;
 mod submit;
 mod task;
 #[cfg(test)]

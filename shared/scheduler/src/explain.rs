@@ -135,7 +135,14 @@ fn trial(cluster: &Cluster, row: &Trial, now: Timestamp) -> String {
                 grace(cluster, *lease, now)
             )
         }
-        TrialState::Paused => "it is paused and waits for its experiment to be resumed".to_owned(),
+        TrialState::Paused => {
+            let owner = cluster.experiment(row.experiment);
+            if owner.is_some_and(|owner| owner.state == ExperimentState::Active) {
+                "it waits at a rung, and goes on if it is among the best there".to_owned()
+            } else {
+                "it is paused and waits for its experiment to be resumed".to_owned()
+            }
+        }
         TrialState::Completed => "it is completed".to_owned(),
         TrialState::Failed { fault } => format!("it failed: {fault}"),
         TrialState::Canceled => "it was canceled".to_owned(),

@@ -8,7 +8,7 @@
 
 use pomona_domain::Fault;
 use pomona_domain::backbone::{Backbone, Block, frozen_blocks};
-use pomona_domain::plan::{Choice, CutPlan, Images, Plan};
+use pomona_domain::plan::{Choice, CutPlan, DepthCost, Images, Plan};
 use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Share, TrialSpec};
 use pomona_domain::view::View;
 use pomona_domain::words::bytes;
@@ -78,14 +78,35 @@ pub fn plan(spec: &ExperimentSpec, points: &[Point], ground: &Ground<'_>) -> Res
         parallel,
         parallel_reason,
         advice,
+        depths: depths(&cuts, &chosen, ground),
         cuts: chosen,
     })
+}
+
+/// What an epoch costs at each depth: what trains, and the frozen blocks where they run every time.
+fn depths(cuts: &Cuts, chosen: &[CutPlan], ground: &Ground<'_>) -> Vec<DepthCost> {
+    let mut depths = Vec::new();
+    for (cut, plan) in cuts.values().zip(chosen) {
+        let images = ground.images.train.saturating_add(ground.images.val);
+        let again = match plan.choice {
+            Choice::Pixels => cut.below(images, ground),
+            Choice::Fused | Choice::Features => 0,
+        };
+        depths.extend(cut.names.iter().map(|name| DepthCost {
+            frozen_depth: name.clone(),
+            frozen_blocks: plan.frozen_blocks,
+            epoch: cut.above_once(ground).saturating_add(again),
+        }));
+    }
+    depths
 }
 
 /// The trials of a frozen depth.
 #[derive(Debug)]
 struct Cut {
     name: String,
+    /// Every way in which the file writes it.
+    names: BTreeSet<String>,
     frozen: usize,
     trials: u32,
     /// Of all its trials.
@@ -115,10 +136,8 @@ fn cuts(spec: &ExperimentSpec, points: &[Point], backbone: &Backbone) -> Result<
 impl Cut {
     fn of(frozen: usize, depth: &FrozenDepth) -> Self {
         Self {
-            name: match depth {
-                FrozenDepth::Blocks(blocks) => blocks.to_string(),
-                FrozenDepth::Named(name) => name.clone(),
-            },
+            name: written(depth),
+            names: BTreeSet::new(),
             frozen,
             trials: 0,
             epochs: 0,
@@ -128,6 +147,7 @@ impl Cut {
 
     fn add(&mut self, trial: &TrialSpec) {
         self.trials += 1;
+        self.names.insert(written(&trial.transfer.frozen_depth));
         self.epochs += u64::from(trial.train.epochs);
         self.views.extend(View::all(&trial.train.augment));
     }
@@ -167,10 +187,15 @@ impl Cut {
 
     /// Multiply-adds of what trains: forward and twice that backward, and validation.
     fn above(&self, ground: &Ground<'_>) -> u64 {
+        self.epochs.saturating_mul(self.above_once(ground))
+    }
+
+    /// The same of one epoch.
+    fn above_once(&self, ground: &Ground<'_>) -> u64 {
         let images = ground.images;
         let passes = images.train.saturating_mul(3).saturating_add(images.val);
         let each = macs(self.split(ground.backbone).1, ground);
-        self.epochs.saturating_mul(each).saturating_mul(passes)
+        each.saturating_mul(passes)
     }
 
     /// Multiply-adds of the frozen blocks, for so many images.
@@ -341,6 +366,14 @@ fn unknown_budget(cuts: &[CutPlan], machines: Machines) -> Option<String> {
             bytes(total)
         )
     })
+}
+
+/// A depth as the file writes it.
+pub(crate) fn written(depth: &FrozenDepth) -> String {
+    match depth {
+        FrozenDepth::Blocks(blocks) => blocks.to_string(),
+        FrozenDepth::Named(name) => name.clone(),
+    }
 }
 
 fn macs(blocks: &[Block], ground: &Ground<'_>) -> u64 {

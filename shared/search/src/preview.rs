@@ -5,6 +5,7 @@ use pomona_domain::spec::{ExperimentSpec, Strategy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::course::{Costs, Course};
 use crate::{Point, Searcher};
 
 /// What an experiment would do. `pomona experiment preview` shows it; nothing is submitted.
@@ -28,10 +29,36 @@ pub struct Preview {
     pub slots_per_trial: u32,
     /// Trials that may run at once.
     pub max_concurrent: u32,
+    /// Points that are drawn before the first that is chosen (TPE); those after them are here as if
+    /// nothing were ever measured.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub startup_points: u32,
+    /// Where trials are compared on their way, phase by phase.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rungs: Vec<PhaseRungs>,
     /// Slots that are busy when as many trials run as may.
     pub slots: u64,
     /// Upper bound of the time on slots in milliseconds, when the file limits a trial's time.
     pub slot_ms_limit: Option<u64>,
+}
+
+/// Where the trials of one phase are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseRungs {
+    /// Who is compared with each other.
+    pub phase: String,
+    /// Trials of it.
+    pub trials: u32,
+    /// After how many epochs.
+    pub epochs: Vec<u32>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The values one path takes among the previewed points.
@@ -45,9 +72,15 @@ pub struct PathValues {
     pub values: Vec<Value>,
 }
 
-/// Draws every trial of an experiment without creating any.
+/// Draws every trial of an experiment without creating any, an epoch costing the same at every
+/// frozen depth.
 pub fn preview(spec: &ExperimentSpec) -> Result<Preview, Fault> {
-    let mut searcher = Searcher::new(spec)?;
+    preview_with(spec, &Costs::default())
+}
+
+/// The same with what an epoch costs at each frozen depth.
+pub fn preview_with(spec: &ExperimentSpec, costs: &Costs) -> Result<Preview, Fault> {
+    let mut searcher = Searcher::with_costs(spec, costs)?;
     let mut points = Vec::new();
     let mut epochs = 0u64;
     while let Some(point) = searcher.next() {
@@ -73,6 +106,7 @@ pub fn preview(spec: &ExperimentSpec) -> Result<Preview, Fault> {
             }
         })
         .collect();
+    let rungs = phases(spec, costs, &points);
     let trials = u32::try_from(points.len()).unwrap_or(u32::MAX);
     let firsts = points.iter().filter(|point| point.replicate == 0).count();
     let slots_per_trial = spec.resources.slots_per_trial;
@@ -88,6 +122,8 @@ pub fn preview(spec: &ExperimentSpec) -> Result<Preview, Fault> {
         points_total: u32::try_from(firsts).unwrap_or(u32::MAX),
         replicates: spec.search.replicates,
         points,
+        startup_points: spec.search.tpe.map_or(0, |tpe| tpe.startup),
+        rungs,
         paths,
         epochs,
         slots_per_trial,
@@ -95,4 +131,24 @@ pub fn preview(spec: &ExperimentSpec) -> Result<Preview, Fault> {
         slots: at_once * u64::from(slots_per_trial),
         slot_ms_limit,
     })
+}
+
+/// Phases in the order in which they first come.
+fn phases(spec: &ExperimentSpec, costs: &Costs, points: &[Point]) -> Vec<PhaseRungs> {
+    let Some(course) = Course::new(spec, costs) else {
+        return Vec::new();
+    };
+    let mut phases: Vec<PhaseRungs> = Vec::new();
+    for point in points {
+        let phase = course.phase(&point.hparams);
+        match phases.iter_mut().find(|row| row.phase == phase) {
+            Some(row) => row.trials += 1,
+            None => phases.push(PhaseRungs {
+                phase,
+                trials: 1,
+                epochs: course.rungs(&point.hparams),
+            }),
+        }
+    }
+    phases
 }

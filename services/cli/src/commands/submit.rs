@@ -3,7 +3,7 @@
 use pomona_api::v1::experiments::{ExperimentView, SubmitExperiment};
 use pomona_domain::spec::{ExperimentSpec, MAX_FILE_BYTES, parse};
 use pomona_domain::{Code, Fault};
-use pomona_search::preview as draw;
+use pomona_search::{Costs, preview as draw, preview_with};
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
@@ -111,7 +111,11 @@ pub fn preview(args: &FileArgs, global: &GlobalArgs, printer: &Printer) -> Resul
         tokio::time::timeout(PREVIEW_PATIENCE, asked).await
     });
     match asked {
-        Ok(Ok(answer)) => outlook.server = Some(answer),
+        Ok(Ok(answer)) => {
+            // What an epoch costs, and so where trials are compared, only the coordinator knows.
+            outlook.preview = preview_with(&spec, &Costs::of(Some(&answer.plan)))?;
+            outlook.server = Some(answer);
+        }
         Ok(Err(fault)) if !is_passing(fault.code) => return Err(fault),
         Ok(Err(_)) | Err(_) => {}
     }

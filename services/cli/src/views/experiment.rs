@@ -4,13 +4,12 @@ use pomona_api::v1::experiments::ExperimentView;
 use pomona_domain::Timestamp;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::metric::Direction;
-use pomona_domain::spec::Strategy;
 use pomona_domain::trial::{Trial, TrialState};
 
 use crate::human::{ago, duration, metric, moment, plural, scalar, short_id};
 use crate::printer::Style;
 use crate::table::{Grid, Text, Tone, card, toned};
-use crate::views::{plan, state, trial};
+use crate::views::{plan, rungs, state, trial};
 
 /// Trials of the leaderboard that are shown unless all are asked for.
 pub const LEADERS: usize = 24;
@@ -34,16 +33,12 @@ pub fn list(style: Style, now: Timestamp, rows: &[Experiment]) -> String {
     );
     for row in rows {
         let spec = &row.spec;
-        let strategy = match spec.search.strategy {
-            Strategy::Grid => "grid",
-            Strategy::Random => "random",
-        };
         grid.row(vec![
             short_id(&row.id.to_string()).into(),
             toned(&spec.name, Tone::Bold),
             state::experiment(&row.state),
             format!("{}/{}", row.created_trials, spec.search.max_trials).into(),
-            strategy.into(),
+            spec.search.strategy.name().into(),
             (&spec.dataset).into(),
             (&spec.backbone).into(),
             toned(ago(row.submitted_at, now), Tone::Dim),
@@ -140,6 +135,7 @@ pub fn show(
         text.push('\n');
         text.push_str(&plan::choices(style, plan));
     }
+    text.push_str(&rungs::reached(style, row));
     if trials.is_empty() {
         return text;
     }

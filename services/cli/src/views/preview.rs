@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 use crate::human::{count, duration, plural, scalar};
 use crate::printer::Style;
 use crate::table::{Grid, Text, Tone, card, toned};
-use crate::views::plan;
 use crate::views::trial::{objective, short_paths};
+use crate::views::{plan, rungs};
 
 /// Values of a path that are shown.
 const VALUES_SHOWN: usize = 8;
@@ -81,6 +81,7 @@ pub fn view(style: Style, outlook: &Outlook) -> String {
         text.push('\n');
         text.push_str(&paths(style, &preview.paths));
     }
+    text.push_str(&rungs::planned(style, &preview.rungs));
     if let Some(server) = &outlook.server
         && !server.plan.cuts.is_empty()
     {
@@ -88,7 +89,7 @@ pub fn view(style: Style, outlook: &Outlook) -> String {
         text.push_str(&plan::choices(style, &server.plan));
     }
     // A grid's table of values says all; what was drawn is worth a look.
-    if preview.strategy == Strategy::Random {
+    if preview.strategy != Strategy::Grid {
         text.push('\n');
         text.push_str(&points(style, preview));
     }
@@ -112,10 +113,7 @@ fn pairs(outlook: &Outlook) -> Vec<(&'static str, Text)> {
         ("data set", dataset.into()),
         ("trials", trials(preview).into()),
         ("objective", objective(&search).into()),
-        (
-            "epochs",
-            format!("{} over all trials", preview.epochs).into(),
-        ),
+        ("epochs", epochs(preview).into()),
     ];
     if let Some(server) = server {
         let images = format!("{} over all trials", count(server.plan.samples));
@@ -150,11 +148,32 @@ fn trials(preview: &Preview) -> String {
             format!("grid of {}", sides.join(" × "))
         }
         Strategy::Random => plural(u64::from(preview.points_total), "random point"),
+        Strategy::Asha | Strategy::Hyperband => {
+            let points = plural(u64::from(preview.points_total), "point");
+            format!("{points} at most to their end, {}", preview.strategy.name())
+        }
+        Strategy::Tpe => {
+            let first = preview.points_total.min(preview.startup_points);
+            let random = plural(u64::from(first), "random point");
+            format!(
+                "{random}, then {} chosen by tpe",
+                preview.points_total - first
+            )
+        }
     };
     if preview.replicates > 1 {
         let _ = write!(how, ", {} seeds each", preview.replicates);
     }
     format!("{} ({how})", preview.trials)
+}
+
+/// `240 over all trials`; of trials that are compared on their way the most there may be.
+fn epochs(preview: &Preview) -> String {
+    let all = preview.epochs;
+    if preview.rungs.is_empty() {
+        return format!("{all} over all trials");
+    }
+    format!("at most {all} over all trials")
 }
 
 fn slots(preview: &Preview) -> String {

@@ -76,6 +76,7 @@ fn a_saving_that_nobody_would_notice_is_not_told() {
         parallel_reason: String::new(),
         advice: Vec::new(),
         cuts: Vec::new(),
+        depths: Vec::new(),
     };
     assert_eq!(
         plan(1_200, 8_000).cost(),

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use super::reach::path_fault;
 use super::section::{Faults, Section};
-use super::{ExperimentSpec, Train, Transfer, TrialSpec, kinds, parse, paths, training, yaml};
+use super::{
+    ExperimentSpec, Train, Transfer, TrialSpec, kinds, parse, paths, training, when, yaml,
+};
 use crate::space::Domain;
 use crate::{Code, Fault, Hparams};
 
@@ -16,6 +18,17 @@ pub(super) struct Trained {
     transfer: Transfer,
     train: Train,
     seed: u64,
+}
+
+impl Trained {
+    /// The part of the file that it stands for, every default written out.
+    pub(super) fn tree(&self) -> Option<Value> {
+        Some(json!({
+            "transfer": value_of(&self.transfer).ok()?,
+            "train": value_of(&self.train).ok()?,
+            "seed": self.seed,
+        }))
+    }
 }
 
 impl ExperimentSpec {
@@ -50,7 +63,10 @@ impl ExperimentSpec {
         let space: Map<String, Value> = search
             .space
             .iter()
-            .map(|(path, domain)| (path.clone(), domain_to_file(domain)))
+            .map(|(path, domain)| {
+                let set = domain_to_file(domain);
+                (path.clone(), when::to_file(set, search.when.get(path)))
+            })
             .collect();
         let mut section = json!({
             "strategy": value_of(&search.strategy)?,
@@ -63,6 +79,24 @@ impl ExperimentSpec {
         });
         if let Some(validation) = &search.validation {
             section["validation"] = value_of(validation)?;
+        }
+        if let Some(asha) = &search.asha {
+            section["asha"] = value_of(asha)?;
+        }
+        if let Some(hyperband) = &search.hyperband {
+            section["hyperband"] = json!({
+                "eta": hyperband.eta,
+                "min_epochs": hyperband.min_epochs,
+            });
+        }
+        if let Some(tpe) = &search.tpe {
+            section["tpe"] = value_of(tpe)?;
+        }
+        if let Some(warm) = &search.warm_start {
+            section["warm_start"] = json!({
+                "experiments": warm.experiments,
+                "points": warm.points,
+            });
         }
         put("search", section);
         put("resources", value_of(&self.resources)?);
@@ -155,20 +189,27 @@ pub(super) fn put_point(
     slots: u32,
     point: &BTreeMap<String, Value>,
 ) -> Result<Trained, Vec<Fault>> {
-    let unknown: Vec<Fault> = point
-        .keys()
-        .filter_map(|path| path_fault(base, path))
-        .collect();
-    if !unknown.is_empty() {
-        return Err(unknown);
-    }
     let mut tree = base.clone();
     let (kinds, others): (Vec<_>, Vec<_>) = point
         .iter()
         .partition(|(path, _)| kinds::owner(path).is_some());
-    for (path, value) in kinds.into_iter().chain(others) {
+    let mut unknown: Vec<Fault> = (kinds.iter())
+        .filter_map(|(path, _)| path_fault(base, path))
+        .collect();
+    for (path, value) in kinds {
         paths::set(&mut tree, path, value.clone()).map_err(|fault| vec![fault])?;
         drop_foreign_keys(&mut tree, path, value);
+    }
+    unknown.extend(unknown_paths(
+        base,
+        &tree,
+        others.iter().map(|(path, _)| path.as_str()),
+    ));
+    if !unknown.is_empty() {
+        return Err(unknown);
+    }
+    for (path, value) in others {
+        paths::set(&mut tree, path, value.clone()).map_err(|fault| vec![fault])?;
     }
     let faults = RefCell::new(Vec::new());
     let trained = read(&tree, &faults);
@@ -183,6 +224,25 @@ pub(super) fn put_point(
     } else {
         Err(faults)
     }
+}
+
+/// Paths that are neither in the file nor in what the kinds of a point make of it.
+fn unknown_paths<'a>(
+    base: &Value,
+    tree: &Value,
+    paths: impl Iterator<Item = &'a str>,
+) -> Vec<Fault> {
+    let missing = |path| path_fault(base, path).map(|fault| (path, fault));
+    let missing: Vec<(&str, Fault)> = paths.filter_map(missing).collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    // The keys that another kind brings stand in the complete file only.
+    let complete = read(tree, &RefCell::new(Vec::new())).tree();
+    let is_there =
+        |path: &str| (complete.as_ref()).is_some_and(|tree| path_fault(tree, path).is_none());
+    let unknown = missing.into_iter().filter(|(path, _)| !is_there(path));
+    unknown.map(|(_, fault)| fault).collect()
 }
 
 /// A searched kind keeps only its own keys: those of the file's kind do not apply to it.

@@ -8,19 +8,24 @@ use super::apply::put_point;
 use super::reach::path_fault;
 use super::search::MAX_TRIALS;
 use super::section::{Faults, shorten};
-use super::{ExperimentSpec, Strategy, paths};
-use crate::space::{Domain, Space};
+use super::{ExperimentSpec, Strategy, paths, when};
+use crate::space::{Conditions, Domain, Space, Tree};
 use crate::{Code, Fault};
 
 /// Checks the space against the rest of the file, and brings it into canonical form: a whole number
 /// for a whole-number path, a fraction for the others, so that equal points have equal texts.
 pub(super) fn check_space(spec: &mut ExperimentSpec, max_trials: Option<u32>, faults: &Faults) {
     let clean = faults.borrow().is_empty();
-    let base = spec.trained_tree();
     let slots = spec.resources.slots_per_trial;
     let alone = spec.search.space.len() == 1;
     let mut space = Space::new();
     for (path, domain) in &spec.search.space {
+        let conditions = when::faults(spec, path);
+        if clean && !conditions.is_empty() {
+            faults.borrow_mut().extend(conditions);
+            continue;
+        }
+        let base = when::base(spec, path);
         if let Some(fault) = path_fault(&base, path) {
             faults.borrow_mut().push(fault);
         } else if clean {
@@ -40,9 +45,11 @@ pub(super) fn check_space(spec: &mut ExperimentSpec, max_trials: Option<u32>, fa
     }
     if faults.borrow().is_empty() {
         spec.search.space = space;
-        if let Err(fault) = settle_trials(spec, max_trials) {
-            faults.borrow_mut().push(fault);
-        }
+        faults.borrow_mut().extend(when::circle(spec));
+    }
+    let is_clean = faults.borrow().is_empty();
+    if is_clean && let Err(fault) = settle_trials(spec, max_trials) {
+        faults.borrow_mut().push(fault);
     }
 }
 
@@ -227,76 +234,77 @@ fn show(value: &Value) -> String {
 /// Checks the number of trials and fills in `max_trials`.
 fn settle_trials(spec: &mut ExperimentSpec, written: Option<u32>) -> Result<(), Fault> {
     let search = &mut spec.search;
-    match search.strategy {
-        Strategy::Grid => {
-            let total = grid_size(&search.space, search.replicates)?;
-            if let Some(limit) = written
-                && limit < total
-            {
-                return Err(Fault::new(
-                    Code::Contradiction,
-                    format!(
-                        "search.max_trials: the grid has {total} trials, {limit} would leave some \
-                         out"
-                    ),
-                )
-                .hint(format!(
-                    "write `max_trials: {total}`, leave the key out, make the space smaller, or \
-                     draw points with `strategy: random`"
-                )));
-            }
-            search.max_trials = written.unwrap_or(total);
+    let size = || grid_size(&search.space, &search.when, search.replicates);
+    if search.strategy == Strategy::Grid {
+        let total = size()?;
+        if let Some(limit) = written
+            && limit < total
+        {
+            return Err(Fault::new(
+                Code::Contradiction,
+                format!(
+                    "search.max_trials: the grid has {total} trials, {limit} would leave some out"
+                ),
+            )
+            .hint(format!(
+                "write `max_trials: {total}`, leave the key out, make the space smaller, or draw \
+                 points with `strategy: random`"
+            )));
         }
-        Strategy::Random => {
-            if search.space.is_empty() {
-                return Err(Fault::new(
-                    Code::BadSpace,
-                    "search.space: random search needs at least one path to draw",
-                )
-                .hint("add a path to `space`, or leave `strategy` out for a single trial"));
-            }
-            search.max_trials = written.ok_or_else(|| {
-                Fault::new(
-                    Code::MissingKey,
-                    "search.max_trials: missing key, random search has no end of its own",
-                )
-                .hint("write `max_trials: 20`")
-            })?;
+        search.max_trials = written.unwrap_or(total);
+        return Ok(());
+    }
+    let name = search.strategy.name();
+    if search.space.is_empty() {
+        return Err(Fault::new(
+            Code::BadSpace,
+            format!("search.space: {name} search needs at least one path to draw"),
+        )
+        .hint("add a path to `space`, or leave `strategy` out for a single trial"));
+    }
+    let whole = match search.strategy {
+        // Random search may draw a point twice.
+        Strategy::Random | Strategy::Grid => None,
+        Strategy::Asha | Strategy::Hyperband | Strategy::Tpe => size().ok(),
+    };
+    let is_halving = search.halving().is_some();
+    search.max_trials = match (written, whole) {
+        (Some(limit), Some(total)) => limit.min(total),
+        (Some(limit), None) => limit,
+        (None, Some(total)) if is_halving => total,
+        (None, _) => {
+            return Err(Fault::new(
+                Code::MissingKey,
+                format!("search.max_trials: missing key, {name} search has no end of its own"),
+            )
+            .hint("write `max_trials: 20`"));
         }
+    };
+    if is_halving && search.folds().is_some() {
+        let text = "search.validation: a cross-validation measures a trial once, at its end, so \
+                    there is nothing to compare at a rung";
+        let hint = "write `validation: holdout`, or choose points with `strategy: tpe`";
+        return Err(Fault::new(Code::Contradiction, text).hint(hint));
     }
     Ok(())
 }
 
 /// Trials of a grid.
-pub fn grid_size(space: &Space, replicates: u32) -> Result<u32, Fault> {
-    let mut total = u64::from(replicates);
+pub fn grid_size(space: &Space, when: &Conditions, replicates: u32) -> Result<u32, Fault> {
     for (path, domain) in space {
-        let size =
-            domain.size().ok_or_else(|| {
-                let (low, high) = match domain {
-                    Domain::Uniform { low, high, .. }
-                    | Domain::LogUniform { low, high, .. }
-                    | Domain::Range { low, high, .. } => (*low, *high),
-                    Domain::Int { low, high, .. } => (*low as f64, *high as f64),
-                    Domain::Values(_) => (0.0, 0.0),
-                };
-                Fault::new(
-                Code::BadSpace,
-                format!("search.space.{path}: a grid needs a `count` for `{}`", domain.kind()),
-            )
-            .hint(format!(
-                "write `{{{}: [{low}, {high}], count: 5}}`, or draw points with `strategy: random`",
-                domain.kind()
-            ))
-            })?;
-        if size == 0 {
-            return Err(Fault::new(
-                Code::BadSpace,
-                format!("search.space.{path}: has no value, so the grid has no point"),
-            ));
+        match domain.size() {
+            None => return Err(uncounted(path, domain)),
+            Some(0) => {
+                return Err(Fault::new(
+                    Code::BadSpace,
+                    format!("search.space.{path}: has no value, so the grid has no point"),
+                ));
+            }
+            Some(_) => {}
         }
-        total = total.saturating_mul(size);
     }
+    let points = Tree::new(space, when).size().unwrap_or(u64::MAX);
+    let total = points.saturating_mul(u64::from(replicates));
     u32::try_from(total)
         .ok()
         .filter(|total| *total <= MAX_TRIALS)
@@ -307,4 +315,22 @@ pub fn grid_size(space: &Space, replicates: u32) -> Result<u32, Fault> {
             )
             .hint("use fewer values, or draw points with `strategy: random` and `max_trials`")
         })
+}
+
+fn uncounted(path: &str, domain: &Domain) -> Fault {
+    let (low, high) = match domain {
+        Domain::Uniform { low, high, .. }
+        | Domain::LogUniform { low, high, .. }
+        | Domain::Range { low, high, .. } => (*low, *high),
+        Domain::Int { low, high, .. } => (*low as f64, *high as f64),
+        Domain::Values(_) => (0.0, 0.0),
+    };
+    let kind = domain.kind();
+    Fault::new(
+        Code::BadSpace,
+        format!("search.space.{path}: a grid needs a `count` for `{kind}`"),
+    )
+    .hint(format!(
+        "write `{{{kind}: [{low}, {high}], count: 5}}`, or draw points with `strategy: random`"
+    ))
 }

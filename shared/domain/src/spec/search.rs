@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::section::{Faults, Limits, Section, VAST, describe, shorten};
-use super::{KFold, METRICS, Search, Strategy, Validation};
+use super::{KFold, METRICS, Search, Validation, strategy, when};
 use crate::metric::Direction;
-use crate::space::{Domain, Space};
+use crate::space::{Conditions, Domain, Space};
 use crate::{Code, Fault};
 
 /// The most points a set may have, trials an experiment may have, and seeds a point may have.
@@ -21,14 +21,7 @@ pub(super) struct Written {
 
 /// Reads `search`.
 pub(super) fn search(mut section: Section<'_>, faults: &Faults) -> Written {
-    let strategy = match section.word(
-        "strategy",
-        &["grid", "random"],
-        &["asha", "hyperband", "tpe"],
-    ) {
-        Some("random") => Strategy::Random,
-        Some(_) | None => Strategy::Grid,
-    };
+    let strategy = strategy::strategy(&mut section);
     let metric = metric(&mut section);
     let natural = natural_direction(&metric);
     let direction = match section.word("direction", &["maximize", "minimize"], &[]) {
@@ -55,7 +48,8 @@ pub(super) fn search(mut section: Section<'_>, faults: &Faults) -> Written {
     let max_concurrent = section.count("max_concurrent", 8, 1..=MAX_TRIALS);
     let replicates = section.count("replicates", 1, 1..=1_000);
     let validation = validation(&mut section, faults);
-    let space = space(&section.section("space"), faults);
+    let settings = strategy::settings(&mut section, strategy, faults);
+    let (space, when) = space(&section.section("space"), faults);
     section.finish(|_| None);
     Written {
         search: Search {
@@ -67,6 +61,11 @@ pub(super) fn search(mut section: Section<'_>, faults: &Faults) -> Written {
             replicates,
             validation,
             space,
+            when,
+            asha: settings.asha,
+            hyperband: settings.hyperband,
+            tpe: settings.tpe,
+            warm_start: settings.warm_start,
         },
         max_trials,
     }
@@ -174,14 +173,17 @@ fn validation(section: &mut Section<'_>, faults: &Faults) -> Option<Validation> 
     Some(Validation::KFold(folds))
 }
 
-fn space(section: &Section<'_>, faults: &Faults) -> Space {
+fn space(section: &Section<'_>, faults: &Faults) -> (Space, Conditions) {
     let keys: Vec<String> = section.keys().cloned().collect();
     let mut space = Space::new();
+    let mut conditions = Conditions::new();
     for key in keys {
         let path = section.path_of(&key);
         match section.child(&key) {
             Some(Value::Object(map)) => {
-                let inner = Section::at(path.clone(), section.child(&key), faults);
+                let mut inner = Section::at(path.clone(), section.child(&key), faults);
+                let when = when::read(&mut inner);
+                conditions.extend(when.map(|when| (key.clone(), when)));
                 if let Some(domain) = domain(&path, map, inner) {
                     space.insert(key, domain);
                 }
@@ -203,7 +205,7 @@ fn space(section: &Section<'_>, faults: &Faults) -> Space {
             None => {}
         }
     }
-    space
+    (space, conditions)
 }
 
 /// One set. The faults are about its path as a whole or about one of its keys.

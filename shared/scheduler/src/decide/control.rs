@@ -3,7 +3,7 @@
 use super::draft::Draft;
 use super::experiment;
 use super::trial::{Fate, finish, has_result, spend};
-use super::{lease, not_found, task};
+use super::{lease, not_found, search, task};
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::Lease;
@@ -81,7 +81,12 @@ pub(crate) fn resume(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
     row.state = ExperimentState::Active;
     draft.experiment(row);
     draft.reason(Subject::Experiment(id), "resumed by request");
-    let trials: Vec<Trial> = draft.cluster().trials_of(id).cloned().collect();
+    let held = search::held(draft, id);
+    let trials = draft.cluster().trials_of(id);
+    let trials: Vec<Trial> = trials
+        .filter(|row| !held.contains(&row.number))
+        .cloned()
+        .collect();
     for trial in trials {
         match trial.state {
             TrialState::Paused => finish(draft, trial, Fate::Waits, "the experiment is resumed"),
@@ -136,42 +141,59 @@ pub(crate) fn cancel(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
 /// go on from their checkpoints on another lease.
 pub(crate) fn stop_trial(draft: &mut Draft, id: TrialId) -> Result<(), Fault> {
     let trial = (draft.cluster().trial(id).cloned()).ok_or_else(|| not_found(id))?;
-    let why = "stopped by request";
+    if trial.is_ended() {
+        return Err(Fault::new(
+            Code::WrongState,
+            format!("trial `{id}` has ended already"),
+        ));
+    }
+    let owner = trial.experiment;
+    ask(draft, trial, AfterStop::Completed, "stopped by request");
+    experiment::settle(draft, owner);
+    Ok(())
+}
+
+/// Asks a trial to become something: on a lease it stops first, and whoever shares its process waits
+/// for another lease; without one it moves at once. Nothing brings back what ends. The experiment is
+/// settled by the caller.
+pub(crate) fn ask(draft: &mut Draft, trial: Trial, then: AfterStop, why: &str) {
     match trial.state {
         TrialState::Running { lease } => {
             let neighbour = format!(
-                "trial {} in the same process was stopped by request",
+                "trial {} in the same process was asked to stop",
                 trial.number
             );
-            stop(draft, trial, lease, AfterStop::Completed, why);
+            stop(draft, trial, lease, then, why);
             stop_others(draft, lease, &neighbour);
         }
         TrialState::Stopping {
             lease,
             then: AfterStop::Paused | AfterStop::Waiting,
-        } => redirect(draft, trial, lease, AfterStop::Completed),
+        } => {
+            draft.reason(Subject::Trial(trial.id), why);
+            redirect(draft, trial, lease, then);
+        }
+        TrialState::Stopping {
+            lease,
+            then: AfterStop::Completed,
+        } if then == AfterStop::Canceled => redirect(draft, trial, lease, then),
+        TrialState::Waiting { .. } | TrialState::Paused => {
+            let fate = match then {
+                AfterStop::Completed if has_result(&trial) => Fate::Completes,
+                AfterStop::Completed | AfterStop::Canceled => Fate::IsCanceled,
+                AfterStop::Paused => Fate::Pauses,
+                AfterStop::Waiting => Fate::Waits,
+            };
+            finish(draft, trial, fate, why);
+        }
         TrialState::Stopping {
             then: AfterStop::Canceled | AfterStop::Completed,
             ..
-        } => {}
-        TrialState::Waiting { .. } | TrialState::Paused => {
-            let owner = trial.experiment;
-            let fate = if has_result(&trial) {
-                Fate::Completes
-            } else {
-                Fate::IsCanceled
-            };
-            finish(draft, trial, fate, why);
-            experiment::settle(draft, owner);
         }
-        TrialState::Completed | TrialState::Failed { .. } | TrialState::Canceled => {
-            return Err(Fault::new(
-                Code::WrongState,
-                format!("trial `{id}` has ended already"),
-            ));
-        }
+        | TrialState::Completed
+        | TrialState::Failed { .. }
+        | TrialState::Canceled => {}
     }
-    Ok(())
 }
 
 /// A process stops as a whole: who shares it with a trial that is stopped waits for another lease.

@@ -1,22 +1,20 @@
 //! The life of an experiment: trials are made, the best is known, the end is noticed.
 
 use super::draft::Draft;
-use super::task;
+use super::{search, task};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::metric::Direction;
 use pomona_domain::task::TaskSpec;
 use pomona_domain::trial::{BestPoint, Trial, TrialState};
-use pomona_domain::{Code, ExperimentId, Fault, TaskId, TrialId};
-use pomona_search::{Point, Searcher};
-use std::collections::BTreeMap;
+use pomona_domain::{ExperimentId, TaskId};
 
 /// Priority of a task that nobody gave one: above a trial's.
 pub(crate) const TASK_PRIORITY: i32 = 60;
 
-/// Makes trials ahead, and ends the experiment when nothing is left to do. Called whenever one of
-/// its trials ended.
+/// Lets the searcher hear who ended and do what it wants, and ends the experiment when nothing is
+/// left to do. Called whenever one of its trials ended.
 pub(crate) fn settle(draft: &mut Draft, id: ExperimentId) {
     let is_active = |draft: &Draft| {
         (draft.cluster().experiment(id)).is_some_and(|row| row.state == ExperimentState::Active)
@@ -24,96 +22,16 @@ pub(crate) fn settle(draft: &mut Draft, id: ExperimentId) {
     if !is_active(draft) {
         return;
     }
-    refill(draft, id);
+    let searched = search::listen(draft, id)
+        .and_then(|()| search::despair(draft, id))
+        .and_then(|()| search::refill(draft, id));
+    if let Err(fault) = searched
+        && let Some(row) = draft.cluster().experiment(id).cloned()
+    {
+        return end(draft, row, ExperimentState::Failed { fault }, "failed");
+    }
     if is_active(draft) && draft.cluster().trials_of(id).all(Trial::is_ended) {
         conclude(draft, id);
-    }
-}
-
-/// Asks the searcher for trials until enough wait.
-fn refill(draft: &mut Draft, id: ExperimentId) {
-    let Some(row) = draft.cluster().experiment(id) else {
-        return;
-    };
-    let is_waiting = |trial: &&Trial| matches!(trial.state, TrialState::Waiting { .. });
-    let waiting = draft.cluster().trials_of(id).filter(is_waiting).count();
-    let ahead = usize::try_from(draft.config().queue_ahead.max(1)).unwrap_or(usize::MAX);
-    let room = ahead.saturating_sub(waiting);
-    let left = row
-        .spec
-        .search
-        .max_trials
-        .saturating_sub(row.created_trials);
-    if room == 0 || left == 0 {
-        return;
-    }
-    let mut row = row.clone();
-    let mut made = Vec::new();
-    match serde_json::from_value::<Searcher>(row.searcher.clone()) {
-        Ok(mut searcher) => {
-            let mut waits = 0;
-            while waits < room && row.created_trials < row.spec.search.max_trials {
-                let Some(point) = searcher.next() else { break };
-                row.created_trials += 1;
-                let trial = make(draft, &row, point);
-                waits += usize::from(!trial.is_ended());
-                made.push(trial);
-            }
-            row.searcher = serde_json::to_value(&searcher).unwrap_or_default();
-        }
-        Err(error) => {
-            let fault = Fault::new(
-                Code::Internal,
-                format!("the searcher's snapshot cannot be read: {error}"),
-            );
-            end(draft, row, ExperimentState::Failed { fault }, "failed");
-            return;
-        }
-    }
-    if made.is_empty() {
-        return;
-    }
-    draft.experiment(row);
-    for trial in made {
-        if let TrialState::Failed { fault } = &trial.state {
-            let text = format!("its point cannot be trained: {fault}");
-            draft.reason(Subject::Trial(trial.id), text);
-        }
-        draft.trial(trial);
-    }
-}
-
-fn make(draft: &Draft, owner: &Experiment, point: Point) -> Trial {
-    let number = owner.created_trials;
-    let now = draft.now;
-    let refused = owner.spec.trial_spec(&point.hparams, point.replicate).err();
-    let ended_at = refused.is_some().then_some(now);
-    Trial {
-        id: TrialId::derive(&owner.id.to_string(), u64::from(number)),
-        version: 0,
-        experiment: owner.id,
-        number,
-        hparams: point.hparams,
-        replicate: point.replicate,
-        state: refused.map_or(
-            TrialState::Waiting {
-                since: now,
-                not_before: now,
-            },
-            |fault| TrialState::Failed { fault },
-        ),
-        restarts: 0,
-        leases: 0,
-        share_limit: None,
-        last_step: 0,
-        last_epoch: 0,
-        latest: BTreeMap::new(),
-        best: None,
-        environment: BTreeMap::new(),
-        created_at: now,
-        started_at: None,
-        active_ms: 0,
-        ended_at,
     }
 }
 
@@ -192,7 +110,12 @@ fn conclude(draft: &mut Draft, id: ExperimentId) {
         return;
     }
     let failed = total - completed - canceled;
-    let counts = format!("{completed} trials completed, {failed} failed, {canceled} canceled");
+    let short = match search::cut_short(draft, &row) {
+        0 => String::new(),
+        short => format!(" ({short} of them before their last epoch)"),
+    };
+    let counts =
+        format!("{completed} trials completed{short}, {failed} failed, {canceled} canceled");
     match promotion(draft, &row) {
         Ok(Some(spec)) => promote(draft, row, spec, &counts),
         Ok(None) => end(

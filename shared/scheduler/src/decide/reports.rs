@@ -4,8 +4,8 @@
 
 use super::draft::Draft;
 use super::lease::{Cause, close, end, part};
-use super::trial::{Company, Fate, fate};
-use super::{experiment, task};
+use super::trial::{Company, Fate, fate, measured, unmeasured};
+use super::{experiment, search, task};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::lease::{Lease, Work};
@@ -108,6 +108,7 @@ fn ended(draft: &mut Draft, lease: &Lease, id: TrialId, outcome: &Outcome) {
     let max_restarts = owner.map_or(0, |owner| owner.spec.max_restarts);
     let cause = Cause::Exited(outcome);
     let fate = fate(&row, max_restarts, cause, Company::NONE);
+    let fate = measured(draft, &row, cause, fate);
     part(draft, lease, row, fate, &cause.sentence());
 }
 
@@ -128,14 +129,30 @@ fn observed(draft: &mut Draft, lease: &Lease, observation: Observation) {
     if observation.metrics.is_empty() || (!first && observation.step <= row.last_step) {
         return;
     }
+    if let Some(fault) = missing(draft, &row, &observation) {
+        let why = fault.to_string();
+        return part(draft, lease, row, Fate::Fails(fault), &why);
+    }
+    let last_epoch = row.last_epoch;
     row.last_step = observation.step;
     row.last_epoch = observation.epoch;
     for (name, value) in &observation.metrics {
         row.latest.insert(name.clone(), *value);
     }
     improve(draft, &mut row, &observation);
-    draft.trial(row);
+    draft.trial(row.clone());
     draft.push(Change::Observed(observation));
+    search::heard(draft, &row, last_epoch);
+}
+
+/// A trial is evaluated a second time and still has not measured what it is compared by: it never
+/// will. A cross-validation measures it once, at the end.
+fn missing(draft: &Draft, row: &Trial, observation: &Observation) -> Option<Fault> {
+    let search = &draft.cluster().experiment(row.experiment)?.spec.search;
+    let is_due = !row.latest.is_empty() && row.best.is_none() && search.folds().is_none();
+    let objective = search.objective();
+    (is_due && !observation.metrics.contains_key(&objective))
+        .then(|| unmeasured(&objective, row, observation.step))
 }
 
 /// Keeps the best point of the curve; of equal points the first.

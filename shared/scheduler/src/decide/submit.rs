@@ -9,7 +9,7 @@ use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::plan::{Plan, Spent};
 use pomona_domain::spec::ExperimentSpec;
 use pomona_domain::{Code, Digest, ExperimentId, Fault};
-use pomona_search::Searcher;
+use pomona_search::{Costs, Searcher};
 
 pub(crate) fn submitted(
     draft: &mut Draft,
@@ -25,7 +25,7 @@ pub(crate) fn submitted(
             format!("experiment `{id}` exists already"),
         ));
     }
-    let searcher = Searcher::new(spec)?;
+    let searcher = Searcher::with_costs(spec, &Costs::of(plan))?;
     let searcher = serde_json::to_value(&searcher).map_err(|error| {
         Fault::new(
             Code::Internal,

@@ -4,6 +4,7 @@ mod control;
 mod fates;
 mod promotion;
 mod reports;
+mod search;
 mod sharing;
 mod spent;
 mod tasks;

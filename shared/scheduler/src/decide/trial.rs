@@ -171,6 +171,33 @@ fn asked(trial: &Trial, then: AfterStop) -> Fate {
     }
 }
 
+/// A trial that trained to its end and was evaluated, but never on what it is compared by, has failed:
+/// completed it would stand in the leaderboard without a place.
+pub(crate) fn measured(draft: &Draft, trial: &Trial, cause: Cause, fate: Fate) -> Fate {
+    let is_finished = matches!(cause, Cause::Exited(Outcome::Finished));
+    if fate != Fate::Completes || !is_finished || trial.best.is_some() || !has_result(trial) {
+        return fate;
+    }
+    let owner = draft.cluster().experiment(trial.experiment);
+    let Some(objective) = owner.map(|owner| owner.spec.search.objective()) else {
+        return fate;
+    };
+    Fate::Fails(unmeasured(&objective, trial, trial.last_step))
+}
+
+/// The fault of a trial that does not measure the search metric.
+pub(crate) fn unmeasured(objective: &str, trial: &Trial, step: u64) -> Fault {
+    let measured: Vec<&str> = trial.latest.keys().map(String::as_str).collect();
+    Fault::new(
+        Code::MetricAbsent,
+        format!(
+            "`{objective}` is not among what the trial measured up to step {step}: `{}`",
+            measured.join("`, `")
+        ),
+    )
+    .hint("search on a metric that the training program reports")
+}
+
 /// The time of a lease that is over counts for everybody who was on it.
 pub(crate) fn spend(row: &mut Trial, lease: &Lease, now: Timestamp) {
     let active = now.since_ms(lease.granted_at);
@@ -194,6 +221,7 @@ pub(crate) fn leave(draft: &mut Draft, id: TrialId, lease: &Lease, cause: Cause,
     let is_late = is_lone(lease) || limit_ms.is_some_and(|limit| row.active_ms >= limit);
     let company = Company { others, is_late };
     let fate = fate(&row, max_restarts, cause, company);
+    let fate = measured(draft, &row, cause, fate);
     let mut why = company.sentence(cause);
     if let Some(limit) = company.halved(cause)
         && matches!(fate, Fate::Waits | Fate::Pauses)

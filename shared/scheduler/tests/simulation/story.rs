@@ -174,7 +174,7 @@ fn begin(seed: u64, is_shown: bool) -> World {
 }
 
 /// Experiments to choose from: grids with and without replicates, of unequal lengths and depths,
-/// random search, a single trial.
+/// random search, a single trial, and searches that hear how trials do.
 fn files() -> &'static [ExperimentSpec] {
     static FILES: OnceLock<Vec<ExperimentSpec>> = OnceLock::new();
     FILES.get_or_init(|| {
@@ -187,6 +187,19 @@ fn files() -> &'static [ExperimentSpec] {
                       train.learning_rate: {values: [0.1, 0.2]}}}";
         let random = "{strategy: random, max_trials: 5, \
                       space: {train.learning_rate: {log_uniform: [0.001, 0.1]}}}";
+        let asha = "{strategy: asha, asha: {eta: 2}, space: {train.learning_rate: {values: \
+                    [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}}}";
+        let promoted = "{strategy: asha, asha: {eta: 2, form: promote}, \
+                        space: {train.learning_rate: {values: [0.1, 0.2, 0.3, 0.4, 0.5]}}}";
+        let mixed = "{strategy: asha, asha: {eta: 2}, replicates: 2, space: \
+                     {transfer.frozen_depth: {values: [all, 0]}, \
+                     train.learning_rate: {values: [0.1, 0.2, 0.3]}}}";
+        let pairs = "{strategy: asha, asha: {eta: 2, form: promote}, replicates: 2, \
+                     space: {train.learning_rate: {values: [0.1, 0.2, 0.3]}}}";
+        let hyperband = "{strategy: hyperband, hyperband: {eta: 2}, max_trials: 8, \
+                         space: {train.learning_rate: {log_uniform: [0.001, 0.1]}}}";
+        let tpe = "{strategy: tpe, tpe: {startup: 2}, max_trials: 6, \
+                   space: {train.learning_rate: {log_uniform: [0.001, 0.1]}}}";
         let read = |(epochs, search): (u32, &str)| {
             let text = format!(
                 "{{name: e, backbone: b, dataset: c, train: {{epochs: {epochs}}}, search: {search}}}"
@@ -200,6 +213,12 @@ fn files() -> &'static [ExperimentSpec] {
             (2, depths),
             (2, random),
             (4, "{}"),
+            (4, asha),
+            (4, promoted),
+            (3, mixed),
+            (3, pairs),
+            (4, hyperband),
+            (2, tpe),
         ]
         .map(read)
         .to_vec()

@@ -1,10 +1,14 @@
 //! What must be true of a story once it has been told: liveness, and that everything is whole.
 
 use pomona_domain::Code;
+use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::metric::Observation;
 use pomona_domain::model::Version;
+use pomona_domain::spec::{Form, Strategy};
 use pomona_domain::trial::{Trial, TrialState};
+use pomona_search::{Score, Searcher};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::coordinator::epochs;
@@ -25,7 +29,7 @@ pub fn is_quiet(world: &World) -> bool {
 /// Liveness, and what must be true of everything that was told.
 pub fn finish(world: &mut World) -> Result<(), String> {
     let open = |cluster: &pomona_scheduler::Cluster| {
-        let subject = |row: &Experiment| pomona_domain::change::Subject::Experiment(row.id);
+        let subject = |row: &Experiment| Subject::Experiment(row.id);
         cluster
             .experiments()
             .map(|row| pomona_scheduler::explain(cluster, subject(row), world.now))
@@ -45,6 +49,7 @@ pub fn finish(world: &mut World) -> Result<(), String> {
     for row in journal.experiments.values() {
         let trials = journal.trials_of(row.id);
         experiment_is_whole(row, &trials)?;
+        stops_follow_from_observations(world, row)?;
         for trial in trials {
             trial_is_whole(world, row, trial)?;
         }
@@ -65,8 +70,10 @@ pub fn finish(world: &mut World) -> Result<(), String> {
 fn experiment_is_whole(row: &Experiment, trials: &[&Trial]) -> Result<(), String> {
     let made = trials.len();
     let all = row.spec.search.max_trials as usize;
-    let was_canceled = row.state == ExperimentState::Canceled;
-    if made != row.created_trials as usize || made > all || (made < all && !was_canceled) {
+    let searcher: Searcher = serde_json::from_value(row.searcher.clone())
+        .map_err(|error| format!("experiment {} has no searcher: {error}", row.id))?;
+    let may_be_less = row.state == ExperimentState::Canceled || searcher.halted().is_some();
+    if made != row.created_trials as usize || made > all || (made < all && !may_be_less) {
         return Err(format!(
             "S9 experiment {} made {made} of {all} trials",
             row.id
@@ -78,6 +85,7 @@ fn experiment_is_whole(row: &Experiment, trials: &[&Trial]) -> Result<(), String
     if points.len() != made {
         return Err(format!("experiment {} drew a point twice", row.id));
     }
+    points_follow_from_the_file(row, trials)?;
     match trials.iter().find(|trial| !trial.is_ended()) {
         Some(trial) => Err(format!(
             "S6 {} outlives its experiment: {:?}",
@@ -85,6 +93,103 @@ fn experiment_is_whole(row: &Experiment, trials: &[&Trial]) -> Result<(), String
         )),
         None => Ok(()),
     }
+}
+
+/// Whatever went wrong, the points are those of a run in which nothing did. (Those of TPE follow from
+/// what was measured, in the order in which it came.)
+fn points_follow_from_the_file(row: &Experiment, trials: &[&Trial]) -> Result<(), String> {
+    if row.spec.search.strategy == Strategy::Tpe {
+        return Ok(());
+    }
+    let mut searcher = Searcher::new(&row.spec).map_err(|fault| fault.message)?;
+    for trial in trials {
+        let point = searcher.next();
+        if point.is_none_or(|point| {
+            (point.hparams, point.replicate) != (trial.hparams.clone(), trial.replicate)
+        }) {
+            return Err(format!("{} is not what its file draws", trial.id));
+        }
+    }
+    Ok(())
+}
+
+/// Every stop at a rung can be worked out again from committed observations alone: the scores of a
+/// rung are what the journal has, and whoever was stopped stood behind enough others there.
+fn stops_follow_from_observations(world: &World, row: &Experiment) -> Result<(), String> {
+    let searcher: Searcher =
+        serde_json::from_value(row.searcher.clone()).map_err(|error| error.to_string())?;
+    let Some(halving) = row.spec.search.halving() else {
+        return Ok(());
+    };
+    let journal = &world.house.journal;
+    let trials = journal.trials_of(row.id);
+    let replicates = row.spec.search.replicates;
+    let mut stopped: BTreeSet<u32> = BTreeSet::new();
+    for rung in searcher.standings() {
+        for (at, (first, score)) in rung.entries.iter().enumerate() {
+            // The mean over those of its seeds that were observed at the rung.
+            let seeds = (*first..*first + replicates).filter_map(|n| trials.get(n as usize - 1));
+            let scores: Vec<Score> = seeds
+                .filter_map(|trial| best_at(world, row, trial, rung.epoch))
+                .collect();
+            let mean = Score::mean(scores.iter());
+            if replicates == 1 && mean != Some(*score) {
+                return Err(format!(
+                    "the rung at epoch {} says {score:?} of trial {first}, the journal {mean:?}",
+                    rung.epoch
+                ));
+            }
+            let before = &rung.entries[..=at];
+            let better = (before.iter())
+                .filter(|(_, other)| other.is_better(*score, row.spec.search.direction))
+                .count();
+            if halving.form == Form::Stop && better >= (before.len() / halving.eta as usize).max(1)
+            {
+                stopped.extend(*first..*first + replicates);
+            }
+        }
+    }
+    for trial in trials.iter().filter(|_| halving.form == Form::Stop) {
+        let told = was_stopped_at_a_rung(world, trial);
+        if told && !stopped.contains(&trial.number) {
+            return Err(format!("{} was stopped for no reason", trial.id));
+        }
+        let is_short = trial.last_epoch < epochs(row, trial);
+        let was_told = told || world.stopped.contains(&trial.id);
+        if trial.state == TrialState::Completed && is_short && !was_told {
+            return Err(format!("{} ended early and nobody said why", trial.id));
+        }
+    }
+    Ok(())
+}
+
+fn was_stopped_at_a_rung(world: &World, trial: &Trial) -> bool {
+    let mut reasons = world.house.journal.reasons.iter();
+    reasons.any(|(subject, _, text)| {
+        *subject == Subject::Trial(trial.id)
+            && text.contains("the rung's")
+            && (text.contains("goes on") || text.contains("nobody else") || text.contains("go on"))
+    })
+}
+
+/// A trial's best up to an epoch, as the journal has it.
+fn best_at(world: &World, row: &Experiment, trial: &Trial, epoch: u32) -> Option<Score> {
+    let curve = (world.house.journal.observations).range((trial.id, 0)..=(trial.id, u64::MAX));
+    let curve: Vec<_> = curve.map(|(_, seen)| seen).collect();
+    curve.iter().find(|seen| seen.epoch >= epoch)?;
+    let search = &row.spec.search;
+    let score = |seen: &Observation| Score {
+        value: seen.metrics[&search.objective()],
+        tie: seen.metrics[search.tie_breaker()],
+    };
+    let so_far = curve.iter().filter(|seen| seen.epoch <= epoch);
+    so_far.map(|seen| score(seen)).reduce(|best, next| {
+        if next.is_better(best, search.direction) {
+            next
+        } else {
+            best
+        }
+    })
 }
 
 /// A version says what was measured of the very checkpoint it was made of.
@@ -121,19 +226,28 @@ fn trial_is_whole(world: &World, owner: &Experiment, trial: &Trial) -> Result<()
     if trial.state != TrialState::Completed || world.stopped.contains(&trial.id) {
         return Ok(());
     }
+    let is_cut_short = was_stopped_at_a_rung(world, trial);
     let steps: Vec<u64> = (journal
         .observations
         .range((trial.id, 0)..=(trial.id, u64::MAX)))
     .map(|((_, step), _)| *step)
     .collect();
-    let wanted: Vec<u64> = (1..=u64::from(epochs(owner, trial)))
-        .map(|n| n * EPOCH)
-        .collect();
+    // A learning curve is a prefix of what it would have been.
+    let last = if is_cut_short {
+        steps.len() as u64
+    } else {
+        u64::from(epochs(owner, trial))
+    };
+    let wanted: Vec<u64> = (1..=last).map(|n| n * EPOCH).collect();
     if steps != wanted {
         return Err(format!(
             "{} was observed at {steps:?}, not {wanted:?}",
             trial.id
         ));
+    }
+    if is_cut_short {
+        // The worker may be lost between its last observation and the checkpoint that belongs to it.
+        return Ok(());
     }
     let best = trial.best.as_ref().map(|best| best.step);
     let kept = journal

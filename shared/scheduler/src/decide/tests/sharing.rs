@@ -281,8 +281,8 @@ fn a_stop_of_one_asks_the_whole_process_and_the_others_go_on() {
     };
     assert_eq!(house.state(id, 1), state(AfterStop::Completed));
     assert_eq!(house.state(id, 2), state(AfterStop::Waiting));
-    let said = "asked to write a checkpoint and stop: trial 1 in the same process was stopped by \
-                request";
+    let said = "asked to write a checkpoint and stop: trial 1 in the same process was asked to \
+                stop";
     assert_eq!(
         house.reasons().iter().filter(|text| *text == said).count(),
         2
