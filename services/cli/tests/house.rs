@@ -5,6 +5,8 @@
 mod harness;
 #[path = "house/processes.rs"]
 mod processes;
+#[path = "house/programs.rs"]
+mod programs;
 #[path = "house/refusals.rs"]
 mod refusals;
 #[path = "house/shown.rs"]
