@@ -60,14 +60,14 @@ impl Ear {
     async fn heard(&mut self, line: &[u8], is_cut: bool) -> bool {
         match &mut self.tongue {
             Tongue::Trainer if is_cut => self.send(Said::Overlong { rank: self.rank }).await,
-            Tongue::Trainer => match serde_json::from_slice::<Event>(line) {
-                Ok(event) => self.pass(event).await,
-                Err(_) => {
-                    // A library that prints: a line of the log like any other.
-                    self.pen.write(line);
-                    true
+            Tongue::Trainer => {
+                if let Ok(event) = serde_json::from_slice::<Event>(line) {
+                    return self.pass(event).await;
                 }
-            },
+                // A library that prints: a line of the log like any other.
+                self.pen.write(line);
+                true
+            }
             Tongue::Program(None) => {
                 self.pen.write(line);
                 true

@@ -60,7 +60,7 @@ fn lines_of_news_are_told_from_everything_else_that_is_printed() {
 fn fill(folder: &Path) {
     std::fs::create_dir_all(folder.join("deep/er")).unwrap();
     std::fs::create_dir(folder.join("empty")).unwrap();
-    std::fs::write(folder.join("weights.bin"), [7; 70_000]).unwrap();
+    std::fs::write(folder.join("weights.bin"), vec![7; 70_000]).unwrap();
     std::fs::write(folder.join("deep/er/état.json"), "{}").unwrap();
     std::fs::write(folder.join("deep/run.sh"), "#!/bin/sh\n").unwrap();
     let runs = std::fs::Permissions::from_mode(0o755);
@@ -87,7 +87,7 @@ fn a_folder_comes_back_as_it_was_and_its_tar_has_one_digest() {
     let again = root.path().join("again.tar");
     assert_eq!(pack(&back, &again, 1 << 20).unwrap(), Packed::Done);
     assert_eq!(std::fs::read(again).unwrap(), bytes[0]);
-    assert_eq!(std::fs::read(back.join("latest")).unwrap(), [7; 70_000]);
+    assert_eq!(std::fs::read(back.join("latest")).unwrap(), vec![7; 70_000]);
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub(crate) fn count(draft: &mut Draft, worker: WorkerId, report: &Report) {
         } => checkpointed(
             draft,
             &lease,
-            Checkpoint {
+            &Checkpoint {
                 trial: *trial,
                 kind: *checkpoint,
                 generation: lease.generation,
@@ -207,7 +207,7 @@ fn improve(draft: &Draft, row: &mut Trial, observation: &Observation) {
     }
 }
 
-fn checkpointed(draft: &mut Draft, lease: &Lease, checkpoint: Checkpoint) {
+fn checkpointed(draft: &mut Draft, lease: &Lease, checkpoint: &Checkpoint) {
     if member(draft, lease, checkpoint.trial).is_none() {
         return;
     }
@@ -226,7 +226,7 @@ fn checkpointed(draft: &mut Draft, lease: &Lease, checkpoint: Checkpoint) {
     }
     draft.push(Change::Checkpoint(checkpoint.clone()));
     if checkpoint.kind == CheckpointKind::Last {
-        keep_best(draft, &checkpoint);
+        keep_best(draft, checkpoint);
     }
 }
 

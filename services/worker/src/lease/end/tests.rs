@@ -161,9 +161,11 @@ fn a_program_says_nothing_and_its_end_says_all() {
             killed: false,
             tail: vec!["Traceback".to_owned()],
         };
-        match outcome(None, &[end], Whose::Program, false) {
-            Outcome::Crashed { fault } => format!("{} {fault}", fault.code),
-            other => format!("{other:?}"),
+        let outcome = outcome(None, &[end], Whose::Program, false);
+        if let Outcome::Crashed { fault } = outcome {
+            format!("{} {fault}", fault.code)
+        } else {
+            format!("{outcome:?}")
         }
     };
     assert_eq!(told(Status::Code(0), false), "Finished");
