@@ -9,6 +9,8 @@ mod coordinators;
 mod harness;
 #[path = "house/processes.rs"]
 mod processes;
+#[path = "house/programs.rs"]
+mod programs;
 #[path = "house/refusals.rs"]
 mod refusals;
 #[path = "house/several.rs"]

@@ -3,7 +3,8 @@
 //! It decides nothing: it writes out what the cluster holds.
 
 use pomona_api::v1::workers::{
-    BackboneBlobs, DataBlobs, Desired, DesiredLease, DesiredMember, DesiredWork,
+    BackboneBlobs, DataBlobs, Desired, DesiredLease, DesiredMember, DesiredProgram, DesiredWork,
+    ProgramCheckpoint,
 };
 use pomona_domain::backbone::frozen_blocks;
 use pomona_domain::checkpoint::CheckpointKind;
@@ -37,6 +38,7 @@ impl Inputs {
     /// The archive of an experiment's data set.
     async fn archive(&self, store: &Store, experiment: &Experiment) -> Result<Digest, Fault> {
         let manifest = experiment.dataset;
+        let manifest = manifest.ok_or_else(|| gone("data set", &experiment.spec.dataset))?;
         if let Some(archive) = lock(&self.archives).get(&manifest) {
             return Ok(*archive);
         }
@@ -147,6 +149,11 @@ impl Writer<'_> {
     }
 
     async fn train(&self, trials: &[TrialId]) -> Result<DesiredWork, Fault> {
+        if let [only] = trials
+            && let Some(program) = self.program(*only)?
+        {
+            return Ok(DesiredWork::Program(Box::new(program)));
+        }
         let mut members = Vec::new();
         let mut owner = None;
         for id in trials {
@@ -169,6 +176,28 @@ impl Writer<'_> {
             keep_features: self.keeps_features(owner, &members),
             members,
         })
+    }
+
+    /// The program that a trial runs, if it runs one of its own.
+    fn program(&self, id: TrialId) -> Result<Option<DesiredProgram>, Fault> {
+        let trial = self.cluster.trial(id);
+        let trial = trial.ok_or_else(|| gone("trial", &id.to_string()))?;
+        let owner = self.cluster.experiment(trial.experiment);
+        let owner = owner.ok_or_else(|| gone("experiment of", &id.to_string()))?;
+        if owner.spec.runner.is_trainer() {
+            return Ok(None);
+        }
+        let last = self.cluster.checkpoint(id, CheckpointKind::Last);
+        Ok(Some(DesiredProgram {
+            trial: id,
+            experiment: owner.id,
+            spec: (owner.spec).program_spec(&trial.hparams, trial.replicate)?,
+            resume: last.map(|row| ProgramCheckpoint {
+                digest: row.digest,
+                step: row.step,
+                epoch: row.epoch,
+            }),
+        }))
     }
 
     /// Whether the plan keeps features at the depth of these trials, which is one for all of them.
@@ -242,7 +271,8 @@ impl Writer<'_> {
 
     async fn data(&self, experiment: &Experiment) -> Result<DataBlobs, Fault> {
         Ok(DataBlobs {
-            manifest: experiment.dataset,
+            manifest: (experiment.dataset)
+                .ok_or_else(|| gone("data set", &experiment.spec.dataset))?,
             archive: self.inputs.archive(self.store, experiment).await?,
         })
     }
@@ -254,7 +284,7 @@ impl Writer<'_> {
         Ok(BackboneBlobs {
             name: name.clone(),
             arch: row.arch.clone(),
-            weights: experiment.backbone,
+            weights: experiment.backbone.ok_or_else(|| gone("backbone", name))?,
         })
     }
 }

@@ -250,6 +250,7 @@ fn kind(event: &Event) -> &'static str {
         Event::StopTrial(_) => "stop_trial",
         Event::Registered { .. } => "registered",
         Event::Polled { .. } => "polled",
+        Event::Measured { .. } => "measured",
         Event::Drain(_) => "drain",
         Event::TaskSubmitted { .. } => "task_submitted",
         Event::TaskCanceled(_) => "task_canceled",

@@ -31,6 +31,13 @@ pub struct Resolved {
     pub spec: ExperimentSpec,
     /// The file as it is kept.
     pub source: String,
+    /// What our trainer would train on; a program of one's own has nothing that is known here.
+    pub base: Option<Base>,
+}
+
+/// What our trainer trains on.
+#[derive(Debug)]
+pub struct Base {
     /// The data set.
     pub dataset: Dataset,
     /// The backbone.
@@ -41,6 +48,10 @@ pub struct Resolved {
 pub async fn experiment(store: &Store, body: &SubmitExperiment) -> Result<Resolved, Refusal> {
     let mut spec = spec::parse::parse(&body.file, &body.set).map_err(Refusal::many)?;
     let source = spec::parse::source(&body.file, &body.set).map_err(Refusal::many)?;
+    if !spec.runner.is_trainer() {
+        let base = None;
+        return Ok(Resolved { spec, source, base });
+    }
     let dataset = dataset(store, &spec.dataset).await?;
     let backbone = backbone(store, &spec.backbone).await?;
     let mut faults = warm(store, &mut spec).await?;
@@ -59,12 +70,8 @@ pub async fn experiment(store: &Store, body: &SubmitExperiment) -> Result<Resolv
     match (dataset, backbone) {
         (Ok(dataset), Ok(backbone)) if faults.is_empty() => {
             spec.dataset = format!("{}@{}", dataset.name, dataset.number);
-            Ok(Resolved {
-                spec,
-                source,
-                dataset,
-                backbone,
-            })
+            let base = Some(Base { dataset, backbone });
+            Ok(Resolved { spec, source, base })
         }
         (dataset, backbone) => {
             let missing = [backbone.err(), dataset.err()];
@@ -263,15 +270,19 @@ pub fn machines(cluster: &Cluster) -> Machines {
 }
 
 impl Resolved {
-    /// Settles what the file leaves open, and says what it is expected to cost and why so.
-    pub fn settle(&mut self, machines: Machines) -> Result<Plan, Fault> {
+    /// Settles what the file leaves open, and says what it is expected to cost and why so; of a
+    /// program of one's own nothing can be said.
+    pub fn settle(&mut self, machines: Machines) -> Result<Option<Plan>, Fault> {
+        let Some(base) = &self.base else {
+            return Ok(None);
+        };
         let points = points_of(&self.spec)?.points;
-        let mut plan = planner::plan(&self.spec, &points, &self.ground(machines))?;
+        let mut plan = planner::plan(&self.spec, &points, &base.ground(machines))?;
         if self.spec.search.validation.is_none() {
             // A cross-validation measures a trial at its end only: there is nothing at a rung.
             let (validation, told) = match self.spec.search.halving() {
                 Some(_) => (Validation::Holdout, None),
-                None => planner::validation(&plan, self.sizes()),
+                None => planner::validation(&plan, base.sizes()),
             };
             self.spec.search.validation = Some(validation);
             plan.advice.extend(told);
@@ -282,9 +293,11 @@ impl Resolved {
             plan.advice.push(told.to_owned());
         }
         plan.advice.extend(warm::points(&self.spec).1);
-        Ok(plan)
+        Ok(Some(plan))
     }
+}
 
+impl Base {
     fn images(&self, part: usize) -> u64 {
         let counts = self.dataset.summary.classes.values();
         counts.map(|split| u64::from(split[part])).sum()

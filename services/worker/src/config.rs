@@ -68,6 +68,8 @@ pub struct Config {
     pub slots: SlotsSection,
     /// The trainer.
     pub trainer: TrainerSection,
+    /// Programs of one's own.
+    pub program: ProgramSection,
     /// When a trainer counts as stalled.
     pub stall: StallSection,
     /// The spool.
@@ -100,6 +102,13 @@ pub struct TrainerSection {
     pub stop_grace_ms: u64,
     /// How many wait for work.
     pub spares: u32,
+}
+
+/// Programs of one's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProgramSection {
+    /// Bytes that a checkpoint folder may hold.
+    pub checkpoint_max_bytes: u64,
 }
 
 /// When a trainer counts as stalled.
@@ -154,6 +163,10 @@ impl Config {
     fn validate(&self) -> Result<(), Fault> {
         let positive = [
             ("trainer.stop_grace_ms", self.trainer.stop_grace_ms),
+            (
+                "program.checkpoint_max_bytes",
+                self.program.checkpoint_max_bytes,
+            ),
             ("stall.floor_ms", self.stall.floor_ms),
             ("stall.factor", u64::from(self.stall.factor)),
             ("stall.start_ms", self.stall.start_ms),

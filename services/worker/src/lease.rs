@@ -4,8 +4,10 @@
 //! It must never let a rank outlive its lease, and never report what a rank did not say.
 
 mod crew;
+mod ear;
 mod end;
 mod log;
+mod program;
 mod reports;
 
 use pomona_api::PROTOCOL;
@@ -28,9 +30,10 @@ use crate::slots::Slots;
 use crate::spare::Spares;
 use crate::spool::Spool;
 use crate::watch::{Limits, Watch};
+use crate::work::Job;
 pub use crew::rank_environment;
 use crew::{Crew, Said};
-use end::{Cause, End, Status, Word};
+use end::{Cause, End, Status, Whose, Word};
 
 /// When a rank blames its peers, how long they may take to say why.
 const PEERS_GRACE: Duration = Duration::from_secs(1);
@@ -79,8 +82,8 @@ pub struct Order {
     pub time_left: Option<Duration>,
     /// When it counts as stalled.
     pub limits: Limits,
-    /// What its ranks are told.
-    pub work: TrainerWork,
+    /// What its ranks are.
+    pub job: Job,
     /// The folder it runs in.
     pub folder: PathBuf,
     /// The folder in it that it writes to.
@@ -157,7 +160,7 @@ impl<'a> Supervisor<'a> {
             crew,
             watch: Watch::new(order.limits, now),
             held: false,
-            ranks: order.slots.iter().map(|_| Rank::default()).collect(),
+            ranks: (0..order.ranks()).map(|_| Rank::default()).collect(),
             environment: BTreeMap::new(),
             wish: Wish::Run,
             cause: None,
@@ -215,9 +218,19 @@ impl<'a> Supervisor<'a> {
         if self.cause.is_some() {
             return self.kill_again;
         }
-        let stalled = (!self.held).then(|| self.watch.deadline());
+        let stalled = self.may_stall().then(|| self.watch.deadline());
         let all = [stalled, self.time_over, self.grace_over, self.peers_over];
         all.into_iter().flatten().min()
+    }
+
+    /// Whether silence means anything: not while it waits for us, and not of a program of one's own
+    /// that has told no step yet.
+    fn may_stall(&self) -> bool {
+        let tells = match self.order.job {
+            Job::Trainer(_) => true,
+            Job::Program(_) => self.watch.has_stepped(),
+        };
+        tells && !self.held
     }
 
     fn overdue(&mut self, now: Instant) {
@@ -237,7 +250,7 @@ impl<'a> Supervisor<'a> {
         } else if is_over(self.time_over) {
             let text = format!("its time limit is over at step {}", self.watch.step());
             over(Code::TimeLimit, text)
-        } else if !self.held && self.watch.deadline() <= now {
+        } else if self.may_stall() && self.watch.deadline() <= now {
             let seconds = self.watch.allowance().as_secs_f64();
             let step = self.watch.step();
             let text = format!("it made no step for {seconds:.1} s after step {step}");
@@ -278,14 +291,24 @@ impl<'a> Supervisor<'a> {
                 let retry = false;
                 self.end_for(Cause::Broken(Outcome::Failed { fault, retry }));
             }
+            Said::Broken { fault } => {
+                let retry = false;
+                self.end_for(Cause::Broken(Outcome::Failed { fault, retry }));
+            }
             Said::Gone { rank, status, tail } => {
                 let killed = self.cause.is_some();
+                let asked = self.wish == Wish::Stop;
                 let Some(state) = self.ranks.get_mut(rank as usize) else {
                     return;
                 };
+                let status = status.map_or(Status::Unknown, Status::from);
+                let (word, status) = match self.order.job {
+                    Job::Trainer(_) => (state.word.clone(), status),
+                    Job::Program(_) => end::of_program(status, asked && !killed),
+                };
                 let end = End {
-                    word: state.word.clone(),
-                    status: status.map_or(Status::Unknown, Status::from),
+                    word,
+                    status,
                     started: state.started,
                     killed,
                     tail,
@@ -411,13 +434,24 @@ impl<'a> Supervisor<'a> {
                 })
             })
             .collect();
-        end::outcome(self.cause.as_ref(), &ends, starved)
+        let whose = match self.order.job {
+            Job::Trainer(_) => Whose::Trainer,
+            Job::Program(_) => Whose::Program,
+        };
+        end::outcome(self.cause.as_ref(), &ends, whose, starved)
     }
 }
 
 impl Order {
     fn is_trial(&self) -> bool {
-        matches!(self.work, TrainerWork::Train(_))
+        matches!(
+            self.job,
+            Job::Trainer(TrainerWork::Train(_)) | Job::Program(_)
+        )
+    }
+
+    fn ranks(&self) -> usize {
+        self.job.ranks(self.slots.len())
     }
 }
 

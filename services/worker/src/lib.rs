@@ -18,6 +18,7 @@ pub mod measure;
 pub mod metrics;
 pub mod offer;
 pub mod process;
+pub mod program;
 pub mod reconcile;
 pub mod ship;
 pub mod slots;

@@ -27,6 +27,13 @@ enum Command {
     Run(Flags),
     /// Print the effective configuration.
     CheckConfig(Flags),
+    /// Run a program and end all that it started when this worker is gone.
+    #[command(hide = true)]
+    Keep {
+        /// The program and its arguments.
+        #[arg(required = true, last = true)]
+        program: Vec<OsString>,
+    },
     /// Become a trainer that dies with this worker (the worker starts its trainers through this).
     #[command(hide = true)]
     Rank {
@@ -46,6 +53,7 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Rank { parent, program } => return rank(parent, &program),
+        Command::Keep { program } => return keep(&program),
         Command::Run(flags) => run(&flags),
         Command::CheckConfig(flags) => {
             Config::load(&flags).and_then(|config| say(&config.render()))
@@ -60,6 +68,25 @@ fn rank(parent: u32, program: &[OsString]) -> ExitCode {
     // The worker reads it as the rank's last words.
     let _ = writeln!(std::io::stderr(), "`{}`: {error}", name.unwrap_or_default());
     ExitCode::from(u8::try_from(EXIT_NO_PROGRAM).unwrap_or(1))
+}
+
+/// On the main thread: its program ends with the thread that started it.
+fn keep(program: &[OsString]) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let kept = runtime.and_then(|runtime| {
+        let kept = runtime.block_on(process::keep(program));
+        runtime.shutdown_background();
+        kept
+    });
+    match kept {
+        Ok(status) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "the program cannot be kept: {error}");
+            ExitCode::from(u8::try_from(EXIT_NO_PROGRAM).unwrap_or(1))
+        }
+    }
 }
 
 /// One thread, the main one: ranks die with the thread that started them.

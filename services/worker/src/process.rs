@@ -7,7 +7,7 @@
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, getppid};
+use nix::unistd::{Pid, getpgrp, getppid};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -43,6 +43,56 @@ pub fn spawn(
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
+}
+
+/// Starts a program of one's own by way of `launcher` as a member of `group`, with these variables
+/// and no others. Its keeper ([`keep`]) ends the whole group when this process is gone.
+pub fn spawn_kept(
+    launcher: &Path,
+    command: &[String],
+    environment: &BTreeMap<String, String>,
+    group: Option<i32>,
+    folder: &Path,
+) -> std::io::Result<Child> {
+    Command::new(launcher)
+        .arg("keep")
+        .arg("--")
+        .args(command)
+        .env_clear()
+        .envs(environment)
+        .current_dir(folder)
+        .process_group(group.unwrap_or(0))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Runs a program to its end and gives its exit status, or 128 and the signal that ended it, as a
+/// shell does. A program starts processes of its own, which no signal of the kernel follows; so its
+/// keeper waits for the end of stdin, which the worker holds, and then kills the group.
+pub async fn keep(command: &[OsString]) -> std::io::Result<i32> {
+    use std::os::unix::process::ExitStatusExt as _;
+    use tokio::signal::unix::{SignalKind, signal};
+    // Heard and not followed: the whole group is asked to end, and the program decides. A handler,
+    // unlike a signal that is ignored, is not inherited.
+    let _heard = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    let mut child = Command::new(LAUNCHER)
+        .arg("rank")
+        .arg("--parent")
+        .arg(std::process::id().to_string())
+        .arg("--")
+        .args(command)
+        .stdin(Stdio::null())
+        .spawn()?;
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        signal_group(getpgrp().as_raw(), Signal::SIGKILL);
+    });
+    let status = child.wait().await?;
+    let by_signal = status.signal().map(|signal| 128 + signal);
+    Ok(status.code().or(by_signal).unwrap_or(1))
 }
 
 /// Exit status of a rank whose program is not there.

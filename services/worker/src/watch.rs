@@ -85,6 +85,11 @@ impl Watch {
             .max(median.saturating_mul(self.limits.factor))
     }
 
+    /// Whether it has made a step under this watch.
+    pub fn has_stepped(&self) -> bool {
+        self.stepped
+    }
+
     /// When it will count as stalled.
     pub fn deadline(&self) -> Instant {
         self.alive_at + self.allowance()

@@ -10,6 +10,9 @@ use pomona_domain::task::TaskResult;
 use pomona_domain::{Code, Digest, Fault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use crate::program::ProgramWork;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +22,25 @@ const OUTPUT: &str = "output";
 /// Name of the folder, in the lease's, that a published model is laid out in.
 const MODEL: &str = "model";
 
+/// What the processes of a lease are.
+#[derive(Debug, Clone)]
+pub enum Job {
+    /// Trainers, and what they are told.
+    Trainer(TrainerWork),
+    /// A program of one's own.
+    Program(Arc<ProgramWork>),
+}
+
+impl Job {
+    /// Processes on so many slots.
+    pub fn ranks(&self, slots: usize) -> usize {
+        match self {
+            Self::Trainer(_) => slots,
+            Self::Program(work) => work.ranks(slots),
+        }
+    }
+}
+
 /// Whom log lines of this work belong to: `tri_…`, several of them where they share a lease, or
 /// `tsk_…`.
 pub fn owners(work: &DesiredWork) -> Vec<String> {
@@ -27,6 +49,7 @@ pub fn owners(work: &DesiredWork) -> Vec<String> {
             let trials = members.iter().map(|member| member.trial.to_string());
             trials.collect()
         }
+        DesiredWork::Program(program) => vec![program.trial.to_string()],
         DesiredWork::ImportDataset { task, .. }
         | DesiredWork::ImportBackbone { task, .. }
         | DesiredWork::Publish { task, .. }
@@ -54,6 +77,10 @@ pub fn inputs(work: &DesiredWork) -> BTreeSet<Digest> {
             .into_iter()
             .chain(members.iter().filter_map(|member| member.resume))
             .collect(),
+        DesiredWork::Program(program) => {
+            let resume = program.resume.map(|from| from.digest);
+            resume.into_iter().collect()
+        }
         DesiredWork::ImportDataset { archive, .. } => BTreeSet::from([*archive]),
         DesiredWork::ImportBackbone { weights, .. } => BTreeSet::from([*weights]),
         DesiredWork::Publish {
@@ -80,7 +107,8 @@ pub struct Places {
 }
 
 impl Places {
-    fn blob(&self, digest: Digest) -> Result<PathBuf, Fault> {
+    /// The file of a blob.
+    pub fn blob(&self, digest: Digest) -> Result<PathBuf, Fault> {
         self.blobs.get(&digest).cloned().ok_or_else(|| {
             Fault::new(
                 Code::BlobMissing,
@@ -152,6 +180,9 @@ pub fn trainer_work(work: &DesiredWork, places: &Places) -> Result<TrainerWork, 
             backbone: places.backbone(backbone)?,
             features: places.features.clone().filter(|_| *keep_features),
         })),
+        DesiredWork::Program(_) => {
+            return Err(wrong("no trainer runs a program of one's own".to_owned()));
+        }
         DesiredWork::ImportDataset {
             task,
             archive,

@@ -93,6 +93,16 @@ codes! {
     BadCondition = "E0212", 400;
     /// An experiment to start from does not exist, or has no point to give.
     BadWarmStart = "E0213", 400;
+    /// The key does not go with what the trials run.
+    NotForRunner = "E0221", 400;
+    /// Two hyperparameters of a program have one variable.
+    SameVariable = "E0222", 400;
+    /// A place to be filled in names nothing.
+    BadPlaceholder = "E0223", 400;
+    /// What a program of one's own writes cannot be published.
+    CannotPublish = "E0224", 400;
+    /// A variable is Pomona's own.
+    ReservedVariable = "E0225", 400;
     /// No worker could ever run it.
     Unplaceable = "E0301", 409;
     /// The worker is not registered.
@@ -147,6 +157,14 @@ codes! {
     OutOfMemory = "E0605", 500;
     /// This worker cannot resume the trial bit for bit.
     ResumeMismatch = "E0606", 500;
+    /// A program of one's own failed.
+    ProgramFailed = "E0621", 422;
+    /// A program's checkpoint folder is too large or cannot be packed.
+    UnusableCheckpoint = "E0622", 422;
+    /// An observation of a lease that is over.
+    StaleGeneration = "E0623", 409;
+    /// The checkpoint was deleted.
+    CheckpointDeleted = "E0624", 409;
     /// A gate of the promotion failed.
     GateFailed = "E0701", 412;
     /// The alias moved meanwhile.

@@ -42,10 +42,10 @@ pub struct Experiment {
     pub spec: ExperimentSpec,
     /// The file as the user wrote it, `--set` applied.
     pub source: String,
-    /// Data set resolved at submission: manifest digest.
-    pub dataset: Digest,
-    /// Backbone resolved at submission: weights digest.
-    pub backbone: Digest,
+    /// Data set resolved at submission: manifest digest. A program of one's own has none.
+    pub dataset: Option<Digest>,
+    /// Backbone resolved at submission: weights digest. A program of one's own has none.
+    pub backbone: Option<Digest>,
     /// Where it is.
     #[serde(flatten)]
     pub state: ExperimentState,

@@ -25,6 +25,15 @@ impl Direction {
     }
 }
 
+/// The longest name of a metric.
+const MAX_NAME: usize = 100;
+
+/// Whether a metric may be called so: 1 to 100 ASCII letters, digits, `_`, `-`, `.` and `/`.
+pub fn is_metric(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(fits)
+}
+
 /// What a trial measured at one step (several metrics of one evaluation travel together).
 ///
 /// Names are `train/…`, `val/…` or `test/…`. Values that are not finite are kept out by the

@@ -11,6 +11,7 @@ pub mod parse;
 mod paths;
 mod promote;
 mod reach;
+mod runner;
 mod search;
 mod section;
 mod strategy;
@@ -19,12 +20,14 @@ mod when;
 mod yaml;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::metric::Direction;
 use crate::space::{Conditions, Space};
 
 pub use check::grid_size;
 pub use parse::{MAX_EDITS, parse, source};
+pub use runner::{Processes, Program, ProgramSpec, Runner, variables};
 pub use search::{MAX_TRIALS, natural_direction};
 pub use strategy::{Form, Halving, Strategy, Tpe, WarmPoint, WarmStart};
 pub use yaml::MAX_FILE_BYTES;
@@ -34,6 +37,13 @@ pub use yaml::MAX_FILE_BYTES;
 pub struct ExperimentSpec {
     /// A name for people: letters, digits, `-`, `_`, `.`.
     pub name: String,
+    /// What a trial runs. A program of one's own has no backbone and no data set (both are empty),
+    /// and what stands in `transfer` and `train` says nothing.
+    #[serde(default, skip_serializing_if = "Runner::is_trainer")]
+    pub runner: Runner,
+    /// Hyperparameters of a program of one's own.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub params: Map<String, Value>,
     /// Name of an imported backbone.
     pub backbone: String,
     /// Name of a data set, `NAME` (newest) or `NAME@V`. Resolved to `NAME@V` at submission.

@@ -201,7 +201,6 @@ fn features_that_are_not_built() {
         "transfer: {schedule: {kind: constant, epochs: 3}, regularizer: {kind: l1}}",
         "transfer: {layer_decay: 2.0}",
         "train: {precision: bf16}",
-        "runner: {command: [python, train.py]}",
         "search: {space: {transfer.layer_decay: {values: [0.9, 1.0]}}}",
         "promote: {model: m, alias: champion, gates: [{better_than: champion, metric: test/accuracy, confidence: 0.95}]}",
     ]));
@@ -378,4 +377,115 @@ promote:
   gates:
     - {metric: test/accuracy, at_least: 85}
 "]));
+}
+
+/// Each text is put below a file with a program that is complete without it.
+fn below_program(cases: &[&str]) -> String {
+    const PROGRAM: &str = "name: a\nrunner: {kind: command, argv: [train]}\n\
+                           params: {lr: 0.1, net: {layers: 2}, kind: a}\n\
+                           search: {metric: score, direction: maximize}\n";
+    let page = |case: &&str| {
+        format!(
+            "{case}\n{}\n",
+            render(parse(&format!("{PROGRAM}{case}"), &[]))
+        )
+    };
+    cases.iter().map(page).collect()
+}
+
+#[test]
+fn what_a_program_of_ones_own_has_no_use_for() {
+    insta::assert_snapshot!(below_program(&[
+        "seed: 1",
+        "backbone: b",
+        "dataset: c",
+        "transfer: {frozen_depth: all}",
+        "train: {epochs: 3}",
+        "share: off",
+        "promote: {model: m, alias: champion}",
+        "promote:",
+        "retention: {best: 1}",
+    ]));
+    insta::assert_snapshot!(below_base(&["params: {lr: 1}", "runner: {kind: trainer}"]));
+}
+
+#[test]
+fn a_program_that_cannot_be_one() {
+    let file = |runner: &str, rest: &str| {
+        format!("name: a\nrunner: {runner}\nsearch: {{metric: score, direction: minimize}}\n{rest}")
+    };
+    let cases = [
+        file("", ""),
+        file("command", ""),
+        file("{argv: [a]}", ""),
+        file("{kind: shell}", ""),
+        file("{kind: command}", ""),
+        file("{kind: command, argv: train}", ""),
+        file("{kind: command, argv: []}", ""),
+        file("{kind: command, argv: [a, 3]}", ""),
+        file("{kind: command, argv: [''], arg: x}", ""),
+        file("{kind: command, argv: [a], cwd: here}", ""),
+        file("{kind: command, argv: [a], processes: two}", ""),
+        file(
+            "{kind: command, argv: [a], env: {RANK: '1', POMONA_X: '', 1A: x, OK: 3}}",
+            "",
+        ),
+        file("{kind: command, argv: ['{params.lr}']}", ""),
+        file(
+            "{kind: command, argv: ['{params.lr}{params.net}{seed}{other}', '{\"a\": 1}']}",
+            "params: {lrr: 1, net: {layers: 2}}",
+        ),
+        file(
+            "{kind: command, argv: [a, '{params.net}']}",
+            "params: {net: {layers: 2}}",
+        ),
+        file(
+            "{kind: command, argv: ['{params.lr}{params.net.layers}{seed}{other}', '{\"a\": 1}']}",
+            "params: {lr: 1, net: {layers: 2}}",
+        ),
+        file(
+            "{kind: command, argv: [a]}",
+            "params: {1a: 1, b: , c: [[x: 1]], a-b: 1, a_b: 2}",
+        ),
+        file(
+            "{kind: command, argv: [a]}",
+            "params: {a-b: 1, a_b: 2, A: {B: 3}, d: {d: {d: {d: {d: 1}}}}}",
+        ),
+        file("{kind: command, argv: [a]}", "params: {a-b: 1, a_b: 2}"),
+    ];
+    let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(whole(&cases));
+}
+
+#[test]
+fn what_a_program_reports_and_how_its_hyperparameters_are_searched() {
+    let file = |search: &str| {
+        format!(
+            "name: a\nrunner: {{kind: command, argv: [train]}}\n\
+             params: {{lr: 0.1, net: {{layers: 2}}, kind: a, on: true, sizes: [1, 2]}}\n\
+             search: {search}\n"
+        )
+    };
+    let cases = [
+        file("{}"),
+        file("{metric: score}"),
+        file("{metric: val/accuracy}"),
+        file("{metric: val/loss, direction: maximize}"),
+        file("{metric: test/score, direction: maximize}"),
+        file("{metric: my score, direction: maximize}"),
+        file("{metric: val/loss, validation: holdout}"),
+        file("{metric: val/loss, space: {params.lr: {log_uniform: [0.001, 1], count: 3}}}"),
+        file("{metric: val/loss, space: {params.lrr: {values: [1]}}}"),
+        file("{metric: val/loss, space: {lr: {values: [1]}}}"),
+        file("{metric: val/loss, space: {train.epochs: {values: [1]}}}"),
+        file("{metric: val/loss, space: {params.net: {values: [1]}}}"),
+        file("{metric: val/loss, space: {params.sizes: {values: [1]}}}"),
+        file("{metric: val/loss, space: {params.lr: {values: [a]}}}"),
+        file("{metric: val/loss, space: {params.net.layers: {values: [2, 2.5]}}}"),
+        file("{metric: val/loss, space: {params.net.layers: {uniform: [1, 3], count: 3}}}"),
+        file("{metric: val/loss, space: {params.kind: {values: [a, b, 3]}}}"),
+        file("{metric: val/loss, space: {params.on: {values: [true, false]}}}"),
+    ];
+    let cases: Vec<&str> = cases.iter().map(String::as_str).collect();
+    insta::assert_snapshot!(whole(&cases));
 }

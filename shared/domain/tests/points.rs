@@ -253,3 +253,44 @@ proptest! {
         prop_assert_eq!(parse(&text, &[]).expect("the same file"), file);
     }
 }
+
+#[test]
+fn a_point_is_put_into_the_words_of_a_program() {
+    let spec = parse(
+        "name: a\nrunner: {kind: command, argv: [train, '--lr={params.lr}', '{x}', '{', '{seed}/{replicate}'],\n\
+         env: {LAYERS: '{params.net.layers}'}, cwd: /srv, processes: one}\n\
+         params: {lr: 0.1, net: {layers: 2}, name: a b}\n\
+         search: {metric: val/loss, space: {params.lr: {values: [0.5]}, params.net.layers: {values: [3]}, seed: {values: [9]}}}\n",
+        &[],
+    )
+    .unwrap();
+    let point = point(&[
+        ("params.lr", json!(0.5)),
+        ("params.net.layers", json!(3)),
+        ("seed", json!(9)),
+    ]);
+    let made = spec.program_spec(&point, 2).unwrap();
+    let argv = ["train", "--lr=0.5", "{x}", "{", "9/2"];
+    assert_eq!(made.program.argv, argv);
+    assert_eq!(made.program.env["LAYERS"], "3");
+    assert_eq!((made.seed, made.replicate), (9, 2));
+    let params = json!({"lr": 0.5, "net": {"layers": 3}, "name": "a b"});
+    assert_eq!(Value::Object(made.params.clone()), params);
+    let named: Vec<(String, String)> = pomona_domain::spec::variables(&made.params)
+        .into_iter()
+        .map(|(name, (_, text))| (name, text))
+        .collect();
+    let expect = [
+        ("POMONA_PARAM_LR", "0.5"),
+        ("POMONA_PARAM_NAME", "a b"),
+        ("POMONA_PARAM_NET_LAYERS", "3"),
+    ];
+    assert_eq!(
+        named,
+        expect.map(|(name, text)| (name.to_owned(), text.to_owned()))
+    );
+    let odd = Hparams([("params.lr".to_owned(), json!("x"))].into());
+    let fault = spec.point_fault(&odd, 0).unwrap();
+    assert_eq!(fault.code, Code::WrongType);
+    assert!(spec.point_fault(&Hparams::default(), 0).is_none());
+}

@@ -104,8 +104,8 @@ impl Source<'_> {
             step: checkpoint.step,
             seed: self.experiment.spec.seed,
             checkpoint: checkpoint.digest,
-            dataset: self.experiment.dataset,
-            backbone: self.experiment.backbone,
+            dataset: self.experiment.dataset?,
+            backbone: self.experiment.backbone?,
             code: env!("CARGO_PKG_VERSION").to_owned(),
         })
     }

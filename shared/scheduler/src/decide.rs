@@ -74,6 +74,7 @@ fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
             running: _,
             reports,
         } => worker::polled(draft, *worker, *incarnation, reports),
+        Event::Measured { observation } => reports::told(draft, observation),
         Event::Drain(id) => worker::drain(draft, *id),
         Event::TaskSubmitted { id, spec, priority } => task::submitted(draft, *id, spec, *priority),
         Event::TaskCanceled(id) => task::canceled(draft, *id),

@@ -1,6 +1,7 @@
 //! What can happen, and what a decision is.
 
 use pomona_domain::lease::Generation;
+use pomona_domain::metric::Observation;
 use pomona_domain::plan::Plan;
 use pomona_domain::report::Report;
 use pomona_domain::spec::ExperimentSpec;
@@ -20,10 +21,10 @@ pub enum Event {
         spec: Box<ExperimentSpec>,
         /// The file as the user wrote it.
         source: String,
-        /// Manifest digest of the resolved data set.
-        dataset: Digest,
-        /// Weights digest of the resolved backbone.
-        backbone: Digest,
+        /// Manifest digest of the resolved data set, unless it runs a program of one's own.
+        dataset: Option<Digest>,
+        /// Weights digest of the resolved backbone, unless it runs a program of one's own.
+        backbone: Option<Digest>,
         /// What it is expected to cost and why so, if anybody worked it out.
         plan: Option<Box<Plan>>,
     },
@@ -58,6 +59,12 @@ pub enum Event {
         running: Vec<(LeaseId, Generation)>,
         /// What was produced since the acknowledged number.
         reports: Vec<Report>,
+    },
+    /// A program of one's own told over the API what it measured.
+    Measured {
+        /// Of which trial, with which generation of its lease (S3); the first observation of a step
+        /// counts (S4).
+        observation: Box<Observation>,
     },
     /// An operator wants a worker to get nothing new.
     Drain(WorkerId),

@@ -52,7 +52,7 @@ pub struct Ground<'a> {
 /// Whether a file lets trials share a process: one rank each, and nothing said against it. They do
 /// where all blocks are frozen.
 pub fn may_fuse(spec: &ExperimentSpec) -> bool {
-    spec.share == Share::Auto && spec.resources.slots_per_trial == 1
+    spec.runner.is_trainer() && spec.share == Share::Auto && spec.resources.slots_per_trial == 1
 }
 
 /// Plans the trials that a file draws. A depth that the backbone does not have is left out: the

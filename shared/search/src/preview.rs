@@ -1,7 +1,7 @@
 //! What an experiment would do, before it does it.
 
 use pomona_domain::Fault;
-use pomona_domain::spec::{ExperimentSpec, Strategy};
+use pomona_domain::spec::{ExperimentSpec, Runner, Strategy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ pub struct Preview {
     pub points: Vec<Point>,
     /// What varies, path by path.
     pub paths: Vec<PathValues>,
-    /// Epochs of all trials together.
+    /// Epochs of all trials together; 0 for a program of one's own.
     pub epochs: u64,
     /// Ranks of one trial.
     pub slots_per_trial: u32,
@@ -84,8 +84,16 @@ pub fn preview_with(spec: &ExperimentSpec, costs: &Costs) -> Result<Preview, Fau
     let mut points = Vec::new();
     let mut epochs = 0u64;
     while let Some(point) = searcher.next() {
-        let trial = spec.trial_spec(&point.hparams, point.replicate)?;
-        epochs += u64::from(trial.train.epochs);
+        match &spec.runner {
+            Runner::Trainer => {
+                let trial = spec.trial_spec(&point.hparams, point.replicate)?;
+                epochs += u64::from(trial.train.epochs);
+            }
+            // How long it trains only the program knows.
+            Runner::Command(_) => {
+                spec.program_spec(&point.hparams, point.replicate)?;
+            }
+        }
         points.push(point);
     }
     let paths = spec

@@ -134,8 +134,10 @@ impl Searcher {
         // Nothing here is heard, and comparing costs more than drawing.
         trial_run.ladders = None;
         while let Some(point) = trial_run.next() {
-            if point.replicate == 0 {
-                spec.trial_spec(&point.hparams, 0)?;
+            if point.replicate == 0
+                && let Some(fault) = spec.point_fault(&point.hparams, 0)
+            {
+                return Err(fault);
             }
         }
         Ok(searcher)

@@ -44,7 +44,7 @@ fn unfit(spec: &ExperimentSpec, point: &Hparams) -> Option<String> {
     if let Some(path) = tree.order().iter().copied().find(|path| is_missing(path)) {
         return Some(format!("it has no `{path}`"));
     }
-    spec.trial_spec(point, 0).err().map(|fault| fault.message)
+    spec.point_fault(point, 0).map(|fault| fault.message)
 }
 
 /// What an earlier experiment gives.

@@ -9,6 +9,7 @@ use pomona_domain::trial::{Trial, TrialState};
 use crate::human::{ago, duration, metric, moment, plural, scalar, short_id};
 use crate::printer::Style;
 use crate::table::{Grid, Text, Tone, card, toned};
+use crate::views::preview::command_line;
 use crate::views::{plan, rungs, state, trial};
 
 /// Trials of the leaderboard that are shown unless all are asked for.
@@ -176,13 +177,18 @@ fn pairs(now: Timestamp, row: &ExperimentView, trials: &[Trial]) -> Vec<(&'stati
             "objective",
             format!("{direction} {}", trial::objective(&spec.search)).into(),
         ),
-        ("data set", (&spec.dataset).into()),
-        ("backbone", (&spec.backbone).into()),
-        (
-            "submitted",
-            format!("{}, {} in all", moment(row.submitted_at), duration(elapsed)).into(),
-        ),
     ]);
+    match command_line(&spec.runner) {
+        Some(line) => pairs.push(("runs", line.into())),
+        None => pairs.extend([
+            ("data set", (&spec.dataset).into()),
+            ("backbone", (&spec.backbone).into()),
+        ]),
+    }
+    pairs.extend([(
+        "submitted",
+        format!("{}, {} in all", moment(row.submitted_at), duration(elapsed)).into(),
+    )]);
     if let Some(promote) = &spec.promote {
         pairs.push((
             "promotes to",

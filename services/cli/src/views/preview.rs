@@ -3,7 +3,7 @@
 use pomona_api::v1::experiments::ExperimentPreview;
 use pomona_domain::Fault;
 use pomona_domain::plan::{CutPlan, Plan};
-use pomona_domain::spec::{ExperimentSpec, Strategy};
+use pomona_domain::spec::{ExperimentSpec, Runner, Strategy};
 use pomona_search::{PathValues, Preview};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -56,6 +56,10 @@ impl Outlook<'_> {
         self.server.as_ref().map_or(&[], |server| &server.warnings)
     }
 
+    fn plan(&self) -> Option<&Plan> {
+        self.server.as_ref()?.plan.as_ref()
+    }
+
     /// As data.
     pub fn data(&self) -> OutlookData<'_> {
         let server = self.server.as_ref();
@@ -64,9 +68,9 @@ impl Outlook<'_> {
             backbone: &self.spec.backbone,
             dataset: server.map_or(&self.spec.dataset, |server| &server.dataset),
             resolved: server.is_some(),
-            samples: server.map(|server| server.plan.samples),
-            cuts: server.map_or(&[], |server| &server.plan.cuts),
-            plan: server.map(|server| &server.plan),
+            samples: self.plan().map(|plan| plan.samples),
+            cuts: self.plan().map_or(&[], |plan| &plan.cuts),
+            plan: self.plan(),
             warnings: self.warnings(),
             preview: &self.preview,
         }
@@ -82,11 +86,9 @@ pub fn view(style: Style, outlook: &Outlook) -> String {
         text.push_str(&paths(style, &preview.paths));
     }
     text.push_str(&rungs::planned(style, &preview.rungs));
-    if let Some(server) = &outlook.server
-        && !server.plan.cuts.is_empty()
-    {
+    if let Some(plan) = outlook.plan().filter(|plan| !plan.cuts.is_empty()) {
         text.push('\n');
-        text.push_str(&plan::choices(style, &server.plan));
+        text.push_str(&plan::choices(style, plan));
     }
     // A grid's table of values says all; what was drawn is worth a look.
     if preview.strategy != Strategy::Grid {
@@ -107,18 +109,25 @@ fn pairs(outlook: &Outlook) -> Vec<(&'static str, Text)> {
         .map_or(&spec.dataset, |server| &server.dataset);
     let mut search = spec.search.clone();
     search.validation = (server.as_ref()).map_or(search.validation, |server| server.validation);
-    let mut pairs: Vec<(&str, Text)> = vec![
-        ("experiment", toned(&spec.name, Tone::Bold)),
-        ("backbone", (&spec.backbone).into()),
-        ("data set", dataset.into()),
+    let mut pairs: Vec<(&str, Text)> = vec![("experiment", toned(&spec.name, Tone::Bold))];
+    match command_line(&spec.runner) {
+        Some(line) => pairs.push(("runs", line.into())),
+        None => pairs.extend([
+            ("backbone", (&spec.backbone).into()),
+            ("data set", dataset.into()),
+        ]),
+    }
+    pairs.extend([
         ("trials", trials(preview).into()),
         ("objective", objective(&search).into()),
-        ("epochs", epochs(preview).into()),
-    ];
-    if let Some(server) = server {
-        let images = format!("{} over all trials", count(server.plan.samples));
+    ]);
+    if spec.runner.is_trainer() {
+        pairs.push(("epochs", epochs(preview).into()));
+    }
+    if let Some(plan) = outlook.plan() {
+        let images = format!("{} over all trials", count(plan.samples));
         pairs.push(("images trained", images.into()));
-        pairs.extend(plan::pairs(&server.plan));
+        pairs.extend(plan::pairs(plan));
     }
     pairs.push(("slots", slots(preview).into()));
     if let Some(limit) = preview.slot_ms_limit {
@@ -133,6 +142,14 @@ fn pairs(outlook: &Outlook) -> Vec<(&'static str, Text)> {
         pairs.push(("promotes to", text.into()));
     }
     pairs
+}
+
+/// A program of one's own with its arguments, as people read it.
+pub fn command_line(runner: &Runner) -> Option<String> {
+    match runner {
+        Runner::Trainer => None,
+        Runner::Command(program) => Some(program.argv.join(" ")),
+    }
 }
 
 /// `24 (6 × 2 × 2 grid)`, `20 (random)`.

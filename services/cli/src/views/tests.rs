@@ -175,7 +175,7 @@ fn a_preview_with_what_the_server_knows() {
             epochs: 240,
             validation: Some(spec::Validation::KFold(spec::KFold::DEFAULT)),
             points: Vec::new(),
-            plan: rows::plan(),
+            plan: Some(rows::plan()),
             warnings: Vec::new(),
         }),
     };

@@ -25,11 +25,11 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
         let plan = resolved.settle(resolve::machines(&*app.view()?))?;
         let event = Event::Submitted {
             id,
-            dataset: resolved.dataset.manifest,
-            backbone: resolved.backbone.weights,
+            dataset: resolved.base.as_ref().map(|base| base.dataset.manifest),
+            backbone: resolved.base.as_ref().map(|base| base.backbone.weights),
             spec: Box::new(resolved.spec),
             source: resolved.source,
-            plan: Some(Box::new(plan)),
+            plan: plan.map(Box::new),
         };
         let done = app.engine.decide(event).await?;
         let made = found(newest(&done.changes, id), "experiment", &id.to_string())?;

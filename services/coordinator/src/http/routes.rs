@@ -8,7 +8,8 @@ use pomona_api::v1::catalogue::{AddBackbone, AddDataset, DatasetQuery, Predict};
 use pomona_api::v1::cluster::{ClusterView, Explanation, TargetGroup};
 use pomona_api::v1::events::LiveEvent;
 use pomona_api::v1::experiments::{
-    ExperimentPreview, ExperimentView, LogEntry, LogsQuery, SubmitExperiment, TrialsQuery,
+    AddObservation, ExperimentPreview, ExperimentView, LogEntry, LogsQuery, SubmitExperiment,
+    TrialsQuery,
 };
 use pomona_api::v1::features::{
     FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures,
@@ -136,6 +137,8 @@ routes! {
         about("A trial.").answers::<rows::Trial>();
     get "/api/v1/trials/{id}/observations" => trials::observations,
         about("What it measured, by step.").query::<PageQuery>().pages::<rows::Observation>();
+    post "/api/v1/trials/{id}/observations" => trials::observe,
+        about("Adds what a program of one's own measured; a step counts once.").takes::<AddObservation>().answers::<rows::Trial>();
     get "/api/v1/trials/{id}/checkpoints" => trials::checkpoints,
         about("Its checkpoints: at most one of each kind.").pages::<rows::Checkpoint>();
     get "/api/v1/trials/{id}/logs" => trials::logs,

@@ -1,9 +1,10 @@
 //! Trials: rows, observations, checkpoints, logs, stop.
 
 use actix_web::http::StatusCode;
-use actix_web::web::{Data, Path, Query};
-use pomona_api::v1::experiments::{LogEntry, LogsQuery};
+use actix_web::web::{Data, Json, Path, Query};
+use pomona_api::v1::experiments::{AddObservation, LogEntry, LogsQuery};
 use pomona_api::v1::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page, PageQuery};
+use pomona_domain::metric::Observation;
 use pomona_domain::trial::Trial;
 use pomona_domain::{Change, Code, Fault};
 use pomona_scheduler::Event;
@@ -21,6 +22,24 @@ pub async fn observations(app: Data<App>, id: Path<String>, query: Query<PageQue
     let trial = find(&app, &id).await?;
     let request = page_request(&query)?;
     ok(&page(app.store.observation_list(trial.id, &request).await?))
+}
+
+/// `POST /api/v1/trials/{id}/observations`
+pub async fn observe(app: Data<App>, id: Path<String>, body: Json<AddObservation>) -> Answer {
+    let trial = find(&app, &id).await?;
+    body.check()?;
+    let body = body.into_inner();
+    let observation = Box::new(Observation {
+        trial: trial.id,
+        generation: body.generation,
+        step: body.step,
+        epoch: body.epoch,
+        at: app.now(),
+        metrics: body.metrics,
+        confusion: Vec::new(),
+    });
+    let done = app.engine.decide(Event::Measured { observation }).await?;
+    ok(done.view.trial(trial.id).unwrap_or(&trial))
 }
 
 /// `GET /api/v1/trials/{id}/checkpoints`

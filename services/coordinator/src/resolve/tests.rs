@@ -81,8 +81,10 @@ fn resolved(file: &str, image_size: u32) -> Resolved {
     Resolved {
         spec: spec::parse(file, &[]).unwrap(),
         source: file.to_owned(),
-        dataset: serde_json::from_value(dataset).unwrap(),
-        backbone,
+        base: Some(Base {
+            dataset: serde_json::from_value(dataset).unwrap(),
+            backbone,
+        }),
     }
 }
 
@@ -91,8 +93,9 @@ fn a_preview_has_the_plan_and_submission_the_same() {
     let machines = Machines::default();
     let shown = preview(&mut resolved(GRID, 224), machines).unwrap();
     assert_eq!(shown.plan, resolved(GRID, 224).settle(machines).unwrap());
-    assert_eq!((shown.trials, shown.plan.samples), (4, 160));
-    let planned: Vec<_> = (shown.plan.cuts.iter())
+    let plan = shown.plan.unwrap();
+    assert_eq!((shown.trials, plan.samples), (4, 160));
+    let planned: Vec<_> = (plan.cuts.iter())
         .map(|cut| (cut.frozen_blocks, cut.trials, cut.choice.name()))
         .collect();
     assert_eq!(planned, [(2, 2, "features"), (3, 2, "fused")]);
@@ -106,7 +109,7 @@ fn a_small_grid_of_heads_is_cross_validated_and_says_so() {
         feature_budget_bytes: Some(1 << 30),
     };
     let mut resolved = resolved(&heads, 224);
-    let plan = resolved.settle(machines).unwrap();
+    let plan = resolved.settle(machines).unwrap().unwrap();
     assert_eq!(resolved.spec.search.objective(), "cv/accuracy");
     assert_eq!(
         resolved.spec.search.metric, "val/accuracy",
@@ -129,7 +132,8 @@ fn folds_need_heads_and_images() {
             .replace("{values: [2, all]}", depth)
             .replace("search:", &format!("search:\n  validation: {search}"));
         let resolved = resolved(&file, 224);
-        check_folds(&resolved.spec, &resolved.dataset, &resolved.backbone)
+        let base = resolved.base.unwrap();
+        check_folds(&resolved.spec, &base.dataset, &base.backbone)
             .map(|fault| format!("{} {fault}", fault.code))
     };
     assert_eq!(check("{kfold: 5}", "{values: [3, all]}"), None);

@@ -295,7 +295,8 @@ async fn a_preview_draws_what_a_submission_would_make() {
     let preview = house.client.experiment_preview(&file(GRID)).await.unwrap();
     assert_eq!(preview.trials, 3);
     assert_eq!(preview.dataset, "flowers@1");
-    assert_eq!((preview.epochs, preview.plan.samples), (6, 72));
+    let plan = preview.plan.as_ref().unwrap();
+    assert_eq!((preview.epochs, plan.samples), (6, 72));
     let owner = submit(&house, GRID, "grid").await;
     let drawn: Vec<_> = preview
         .points
@@ -317,7 +318,7 @@ async fn an_experiment_says_what_it_should_cost_and_what_it_has_cost() {
         .replace("  max_concurrent: 2\n", "");
     let preview = house.client.experiment_preview(&file(&grid)).await.unwrap();
     let owner = submit(&house, &grid, "grid").await;
-    assert_eq!(owner.plan.as_deref(), Some(&preview.plan));
+    assert_eq!(owner.plan.as_deref(), preview.plan.as_ref());
     let id = owner.id.to_string();
     let why = house.client.explain(&id).await.unwrap();
     let told: Vec<&str> = why

@@ -392,6 +392,6 @@ pub fn task_of(lease: &DesiredLease) -> TaskId {
         | DesiredWork::ImportBackbone { task, .. }
         | DesiredWork::Publish { task, .. }
         | DesiredWork::Predict { task, .. } => *task,
-        DesiredWork::Train { .. } => panic!("not a task: {lease:?}"),
+        DesiredWork::Train { .. } | DesiredWork::Program(_) => panic!("not a task: {lease:?}"),
     }
 }

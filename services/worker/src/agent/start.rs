@@ -21,7 +21,8 @@ use crate::cache::{Cache, Pin};
 use crate::config::Config;
 use crate::features::Features;
 use crate::lease::{Order, Tools, Wish, supervise};
-use crate::work::{Places, cannot, inputs, owners, told, trainer_work};
+use crate::program::ProgramWork;
+use crate::work::{Job, Places, cannot, inputs, owners, told, trainer_work};
 
 /// Wait after the first fetch that failed; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -139,7 +140,7 @@ impl Yard {
             features: self.features.store(),
         };
         let limits = match &desired.work {
-            DesiredWork::Train { .. } => self.config.trial_limits(),
+            DesiredWork::Train { .. } | DesiredWork::Program(_) => self.config.trial_limits(),
             DesiredWork::ImportDataset { .. }
             | DesiredWork::ImportBackbone { .. }
             | DesiredWork::Publish { .. }
@@ -153,10 +154,19 @@ impl Yard {
             slots: self.slots(&desired.slots)?,
             time_left: left.map(|left| left.saturating_sub(life.since.elapsed())),
             limits,
-            work: trainer_work(&desired.work, &places)?,
+            job: self.job(&desired.work, &places)?,
             folder: folder.to_owned(),
             output: places.output(),
         })
+    }
+
+    fn job(&self, work: &DesiredWork, places: &Places) -> Result<Job, Fault> {
+        let DesiredWork::Program(program) = work else {
+            return trainer_work(work, places).map(Job::Trainer);
+        };
+        let limit = self.config.program.checkpoint_max_bytes;
+        let work = ProgramWork::new(program, places, &self.config.server, limit)?;
+        Ok(Job::Program(Arc::new(work)))
     }
 
     fn slots(&self, indexes: &[u32]) -> Result<Vec<Slot>, Fault> {

@@ -71,6 +71,11 @@ const ALL: &[Key] = &[
         "Trainers that are started before there is work, so that a lease need not wait for it; never more than slots.",
     ),
     key(
+        "program.checkpoint_max_bytes",
+        "17179869184",
+        "What the checkpoint folder of a program of one's own may hold; more ends its trial (E0622).",
+    ),
+    key(
         "stall.floor_ms",
         "300000",
         "A trainer counts as stalled no sooner than this long after its last step.",

@@ -5,26 +5,30 @@
 
 use nix::sys::signal::Signal as Kill;
 use pomona_api::PROTOCOL;
-use pomona_api::trainer::{Command, Event, Rendezvous, Signal};
+use pomona_api::trainer::{Command, Event, Rendezvous, Signal, TrainerWork};
 use pomona_domain::worker::{Slot, SlotKind};
 use pomona_domain::{Code, Fault};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::{mpsc, watch};
 
-use super::log::{Owners, Tail};
+use super::ear::{Ear, Tongue};
+use super::log::{Pen, Tail};
+use super::program::{Script, cannot_start, started};
 use super::{Order, Tools};
+use crate::fetch::blocking;
 use crate::line::next_line;
 use crate::logs::MAX_LINE_BYTES;
 use crate::process;
+use crate::program::{Folders, ProgramWork, Seat, free_port};
 use crate::slots::{Slots, cpu_environment};
+use crate::work::Job;
 
-/// The longest line of stdout: an answer about some hundred thousand pictures.
-const MAX_EVENT_BYTES: usize = 8 << 20;
 /// Lines that may wait for the supervisor.
 const CHANNEL: usize = 64;
 /// How long streams that a process left open (in a child of its own) are listened to.
@@ -46,6 +50,11 @@ pub enum Said {
     },
     /// A rank waits for us: the spool is full.
     Held,
+    /// What a program left cannot be used: no other attempt will end otherwise.
+    Broken {
+        /// Why.
+        fault: Fault,
+    },
     /// A line longer than any answer may be.
     Overlong {
         /// Whose.
@@ -71,6 +80,8 @@ pub enum Said {
 #[derive(Debug)]
 pub struct Crew {
     group: i32,
+    /// How the ranks are asked to stop.
+    bell: Bell,
     stdins: Vec<Option<ChildStdin>>,
     /// Open as long as the store should live.
     store: Option<ChildStdin>,
@@ -80,18 +91,76 @@ pub struct Crew {
     alive: usize,
 }
 
+/// How ranks are asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bell {
+    /// By a line on stdin.
+    Line,
+    /// By SIGTERM to the group.
+    Signal,
+}
+
 impl Crew {
     /// Starts everything and tells the ranks what to do.
     pub async fn start(tools: &Tools, order: &Order) -> Result<Self, Fault> {
+        match &order.job {
+            Job::Trainer(work) => Self::start_trainers(tools, order, work).await,
+            Job::Program(work) => Self::start_program(tools, order, work).await,
+        }
+    }
+
+    /// Starts a program of one's own, once its folders are ready.
+    async fn start_program(
+        tools: &Tools,
+        order: &Order,
+        work: &Arc<ProgramWork>,
+    ) -> Result<Self, Fault> {
+        let folders = Folders::of(&order.folder, &order.output);
+        let (task, places) = (Arc::clone(work), folders.clone());
+        blocking(move || task.prepare(&places)).await??;
+        let cwd = work.cwd(&folders);
+        let broken = |error: std::io::Error| cannot_start(&cwd, &error);
+        let port = free_port().map_err(broken)?;
+        let (mut crew, say) = Self::new(Bell::Signal);
+        for rank in 0..work.ranks(order.slots.len()) {
+            let seat = Seat {
+                lease: order.lease,
+                generation: order.generation,
+                slots: &order.slots,
+                rank,
+                port,
+            };
+            let environment = work.environment(&tools.slots, &folders, &seat);
+            let (launcher, argv) = (&tools.launcher, &work.spec.program.argv);
+            let group = Some(crew.group).filter(|group| *group != 0);
+            let child = process::spawn_kept(launcher, argv, &environment, group, &cwd);
+            let child = crew.lead(child.map_err(broken)?);
+            let script = (rank == 0).then(|| Script::new(Arc::clone(work), folders.clone()));
+            crew.follow(tools, order, child, Tongue::Program(script), &say);
+        }
+        Ok(crew)
+    }
+
+    fn new(bell: Bell) -> (Self, mpsc::Sender<Said>) {
         let (say, said) = mpsc::channel(CHANNEL);
-        let mut crew = Self {
+        let crew = Self {
             group: 0,
+            bell,
             stdins: Vec::new(),
             store: None,
             said,
             abandon: watch::Sender::new(false),
             alive: 0,
         };
+        (crew, say)
+    }
+
+    async fn start_trainers(
+        tools: &Tools,
+        order: &Order,
+        work: &TrainerWork,
+    ) -> Result<Self, Fault> {
+        let (mut crew, say) = Self::new(Bell::Line);
         let rendezvous = match order.slots.len() {
             0 | 1 => None,
             _ => Some(crew.start_store(tools, order, &say).await?),
@@ -102,7 +171,7 @@ impl Crew {
             crew.start_rank(tools, order, rank, rendezvous.as_ref(), &say)?;
         }
         for (rank, slot) in order.slots.iter().enumerate() {
-            let command = command(tools, order, rank as u32, slot, rendezvous.as_ref());
+            let command = command(tools, order, (rank as u32, slot), rendezvous.as_ref(), work);
             crew.write(rank, &command).await;
         }
         Ok(crew)
@@ -156,34 +225,56 @@ impl Crew {
             1 => tools.spares.take(&tools.trainer),
             _ => None,
         };
-        let mut child = match spare {
+        let child = match spare {
             Some(spare) => self.lead(spare),
             None => self.spawn(tools, order, &[], &environment)?,
         };
+        self.follow(tools, order, child, Tongue::Trainer, say);
+        Ok(())
+    }
+
+    /// Listens to the next rank, to its end.
+    fn follow(
+        &mut self,
+        tools: &Tools,
+        order: &Order,
+        mut child: Child,
+        tongue: Tongue,
+        say: &mpsc::Sender<Said>,
+    ) {
+        let rank = self.stdins.len() as u32;
+        let is_program = matches!(tongue, Tongue::Program(_));
         self.stdins.push(child.stdin.take());
         self.alive += 1;
-        let rank = rank as u32;
         let (ended, ending) = watch::channel(false);
         let tail = Tail::start(tools, order, rank, child.stderr.take(), &ended);
         let stdout = child.stdout.take();
         let ear = Ear {
             rank,
+            tongue,
             tools: tools.clone(),
-            owners: Owners::of(order),
+            pen: Pen::new(tools, order, rank),
             say: say.clone(),
             ended: ending,
             abandoned: self.abandon.subscribe(),
         };
         let say = say.clone();
         tokio::spawn(async move {
+            if is_program {
+                let event = Box::new(started(rank));
+                let _ = say.send(Said::Event { rank, event }).await;
+            }
             let heard = tokio::spawn(ear.listen(stdout));
             let status = child.wait().await.ok();
             ended.send_replace(true);
-            let _ = heard.await;
+            if let Ok(mut ear) = heard.await
+                && status.is_some_and(|status| status.success())
+            {
+                ear.conclude().await;
+            }
             let tail = tail.end().await;
             let _ = say.send(Said::Gone { rank, status, tail }).await;
         });
-        Ok(())
     }
 
     fn spawn(
@@ -221,6 +312,12 @@ impl Crew {
 
     /// Asks every rank to write a checkpoint and end.
     pub async fn stop(&mut self) {
+        if self.bell == Bell::Signal {
+            if self.group != 0 {
+                process::signal_group(self.group, Kill::SIGTERM);
+            }
+            return;
+        }
         for rank in 0..self.stdins.len() {
             self.write(rank, &Signal::Stop).await;
         }
@@ -280,9 +377,9 @@ impl Drop for Crew {
 fn command(
     tools: &Tools,
     order: &Order,
-    rank: u32,
-    slot: &Slot,
+    (rank, slot): (u32, &Slot),
     rendezvous: Option<&Rendezvous>,
+    work: &TrainerWork,
 ) -> Command {
     Command {
         protocol: PROTOCOL,
@@ -295,7 +392,7 @@ fn command(
         slot: slot.index,
         threads: tools.slots.threads,
         rendezvous: rendezvous.cloned(),
-        work: order.work.clone(),
+        work: work.clone(),
     }
 }
 
@@ -353,82 +450,5 @@ async fn port_of(stdout: Option<impl AsyncRead + Unpin>) -> Option<u16> {
 pub async fn drained(ended: &mut watch::Receiver<bool>) {
     if ended.wait_for(|ended| *ended).await.is_ok() {
         tokio::time::sleep(DRAIN).await;
-    }
-}
-
-/// Listens to a rank's stdout.
-struct Ear {
-    rank: u32,
-    tools: Tools,
-    owners: Owners,
-    say: mpsc::Sender<Said>,
-    ended: watch::Receiver<bool>,
-    abandoned: watch::Receiver<bool>,
-}
-
-impl Ear {
-    async fn listen(mut self, stdout: Option<impl AsyncRead + Unpin>) {
-        let Some(stdout) = stdout else { return };
-        let mut reader = BufReader::new(stdout);
-        let mut line = Vec::new();
-        loop {
-            let read = tokio::select! {
-                biased;
-                read = next_line(&mut reader, MAX_EVENT_BYTES, &mut line) => read,
-                () = drained(&mut self.ended) => return,
-            };
-            let heard = match read {
-                Ok(Some(false)) => self.heard(&line).await,
-                Ok(Some(true)) => self.send(Said::Overlong { rank: self.rank }).await,
-                Ok(None) | Err(_) => return,
-            };
-            if !heard {
-                return;
-            }
-        }
-    }
-
-    /// Passes a line on. Says whether to go on.
-    async fn heard(&mut self, line: &[u8]) -> bool {
-        let Ok(event) = serde_json::from_slice::<Event>(line) else {
-            // A library that prints: a line of the log like any other.
-            self.owners.log(&self.tools, self.rank, line);
-            return true;
-        };
-        if counts(&event) && self.tools.spool.is_full() {
-            if !self.send(Said::Held).await {
-                return false;
-            }
-            tokio::select! {
-                () = self.tools.spool.room() => {}
-                _ = self.abandoned.wait_for(|abandoned| *abandoned) => return false,
-            }
-        }
-        let event = Box::new(event);
-        let rank = self.rank;
-        self.send(Said::Event { rank, event }).await
-    }
-
-    async fn send(&self, said: Said) -> bool {
-        self.say.send(said).await.is_ok()
-    }
-}
-
-/// Whether an event becomes a report.
-fn counts(event: &Event) -> bool {
-    match event {
-        Event::Observed { .. }
-        | Event::Checkpoint { .. }
-        | Event::TrialEnded { .. }
-        | Event::Result { .. } => true,
-        Event::Started { .. }
-        | Event::Progress { .. }
-        | Event::Evaluating { .. }
-        | Event::FeaturesMissing { .. }
-        | Event::FeaturesPace { .. }
-        | Event::Features { .. }
-        | Event::Finished {}
-        | Event::Stopped {}
-        | Event::Failed { .. } => false,
     }
 }

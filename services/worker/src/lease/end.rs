@@ -86,6 +86,28 @@ pub struct End {
     pub tail: Vec<String>,
 }
 
+/// Whose processes they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Our trainer.
+    Trainer,
+    /// A program of one's own, which says nothing at its end.
+    Program,
+}
+
+/// What the end of a process of a program means: with status 0 it finished, and whatever it does
+/// after it was asked to stop is that. Its keeper tells signals as a shell does.
+pub fn of_program(status: Status, was_asked: bool) -> (Option<Word>, Status) {
+    if was_asked {
+        return (Some(Word::Stopped), Status::Code(EXIT_STOPPED));
+    }
+    match status {
+        Status::Code(EXIT_FINISHED) => (Some(Word::Finished), status),
+        Status::Code(code) if code > 128 => (None, Status::Signal(code - 128)),
+        Status::Code(_) | Status::Signal(_) | Status::Unknown => (None, status),
+    }
+}
+
 /// Why we ended the ranks.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
@@ -123,7 +145,7 @@ impl End {
 
 /// How the lease ended. `starved` says that this machine killed processes for want of memory
 /// meanwhile.
-pub fn outcome(cause: Option<&Cause>, ends: &[End], starved: bool) -> Outcome {
+pub fn outcome(cause: Option<&Cause>, ends: &[End], whose: Whose, starved: bool) -> Outcome {
     if let Some(Cause::Broken(outcome)) = cause {
         // A good end would hide that something of it is missing.
         return outcome.clone();
@@ -140,13 +162,13 @@ pub fn outcome(cause: Option<&Cause>, ends: &[End], starved: bool) -> Outcome {
             fault: fault.clone(),
         },
         Some(Cause::Broken(outcome)) => outcome.clone(),
-        Some(Cause::RankLost) | None => culprit(ends, starved),
+        Some(Cause::RankLost) | None => culprit(ends, whose, starved),
     }
 }
 
 /// The end of the rank that began it: one with a reason of its own before one without words,
 /// before one that blames its peers.
-fn culprit(ends: &[End], starved: bool) -> Outcome {
+fn culprit(ends: &[End], whose: Whose, starved: bool) -> Outcome {
     let weight = |end: &End| match (&end.word, end.blames_peers()) {
         (_, true) => 2,
         (Some(Word::Failed { .. }), false) => 0,
@@ -172,15 +194,17 @@ fn culprit(ends: &[End], starved: bool) -> Outcome {
             .hint("`pomona doctor` on the worker's machine says what is missing");
         return Outcome::NotStarted { fault };
     }
-    let who = if ends.len() == 1 {
-        "the trainer".to_owned()
-    } else {
-        format!("rank {rank}")
+    let who = match (ends.len(), whose) {
+        (1, Whose::Trainer) => "the trainer".to_owned(),
+        (1, Whose::Program) => "the program".to_owned(),
+        _ => format!("rank {rank}"),
     };
     let fault = if starved && end.status == Status::Signal(SIGKILL) {
         let message = format!("{who} was killed because the machine ran out of memory{said}");
         Fault::new(Code::OutOfMemory, message)
             .hint("use a smaller `train.batch_size`, or fewer slots on this worker")
+    } else if whose == Whose::Program {
+        Fault::new(Code::ProgramFailed, format!("{who} {}{said}", end.status))
     } else {
         let message = format!("{who} {} without a word{said}", end.status);
         Fault::new(Code::TrainerCrashed, message)

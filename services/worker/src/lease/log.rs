@@ -28,7 +28,7 @@ impl Tail {
         stderr: Option<impl AsyncRead + Unpin + Send + 'static>,
         ended: &watch::Sender<bool>,
     ) -> Self {
-        let (tools, owners) = (tools.clone(), Owners::of(order));
+        let mut pen = Pen::new(tools, order, rank);
         let mut ended = ended.subscribe();
         Self(tokio::spawn(async move {
             let mut tail = VecDeque::new();
@@ -36,7 +36,6 @@ impl Tail {
                 return Vec::new();
             };
             let mut reader = BufReader::new(stderr);
-            let mut rate = Rate::new(tools.lines_per_s, Instant::now());
             let mut line = Vec::new();
             loop {
                 let read = tokio::select! {
@@ -49,16 +48,7 @@ impl Tail {
                     tail.pop_front();
                 }
                 tail.push_back(String::from_utf8_lossy(&line).into_owned());
-                match rate.line(Instant::now()) {
-                    Verdict::Keep { dropped } => {
-                        if dropped > 0 {
-                            let text = format!("({dropped} lines were dropped: too many a second)");
-                            owners.log(&tools, rank, text.as_bytes());
-                        }
-                        owners.log(&tools, rank, &line);
-                    }
-                    Verdict::Drop => {}
-                }
+                pen.write(&line);
             }
             tail.into()
         }))
@@ -69,18 +59,52 @@ impl Tail {
     }
 }
 
+/// Writes lines of a process to the log, within its rate.
+#[derive(Debug)]
+pub struct Pen {
+    tools: Tools,
+    owners: Owners,
+    rank: u32,
+    rate: Rate,
+}
+
+impl Pen {
+    pub fn new(tools: &Tools, order: &Order, rank: u32) -> Self {
+        Self {
+            owners: Owners::of(order),
+            rank,
+            rate: Rate::new(tools.lines_per_s, Instant::now()),
+            tools: tools.clone(),
+        }
+    }
+
+    /// Writes a line, unless there were too many in this second.
+    pub fn write(&mut self, line: &[u8]) {
+        match self.rate.line(Instant::now()) {
+            Verdict::Keep { dropped } => {
+                if dropped > 0 {
+                    let text = format!("({dropped} lines were dropped: too many a second)");
+                    self.owners.log(&self.tools, self.rank, text.as_bytes());
+                }
+                self.owners.log(&self.tools, self.rank, line);
+            }
+            Verdict::Drop => {}
+        }
+    }
+}
+
 /// Whom a lease's log lines belong to.
 #[derive(Debug, Clone)]
-pub struct Owners(Arc<[String]>);
+struct Owners(Arc<[String]>);
 
 impl Owners {
-    pub fn of(order: &Order) -> Self {
+    fn of(order: &Order) -> Self {
         Self(order.owners.clone().into())
     }
 
     /// A line of a rank's log. One that begins with an owner's id is that owner's, any other is
     /// everybody's. It is cut to what a log line may hold.
-    pub fn log(&self, tools: &Tools, rank: u32, line: &[u8]) {
+    fn log(&self, tools: &Tools, rank: u32, line: &[u8]) {
         let line = &line[..line.len().min(MAX_LINE_BYTES)];
         let mut line = String::from_utf8_lossy(line).into_owned();
         // A replacement character takes more bytes than what it replaces.

@@ -15,6 +15,7 @@ use pomona_worker::slots::Slots;
 use pomona_worker::spare::Spares;
 use pomona_worker::spool::Spool;
 use pomona_worker::watch::Limits;
+use pomona_worker::work::Job;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -110,7 +111,7 @@ impl Bench {
             slots: self.tools.slots.list[..self.slots as usize].to_vec(),
             time_left: self.time_left,
             limits: self.limits,
-            work,
+            job: Job::Trainer(work),
             output: folder.join("output"),
             folder,
         }

@@ -1,10 +1,12 @@
 //! Bodies for experiments, trials and their logs.
 
 use pomona_domain::experiment::Experiment;
+use pomona_domain::metric::is_metric;
 use pomona_domain::plan::{Plan, Spent};
 use pomona_domain::spec::Validation;
-use pomona_domain::{Fault, Hparams, Timestamp};
+use pomona_domain::{Code, Fault, Generation, Hparams, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Body of `POST /api/v1/experiments` and of `…/preview`.
@@ -71,9 +73,10 @@ pub struct ExperimentPreview {
     pub points: Vec<PreviewPoint>,
     /// What is chosen for each frozen depth in the space, why, and what all of it is expected to cost
     /// on an empty store: `samples`, `multiply_adds`, `multiply_adds_unshared`, `cuts` and more.
+    /// Absent for a program of one's own: what that costs nobody can know.
     #[serde(flatten)]
     #[schema(value_type = Object)]
-    pub plan: Plan,
+    pub plan: Option<Plan>,
     /// Why it would not get on as things are. Absent when there is nothing to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
@@ -91,6 +94,50 @@ pub struct PreviewPoint {
     pub hparams: Hparams,
     /// Its replicate, from 0.
     pub replicate: u32,
+}
+
+/// Body of `POST /api/v1/trials/{id}/observations`: what a program of one's own measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddObservation {
+    /// The generation of the lease that it runs on, as `POMONA_GENERATION` says; another one is
+    /// answered `E0623`.
+    #[schema(value_type = u64)]
+    pub generation: Generation,
+    /// Steps done. Steps grow; a repeat is answered as the first one was and counts for nothing.
+    pub step: u64,
+    /// Passes over the data done, where the program has such a thing.
+    #[serde(default)]
+    pub epoch: u32,
+    /// Metric → finite value, 1 to [`MAX_METRICS`] of them.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Most metrics of one observation of a program.
+pub const MAX_METRICS: usize = 100;
+
+impl AddObservation {
+    /// Why it cannot be an observation: none or too many metrics, names that are none.
+    pub fn check(&self) -> Result<(), Fault> {
+        let count = self.metrics.len();
+        if !(1..=MAX_METRICS).contains(&count) {
+            let text = format!("an observation has 1 to {MAX_METRICS} metrics, not {count}");
+            return Err(Fault::new(Code::BadRequest, text));
+        }
+        let odd = self
+            .metrics
+            .iter()
+            .find(|(name, value)| !is_metric(name) || !value.is_finite());
+        match odd {
+            None => Ok(()),
+            Some((name, _)) => {
+                let shown: String = name.chars().take(100).collect();
+                let text = format!("`{shown}` is not a name of a metric, or has no finite value");
+                Err(Fault::new(Code::BadRequest, text)
+                    .hint("1 to 100 ASCII letters, digits, `_`, `-`, `.` and `/`"))
+            }
+        }
+    }
 }
 
 /// How trials are listed.

@@ -6,9 +6,11 @@ use pomona_domain::dataset::ImportOptions;
 use pomona_domain::lease::StopKind;
 use pomona_domain::model::Lineage;
 pub use pomona_domain::report::{Outcome, Report, ReportBody};
-use pomona_domain::spec::TrialSpec;
+use pomona_domain::spec::{ProgramSpec, TrialSpec};
 use pomona_domain::worker::{Slot, Worker};
-use pomona_domain::{Digest, Generation, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use pomona_domain::{
+    Digest, ExperimentId, Generation, LeaseId, TaskId, Timestamp, TrialId, WorkerId,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -165,6 +167,8 @@ pub enum DesiredWork {
         /// Whether features of their frozen blocks may be kept: the experiment's plan says so.
         keep_features: bool,
     },
+    /// Run a program of one's own as a trial.
+    Program(Box<DesiredProgram>),
     /// Import a data set.
     ImportDataset {
         /// The task.
@@ -240,6 +244,35 @@ pub struct DesiredMember {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub resume: Option<Digest>,
+}
+
+/// A program of one's own that should run as a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DesiredProgram {
+    /// The trial.
+    #[schema(value_type = String)]
+    pub trial: TrialId,
+    /// Its experiment.
+    #[schema(value_type = String)]
+    pub experiment: ExperimentId,
+    /// What it runs.
+    #[schema(value_type = Object)]
+    pub spec: ProgramSpec,
+    /// Its newest checkpoint: a tar of the folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<ProgramCheckpoint>,
+}
+
+/// Where a program goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramCheckpoint {
+    /// The tar.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    /// Its step.
+    pub step: u64,
+    /// Its epoch, 0 where none was told.
+    pub epoch: u32,
 }
 
 /// A data set as blobs.

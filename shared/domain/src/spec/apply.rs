@@ -6,9 +6,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::reach::path_fault;
+use super::runner::{self, PARAMS};
 use super::section::{Faults, Section};
 use super::{
-    ExperimentSpec, Train, Transfer, TrialSpec, kinds, parse, paths, training, when, yaml,
+    ExperimentSpec, ProgramSpec, Runner, Train, Transfer, TrialSpec, kinds, parse, paths, training,
+    when, yaml,
 };
 use crate::space::Domain;
 use crate::{Code, Fault, Hparams};
@@ -17,6 +19,7 @@ use crate::{Code, Fault, Hparams};
 pub(super) struct Trained {
     transfer: Transfer,
     train: Train,
+    params: Map<String, Value>,
     seed: u64,
 }
 
@@ -50,15 +53,54 @@ impl ExperimentSpec {
         })
     }
 
+    /// The program that a point makes of the file's: its words and variables filled in. Faults: as
+    /// for [`ExperimentSpec::trial_spec`], and a value of another type than the file's.
+    pub fn program_spec(&self, hparams: &Hparams, replicate: u32) -> Result<ProgramSpec, Fault> {
+        let Runner::Command(program) = &self.runner else {
+            let message = "the experiment runs our trainer and no program of one's own";
+            return Err(Fault::new(Code::NotForRunner, message));
+        };
+        let base = self.trained_tree();
+        let trained = put_point(&base, self.resources.slots_per_trial, &hparams.0)
+            .map_err(|faults| first(faults, hparams))?;
+        let point = runner::Point {
+            params: &trained.params,
+            seed: trained.seed,
+            replicate,
+        };
+        Ok(ProgramSpec {
+            program: program.filled(&point)?,
+            params: trained.params,
+            seed: trained.seed,
+            replicate,
+        })
+    }
+
+    /// Why a point cannot be tried, if so.
+    pub fn point_fault(&self, hparams: &Hparams, replicate: u32) -> Option<Fault> {
+        match &self.runner {
+            Runner::Trainer => self.trial_spec(hparams, replicate).err(),
+            Runner::Command(_) => self.program_spec(hparams, replicate).err(),
+        }
+    }
+
     /// The complete file as a tree: every default written out. Parsing it gives this spec again.
     pub fn to_file(&self) -> Result<Value, Fault> {
         let mut tree = Map::new();
         let mut put = |key: &str, value: Value| tree.insert(key.to_owned(), value);
         put("name", json!(self.name));
-        put("backbone", json!(self.backbone));
-        put("dataset", json!(self.dataset));
-        put("transfer", value_of(&self.transfer)?);
-        put("train", value_of(&self.train)?);
+        match &self.runner {
+            Runner::Trainer => {
+                put("backbone", json!(self.backbone));
+                put("dataset", json!(self.dataset));
+                put("transfer", value_of(&self.transfer)?);
+                put("train", value_of(&self.train)?);
+            }
+            Runner::Command(_) => {
+                put("runner", value_of(&self.runner)?);
+                put(PARAMS, json!(self.params));
+            }
+        }
         let search = &self.search;
         let space: Map<String, Value> = search
             .space
@@ -102,7 +144,9 @@ impl ExperimentSpec {
         put("resources", value_of(&self.resources)?);
         put("project", json!(self.project));
         put("priority", json!(self.priority));
-        put("share", value_of(&self.share)?);
+        if self.runner.is_trainer() {
+            put("share", value_of(&self.share)?);
+        }
         if let Some(ms) = self.time_limit_ms {
             put("time_limit", json!(duration_to_file(ms)));
         }
@@ -121,11 +165,14 @@ impl ExperimentSpec {
 
     /// The part of the file that a point may change.
     pub(super) fn trained_tree(&self) -> Value {
-        json!({
-            "transfer": value_of(&self.transfer).unwrap_or_default(),
-            "train": value_of(&self.train).unwrap_or_default(),
-            "seed": self.seed,
-        })
+        match &self.runner {
+            Runner::Trainer => json!({
+                "transfer": value_of(&self.transfer).unwrap_or_default(),
+                "train": value_of(&self.train).unwrap_or_default(),
+                "seed": self.seed,
+            }),
+            Runner::Command(_) => json!({ PARAMS: self.params, "seed": self.seed }),
+        }
     }
 }
 
@@ -189,6 +236,14 @@ pub(super) fn put_point(
     slots: u32,
     point: &BTreeMap<String, Value>,
 ) -> Result<Trained, Vec<Fault>> {
+    let in_params = |path: &&String| path.split('.').next() == Some(PARAMS);
+    let misfits = point.iter().filter(|(path, _)| in_params(path));
+    let misfits: Vec<Fault> = misfits
+        .filter_map(|(path, value)| runner::type_fault(path, paths::get(base, path)?, value))
+        .collect();
+    if !misfits.is_empty() {
+        return Err(misfits);
+    }
     let mut tree = base.clone();
     let (kinds, others): (Vec<_>, Vec<_>) = point
         .iter()
@@ -214,6 +269,7 @@ pub(super) fn put_point(
     let faults = RefCell::new(Vec::new());
     let trained = read(&tree, &faults);
     if faults.borrow().is_empty()
+        && base.get(PARAMS).is_none()
         && let Some(fault) = batch_fault(trained.train.batch_size, slots)
     {
         return Err(vec![fault]);
@@ -262,11 +318,13 @@ fn read(tree: &Value, faults: &Faults) -> Trained {
     let mut top = Section::top(tree.as_object().unwrap_or(&empty), faults);
     let transfer = training::transfer(top.section("transfer"));
     let train = training::train(top.section("train"), faults);
+    let params = runner::params(&top.section(PARAMS), faults);
     let seed = parse::seed(&mut top);
     top.finish(|_| None);
     Trained {
         transfer,
         train,
+        params,
         seed,
     }
 }

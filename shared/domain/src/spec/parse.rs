@@ -5,9 +5,10 @@ use std::cell::RefCell;
 
 use super::section::{Faults, Section, describe};
 use super::{
-    ExperimentSpec, Resources, Share, apply, check, paths, promote, search, training, yaml,
+    ExperimentSpec, Resources, Runner, Share, apply, check, paths, promote, runner, search,
+    training, yaml,
 };
-use crate::{Code, Fault, name};
+use crate::{Code, Fault, Hparams, name};
 
 /// The most `--set` edits of one file.
 pub const MAX_EDITS: usize = 256;
@@ -40,6 +41,11 @@ const HOMES: &[&str] = &[
     "promote.model",
     "promote.alias",
     "promote.gates",
+    "runner.argv",
+    "runner.env",
+    "runner.cwd",
+    "runner.processes",
+    "params",
     "seed",
     "priority",
     "project",
@@ -137,11 +143,10 @@ struct Walked {
 fn walk(map: &Map<String, Value>, faults: &Faults) -> Walked {
     let mut top = Section::top(map, faults);
     let name = named(&mut top, "name", "name: my-experiment");
-    let backbone = named(&mut top, "backbone", "backbone: NAME");
-    let dataset = dataset(&mut top);
+    let subject = subject(&mut top, map, faults);
     let transfer = training::transfer(top.section("transfer"));
     let train = training::train(top.section("train"), faults);
-    let written = search::search(top.section("search"), faults);
+    let written = search::search(top.section("search"), subject.is_command(), faults);
     let mut inner = top.section("resources");
     let resources = Resources {
         slots_per_trial: inner.count("slots_per_trial", 1, 1..=1_024),
@@ -167,19 +172,13 @@ fn walk(map: &Map<String, Value>, faults: &Faults) -> Walked {
         .map(|value| Section::at("promote".to_owned(), Some(value), faults))
         .filter(Section::is_written)
         .map(|section| promote::promote(section, faults));
-    if top.raw("runner").is_some() {
-        top.advise(
-            Code::NotBuilt,
-            "runner",
-            "training programs of one's own are not built yet",
-            "leave the key out: the trial is trained as `transfer` and `train` say",
-        );
-    }
     top.finish(home);
     let spec = ExperimentSpec {
         name,
-        backbone,
-        dataset,
+        runner: subject.runner,
+        params: subject.params,
+        backbone: subject.backbone,
+        dataset: subject.dataset,
         transfer,
         train,
         search: written.search,
@@ -192,8 +191,13 @@ fn walk(map: &Map<String, Value>, faults: &Faults) -> Walked {
         seed,
         promote,
     };
-    check_batch(&spec, faults);
-    check_validation(&spec, faults);
+    match &spec.runner {
+        Runner::Trainer => {
+            check_batch(&spec, faults);
+            check_validation(&spec, faults);
+        }
+        Runner::Command(_) => check_places(&spec, faults),
+    }
     Walked {
         spec,
         max_trials: written.max_trials,
@@ -210,6 +214,53 @@ pub(super) fn is_top_key(key: &str) -> bool {
 /// Reads `seed`: whole numbers that every JSON reader keeps exactly.
 pub(super) fn seed(top: &mut Section<'_>) -> u64 {
     top.whole("seed", 0, 0..=(1 << 53) - 1)
+}
+
+/// What a trial runs, and on what.
+struct Subject {
+    runner: Runner,
+    params: Map<String, Value>,
+    backbone: String,
+    dataset: String,
+}
+
+impl Subject {
+    fn is_command(&self) -> bool {
+        !self.runner.is_trainer()
+    }
+}
+
+fn subject(top: &mut Section<'_>, map: &Map<String, Value>, faults: &Faults) -> Subject {
+    let runner = runner::runner(top.section("runner"), faults);
+    let is_command = !runner.is_trainer();
+    runner::check_keys(map, is_command, faults);
+    let params = runner::params(&top.section(runner::PARAMS), faults);
+    let (backbone, dataset) = if is_command {
+        (unwanted(top, "backbone"), unwanted(top, "dataset"))
+    } else {
+        (named(top, "backbone", "backbone: NAME"), dataset(top))
+    };
+    Subject {
+        runner,
+        params,
+        backbone,
+        dataset,
+    }
+}
+
+/// A key that `runner::check_keys` has told about already.
+fn unwanted(top: &mut Section<'_>, key: &'static str) -> String {
+    top.raw(key);
+    String::new()
+}
+
+/// Every place of the program's words that is to be filled in must be there.
+fn check_places(spec: &ExperimentSpec, faults: &Faults) {
+    if faults.borrow().is_empty()
+        && let Err(fault) = spec.program_spec(&Hparams::default(), 0)
+    {
+        faults.borrow_mut().push(fault);
+    }
 }
 
 /// A batch must give every rank an image.

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::runner::PARAMS;
 use super::section::{choices, shorten};
 use super::{kinds, parse, paths};
 use crate::{Code, Fault};
@@ -21,7 +22,7 @@ pub(super) fn path_fault(base: &Value, path: &str) -> Option<Fault> {
             path,
             "is a list, only single values can be searched",
         )),
-        None => same_for_all(path)
+        None => same_for_all(base, path)
             .or_else(|| planned(path))
             .or_else(|| other_kind(base, path))
             .or_else(|| Some(nowhere(base, path))),
@@ -33,14 +34,18 @@ fn refusal(path: &str, message: &str) -> Fault {
     Fault::new(Code::UnknownPath, format!("search.space.{path}: {message}"))
 }
 
-fn same_for_all(path: &str) -> Option<Fault> {
+fn same_for_all(base: &Value, path: &str) -> Option<Fault> {
     let head = path.split('.').next().unwrap_or_default();
-    let varies = matches!(head, "transfer" | "train" | "seed");
-    (parse::is_top_key(head) && !varies).then(|| {
-        refusal(path, "is the same for all trials of an experiment").hint(
-            "what can be searched stands under `transfer` or `train`, or is `seed`; for the rest \
-             submit one experiment for each value",
-        )
+    let place = match base.get(PARAMS) {
+        Some(_) => "`params`",
+        None => "`transfer` or `train`",
+    };
+    (parse::is_top_key(head) && base.get(head).is_none()).then(|| {
+        let message = "is the same for all trials of an experiment";
+        refusal(path, message).hint(format!(
+            "what can be searched stands under {place}, or is `seed`; for the rest submit one \
+             experiment for each value"
+        ))
     })
 }
 

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::section::{Faults, Limits, Section, VAST, describe, shorten};
-use super::{KFold, METRICS, Search, Validation, strategy, when};
-use crate::metric::Direction;
+use super::{KFold, METRICS, Search, Strategy, Validation, strategy, when};
+use crate::metric::{Direction, is_metric};
 use crate::space::{Conditions, Domain, Space};
 use crate::{Code, Fault};
 
@@ -20,16 +20,40 @@ pub(super) struct Written {
 }
 
 /// Reads `search`.
-pub(super) fn search(mut section: Section<'_>, faults: &Faults) -> Written {
+pub(super) fn search(mut section: Section<'_>, is_command: bool, faults: &Faults) -> Written {
     let strategy = strategy::strategy(&mut section);
-    let metric = metric(&mut section);
+    if is_command && matches!(strategy, Strategy::Asha | Strategy::Hyperband) {
+        section.advise(
+            Code::NotForRunner,
+            "strategy",
+            format_args!(
+                "`{}` compares trials by their epochs, and nobody knows how many a program trains",
+                strategy.name()
+            ),
+            "use `grid`, `random` or `tpe`",
+        );
+    }
+    let metric = if is_command {
+        own_metric(&mut section)
+    } else {
+        metric(&mut section)
+    };
     let natural = natural_direction(&metric);
     let direction = match section.word("direction", &["maximize", "minimize"], &[]) {
         Some("maximize") => Direction::Maximize,
         Some(_) => Direction::Minimize,
         None => natural,
     };
-    if direction != natural && METRICS.contains(&metric.as_str()) {
+    let is_foreign = !metric.is_empty() && !METRICS.contains(&metric.as_str());
+    if is_command && is_foreign && section.child("direction").is_none() {
+        section.advise(
+            Code::MissingKey,
+            "direction",
+            format_args!("missing key, nobody but you knows which way `{metric}` is better"),
+            "write `direction: maximize` or `direction: minimize`",
+        );
+    }
+    if !is_command && direction != natural && METRICS.contains(&metric.as_str()) {
         let (word, better) = match natural {
             Direction::Maximize => ("maximize", "higher"),
             Direction::Minimize => ("minimize", "lower"),
@@ -145,6 +169,31 @@ fn metric(section: &mut Section<'_>) -> String {
         );
     }
     DEFAULT.to_owned()
+}
+
+/// What a program of one's own reports, whatever it is called.
+fn own_metric(section: &mut Section<'_>) -> String {
+    const KEY: &str = "metric";
+    let text = section.text(KEY, "metric: val/accuracy").to_owned();
+    if text.starts_with("test/") {
+        section.advise(
+            Code::BadMetric,
+            KEY,
+            format_args!(
+                "`{}` may not choose: the test split is never seen by a search",
+                shorten(&text)
+            ),
+            "report the same on a validation split, and search on that",
+        );
+    } else if !text.is_empty() && !is_metric(&text) {
+        section.advise(
+            Code::BadMetric,
+            KEY,
+            format_args!("`{}` is not a name of a metric", shorten(&text)),
+            "1 to 100 ASCII letters, digits, `_`, `-`, `.` and `/`",
+        );
+    }
+    text
 }
 
 /// `holdout`, or `{kfold: 5, repeats: 3}`.

@@ -5,7 +5,7 @@
 use super::draft::Draft;
 use super::lease::{Cause, close, end, part};
 use super::trial::{Company, Fate, fate, measured, unmeasured};
-use super::{experiment, search, task};
+use super::{experiment, not_found, search, task};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::lease::{Lease, Work};
@@ -50,7 +50,7 @@ pub(crate) fn count(draft: &mut Draft, worker: WorkerId, report: &Report) {
         } => checkpointed(
             draft,
             &lease,
-            Checkpoint {
+            &Checkpoint {
                 trial: *trial,
                 kind: *checkpoint,
                 generation: lease.generation,
@@ -142,17 +142,65 @@ fn observed(draft: &mut Draft, lease: &Lease, observation: Observation) {
     improve(draft, &mut row, &observation);
     draft.trial(row.clone());
     draft.push(Change::Observed(observation));
+    let last = (draft.cluster()).checkpoint(row.id, CheckpointKind::Last);
+    if let Some(last) = last.filter(|last| last.step == row.last_step).cloned() {
+        keep_best(draft, &last);
+    }
     search::heard(draft, &row, last_epoch);
 }
 
 /// A trial is evaluated a second time and still has not measured what it is compared by: it never
-/// will. A cross-validation measures it once, at the end.
+/// will. A cross-validation measures it once, at the end; a program of one's own may tell of other
+/// things in between.
 fn missing(draft: &Draft, row: &Trial, observation: &Observation) -> Option<Fault> {
-    let search = &draft.cluster().experiment(row.experiment)?.spec.search;
-    let is_due = !row.latest.is_empty() && row.best.is_none() && search.folds().is_none();
+    let spec = &draft.cluster().experiment(row.experiment)?.spec;
+    let search = &spec.search;
+    let is_due = !row.latest.is_empty()
+        && row.best.is_none()
+        && search.folds().is_none()
+        && spec.runner.is_trainer();
     let objective = search.objective();
     (is_due && !observation.metrics.contains_key(&objective))
         .then(|| unmeasured(&objective, row, observation.step))
+}
+
+/// A program of one's own told over the API what it measured. It counts as what a worker reports
+/// does; unlike a worker, a program is told when it does not.
+pub(crate) fn told(draft: &mut Draft, observation: &Observation) -> Result<(), Fault> {
+    let id = observation.trial;
+    let row = draft.cluster().trial(id).ok_or_else(|| not_found(id))?;
+    let owner = draft.cluster().experiment(row.experiment);
+    if owner.is_none_or(|owner| owner.spec.runner.is_trainer()) {
+        let text = format!("trial `{id}` runs our trainer, which reports by itself");
+        return Err(Fault::new(Code::NotForRunner, text));
+    }
+    let lease = row.lease().and_then(|lease| draft.cluster().lease(lease));
+    let lease = lease.filter(|lease| lease.generation == observation.generation);
+    let Some(lease) = lease.cloned() else {
+        let generation = observation.generation.0;
+        let text = format!("trial `{id}` is on no lease of generation {generation} any more");
+        let hint = "end the process: another one trains this trial, or nobody should";
+        return Err(Fault::new(Code::StaleGeneration, text).hint(hint));
+    };
+    observed(draft, &lease, observation.clone());
+    Ok(())
+}
+
+/// A program of one's own keeps one folder, and does not say which state of it is the best: the
+/// one whose step is that of the best point is.
+fn keep_best(draft: &mut Draft, last: &Checkpoint) {
+    let Some(row) = draft.cluster().trial(last.trial) else {
+        return;
+    };
+    let owner = draft.cluster().experiment(row.experiment);
+    let is_best = (row.best.as_ref()).is_some_and(|best| best.step == last.step);
+    if !is_best || owner.is_none_or(|owner| owner.spec.runner.is_trainer()) {
+        return;
+    }
+    draft.push(Change::Checkpoint(Checkpoint {
+        kind: CheckpointKind::Best,
+        ..last.clone()
+    }));
 }
 
 /// Keeps the best point of the curve; of equal points the first.
@@ -180,7 +228,7 @@ fn improve(draft: &Draft, row: &mut Trial, observation: &Observation) {
     }
 }
 
-fn checkpointed(draft: &mut Draft, lease: &Lease, checkpoint: Checkpoint) {
+fn checkpointed(draft: &mut Draft, lease: &Lease, checkpoint: &Checkpoint) {
     if member(draft, lease, checkpoint.trial).is_none() {
         return;
     }
@@ -197,7 +245,10 @@ fn checkpointed(draft: &mut Draft, lease: &Lease, checkpoint: Checkpoint) {
         let text = format!("has a first checkpoint at step {}", checkpoint.step);
         draft.reason(Subject::Trial(checkpoint.trial), text);
     }
-    draft.push(Change::Checkpoint(checkpoint));
+    draft.push(Change::Checkpoint(checkpoint.clone()));
+    if checkpoint.kind == CheckpointKind::Last {
+        keep_best(draft, checkpoint);
+    }
 }
 
 /// Metrics for people and gates, by name.

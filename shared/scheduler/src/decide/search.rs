@@ -230,7 +230,7 @@ pub(crate) fn held(draft: &Draft, id: ExperimentId) -> BTreeSet<u32> {
 fn make(draft: &Draft, owner: &Experiment, point: Point) -> Trial {
     let number = owner.created_trials;
     let now = draft.now;
-    let refused = owner.spec.trial_spec(&point.hparams, point.replicate).err();
+    let refused = owner.spec.point_fault(&point.hparams, point.replicate);
     let ended_at = refused.is_some().then_some(now);
     Trial {
         id: TrialId::derive(&owner.id.to_string(), u64::from(number)),

@@ -16,7 +16,7 @@ pub(crate) fn submitted(
     id: ExperimentId,
     spec: &ExperimentSpec,
     source: &str,
-    (dataset, backbone): (Digest, Digest),
+    (dataset, backbone): (Option<Digest>, Option<Digest>),
     plan: Option<&Plan>,
 ) -> Result<(), Fault> {
     if draft.cluster().experiment(id).is_some() {

@@ -40,6 +40,15 @@ pub(crate) fn submitted(
                     "`pomona trial stop {trial}` ends it with what it has"
                 )));
             }
+            if !source.experiment.spec.runner.is_trainer() {
+                let text = format!(
+                    "trial `{trial}` ran a program of one's own: what it wrote cannot be exported"
+                );
+                return Err(Fault::new(Code::CannotPublish, text).hint(
+                    "its checkpoint is a tar: `pomona trial show` has the digest, `GET \
+                     /api/v1/blobs/{digest}` the bytes",
+                ));
+            }
             if source.checkpoint.is_none() {
                 return Err(Fault::new(
                     Code::NothingToPromote,

@@ -2,6 +2,7 @@
 
 mod control;
 mod fates;
+mod programs;
 mod promotion;
 mod reports;
 mod search;
@@ -37,8 +38,8 @@ fn an_experiment_is_submitted_once() {
         id,
         spec: Box::new(grid(1, "")),
         source: String::new(),
-        dataset: Digest([1; 32]),
-        backbone: Digest([2; 32]),
+        dataset: Some(Digest([1; 32])),
+        backbone: Some(Digest([2; 32])),
         plan: None,
     };
     assert_eq!(house.refused(&again), Code::AlreadyExists);

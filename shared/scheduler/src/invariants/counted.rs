@@ -17,6 +17,7 @@ pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
     let counts = |trial: TrialId, generation: Generation, step: u64| {
         (valid.iter())
             .any(|report| report.generation == generation && fits(&report.body, trial, step))
+            || is_told(before, event, trial, generation)
     };
     for change in changes {
         let (trial, generation, step, what) = match change {
@@ -55,6 +56,19 @@ pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
     Ok(())
 }
 
+/// Whether a program told it over the API, while its trial was on that very lease.
+fn is_told(before: &Cluster, event: &Event, trial: TrialId, generation: Generation) -> bool {
+    let Event::Measured { observation } = event else {
+        return false;
+    };
+    let lease = before
+        .trial(trial)
+        .and_then(|row| before.lease(row.lease()?));
+    observation.trial == trial
+        && observation.generation == generation
+        && lease.is_some_and(|lease| lease.generation == generation)
+}
+
 /// What was acknowledged stays so, and only what was said is acknowledged.
 fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
     let old = before.worker(row.id).map_or(0, |old| old.acked_seq);
@@ -69,6 +83,7 @@ fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
         | Event::Cancel(_)
         | Event::StopTrial(_)
         | Event::Registered { .. }
+        | Event::Measured { .. }
         | Event::Drain(_)
         | Event::TaskSubmitted { .. }
         | Event::TaskCanceled(_)

@@ -175,8 +175,8 @@ impl Play {
             id,
             spec: Box::new(spec),
             source: String::new(),
-            dataset: Digest([1; 32]),
-            backbone: Digest([2; 32]),
+            dataset: Some(Digest([1; 32])),
+            backbone: Some(Digest([2; 32])),
             plan: None,
         });
     }

@@ -367,8 +367,8 @@ impl World {
             id,
             spec: Box::new(spec),
             source: String::new(),
-            dataset: Digest([1; 32]),
-            backbone: Digest([2; 32]),
+            dataset: Some(Digest([1; 32])),
+            backbone: Some(Digest([2; 32])),
             plan: None,
         };
         self.wish(event);

@@ -52,6 +52,7 @@ impl World {
             | Event::Resume(_)
             | Event::Cancel(_)
             | Event::StopTrial(_)
+            | Event::Measured { .. }
             | Event::Drain(_)
             | Event::TaskCanceled(_)
             | Event::AliasSet { .. }

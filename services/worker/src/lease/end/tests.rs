@@ -109,7 +109,7 @@ fn every_kind_of_end() {
     ];
     for (cause, ends, expect) in table {
         assert_eq!(
-            short(&outcome(cause.as_ref(), ends, false)),
+            short(&outcome(cause.as_ref(), ends, Whose::Trainer, false)),
             *expect,
             "{ends:?}"
         );
@@ -119,10 +119,10 @@ fn every_kind_of_end() {
 #[test]
 fn a_kill_for_want_of_memory_says_so() {
     let ends = [mute(Status::Signal(9))];
-    assert!(short(&outcome(None, &ends, true)).starts_with("crashed E0605"));
-    assert!(short(&outcome(None, &ends, false)).starts_with("crashed E0604"));
+    assert!(short(&outcome(None, &ends, Whose::Trainer, true)).starts_with("crashed E0605"));
+    assert!(short(&outcome(None, &ends, Whose::Trainer, false)).starts_with("crashed E0604"));
     let ends = [mute(Status::Signal(11))];
-    assert!(short(&outcome(None, &ends, true)).starts_with("crashed E0604"));
+    assert!(short(&outcome(None, &ends, Whose::Trainer, true)).starts_with("crashed E0604"));
 }
 
 #[test]
@@ -131,11 +131,11 @@ fn a_program_that_is_not_there_costs_the_trial_nothing() {
     one.started = false;
     one.tail = vec!["no such file".to_owned()];
     assert_eq!(
-        short(&outcome(None, &[one.clone()], false)),
+        short(&outcome(None, &[one.clone()], Whose::Trainer, false)),
         "not started E0902: the trainer cannot be started; its log ends with: no such file"
     );
     one.started = true;
-    assert!(short(&outcome(None, &[one], false)).starts_with("crashed E0604"));
+    assert!(short(&outcome(None, &[one], Whose::Trainer, false)).starts_with("crashed E0604"));
 }
 
 #[test]
@@ -148,4 +148,37 @@ fn the_log_s_end_is_short() {
     );
     let long = vec!["ä".repeat(4000)];
     assert!(last_words(&long).len() < 700);
+}
+
+#[test]
+fn a_program_says_nothing_and_its_end_says_all() {
+    let told = |status, was_asked| {
+        let (word, status) = of_program(status, was_asked);
+        let end = End {
+            word,
+            status,
+            started: true,
+            killed: false,
+            tail: vec!["Traceback".to_owned()],
+        };
+        let outcome = outcome(None, &[end], Whose::Program, false);
+        if let Outcome::Crashed { fault } = outcome {
+            format!("{} {fault}", fault.code)
+        } else {
+            format!("{outcome:?}")
+        }
+    };
+    assert_eq!(told(Status::Code(0), false), "Finished");
+    let failed = "E0621 the program ended with status 1; its log ends with: Traceback";
+    assert_eq!(told(Status::Code(1), false), failed);
+    let killed = "E0621 the program was ended by signal 9 (SIGKILL); its log ends with: Traceback";
+    assert_eq!(told(Status::Code(137), false), killed);
+    for asked in [
+        Status::Code(0),
+        Status::Code(143),
+        Status::Code(1),
+        Status::Signal(15),
+    ] {
+        assert_eq!(told(asked, true), "Stopped");
+    }
 }
