@@ -5,6 +5,7 @@
 //! [`tables`], once, and the store uses the same ones.
 
 pub mod m0001_initial;
+pub mod m0006_objects;
 pub mod tables;
 
 use sea_orm_migration::prelude::*;
@@ -16,6 +17,9 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_initial::Migration)]
+        vec![
+            Box::new(m0001_initial::Migration),
+            Box::new(m0006_objects::Migration),
+        ]
     }
 }

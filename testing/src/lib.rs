@@ -10,6 +10,18 @@
     reason = "an engine that does not start fails the test"
 )]
 
+mod bucket;
 mod postgres;
 
+use std::path::PathBuf;
+
+pub use bucket::Bucket;
 pub use postgres::Postgres;
+
+/// What `scripts/setup.py` fetched and built.
+fn cache() -> Option<PathBuf> {
+    let given = |name| std::env::var_os(name).map(PathBuf::from);
+    given("POMONA_CACHE")
+        .or_else(|| given("XDG_CACHE_HOME").map(|folder| folder.join("pomona")))
+        .or_else(|| given("HOME").map(|folder| folder.join(".cache/pomona")))
+}

@@ -171,11 +171,7 @@ fn programs() -> PathBuf {
 
 /// The folder that `scripts/setup.py` makes.
 fn fetched() -> Option<PathBuf> {
-    let given = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = given("POMONA_CACHE")
-        .or_else(|| given("XDG_CACHE_HOME").map(|folder| folder.join("pomona")))
-        .or_else(|| given("HOME").map(|folder| folder.join(".cache/pomona")))?;
-    Some(cache.join("postgres"))
+    Some(crate::cache()?.join("postgres"))
 }
 
 /// The programs where nobody can start them: what was fetched into root's home is copied.

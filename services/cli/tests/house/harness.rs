@@ -1,12 +1,11 @@
 //! A house in a temporary folder: starts and kills the real programs, and types at `pomona`.
 
+pub use crate::digest::folder_digest;
 pub use crate::processes::{catches, descendants, is_alive, name_of};
 
-use pomona_testing::Postgres;
-use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use pomona_testing::{Bucket, Postgres};
+use serde_json::Value;
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -47,41 +46,6 @@ pub fn wait(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(20));
     }
-}
-
-/// A version's digest, computed anew from files.
-pub fn folder_digest(folder: &Path) -> String {
-    let mut files: Vec<(String, String, u64)> = fs::read_dir(folder)
-        .expect("the pulled folder")
-        .map(|entry| {
-            let path = entry.expect("an entry").path();
-            let bytes = fs::read(&path).expect("a pulled file");
-            let name = path
-                .file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned();
-            (name, hex(&Sha256::digest(&bytes)), bytes.len() as u64)
-        })
-        .collect();
-    files.sort();
-    let list: Vec<Value> = files
-        .iter()
-        .map(|(path, sha256, size)| json!({"path": path, "sha256": sha256, "size": size}))
-        .collect();
-    format!(
-        "sha256:{}",
-        hex(&Sha256::digest(
-            serde_json::to_string(&list).expect("JSON").as_bytes()
-        ))
-    )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A program of the house, beside the test's own folder.
@@ -131,6 +95,8 @@ pub struct House {
     coordinator: Option<Process>,
     /// The server that has the rows; without one they are in the data folder.
     pub postgres: Option<Postgres>,
+    /// The server that has the blobs; without one they are in the data folder.
+    pub bucket: Option<Bucket>,
 }
 
 /// A worker of a house.
@@ -142,19 +108,25 @@ pub struct Worker {
 impl House {
     /// A new house with a backbone and a data set of three classes.
     pub fn open() -> Self {
-        Self::open_with(None)
+        Self::open_with(None, None)
     }
 
     /// The same, with its rows in PostgreSQL.
     pub fn open_on_postgres() -> Self {
-        Self::open_with(Some(Postgres::start()))
+        Self::open_with(Some(Postgres::start()), None)
     }
 
-    fn open_with(postgres: Option<Postgres>) -> Self {
+    /// The same, with its blobs in a bucket too.
+    pub fn open_as_team() -> Self {
+        Self::open_with(Some(Postgres::start()), Some(Bucket::start()))
+    }
+
+    fn open_with(postgres: Option<Postgres>, bucket: Option<Bucket>) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder");
         let mut house = Self::closed(&temporary.path().join("house"));
         house.temporary = Some(temporary);
         house.postgres = postgres;
+        house.bucket = bucket;
         house.start_coordinator();
         let worker = house.worker("importer", 1);
         house.furnish();
@@ -179,6 +151,7 @@ impl House {
             port: free_port(),
             coordinator: None,
             postgres: None,
+            bucket: None,
         }
     }
 
@@ -216,6 +189,12 @@ impl House {
         let mut command = Command::new(program("pomona-coordinator"));
         if let Some(postgres) = &self.postgres {
             command.env("POMONA_COORDINATOR_STORE_URL", postgres.url("postgres"));
+        }
+        if let Some(bucket) = &self.bucket {
+            for (key, value) in bucket.keys("house") {
+                let name = key.to_uppercase().replace('.', "_");
+                command.env(format!("POMONA_COORDINATOR_{name}"), value);
+            }
         }
         let mut child = command
             .args([

@@ -12,6 +12,7 @@ mod registry;
 mod requests;
 mod restart;
 mod trials;
+mod uploads;
 mod worker;
 
 use harness::House;
