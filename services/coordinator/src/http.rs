@@ -13,6 +13,7 @@ pub mod models;
 pub mod refusal;
 pub mod routes;
 pub mod trials;
+pub mod uploads;
 pub mod workers;
 
 pub use refusal::{Answer, Refusal};

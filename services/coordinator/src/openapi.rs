@@ -257,6 +257,8 @@ fn method(name: &str) -> HttpMethod {
         "put" => HttpMethod::Put,
         "post" => HttpMethod::Post,
         "head" => HttpMethod::Head,
+        "patch" => HttpMethod::Patch,
+        "delete" => HttpMethod::Delete,
         _ => HttpMethod::Get,
     }
 }

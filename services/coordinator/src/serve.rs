@@ -49,6 +49,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     })?;
     let store = open(&config).await?;
     store.migrate().await?;
+    claim(&store).await?;
     let mut signals = Signals::listen()?;
     let (stop, stopping) = watch::channel(false);
     let (end, ended) = watch::channel(false);
@@ -167,17 +168,29 @@ fn candidate(config: &Config, listener: &TcpListener) -> Result<Candidate, Fault
 pub async fn open(config: &Config) -> Result<Store, Fault> {
     let opened = Store::open(StoreConfig {
         url: config.store_url(),
-        blobs: config.blobs_dir(),
+        blobs: config.blobs_at()?,
     });
     Ok(opened.await?)
+}
+
+/// Makes sure that the bucket is this database's. A bucket that is away now is asked again before
+/// anything is removed from it.
+async fn claim(store: &Store) -> Result<(), Fault> {
+    match store.blobs_claim().await.map_err(Fault::from) {
+        Err(fault) if fault.code == Code::ObjectsDown => {
+            tracing::warn!(code = %fault.code, "{fault}");
+            Ok(())
+        }
+        claimed => claimed,
+    }
 }
 
 /// Refuses a data folder in which no coordinator ever was: opening it would make it.
 pub fn check_there(config: &Config) -> Result<(), Fault> {
     let folder = config.data_dir();
-    // Blobs lie there whatever the database is.
-    let database = folder.join(DATABASE);
-    let is_there = folder.join(BLOBS).is_dir() && (config.has_url() || database.is_file());
+    let has_database = config.has_url() || folder.join(DATABASE).is_file();
+    let has_blobs = config.blobs.has_url() || folder.join(BLOBS).is_dir();
+    let is_there = has_blobs && has_database;
     if is_there {
         return Ok(());
     }
@@ -265,6 +278,8 @@ fn method(method: &actix_web::http::Method) -> &'static str {
         "HEAD" => "HEAD",
         "POST" => "POST",
         "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
         _ => "other",
     }
 }

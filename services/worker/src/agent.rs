@@ -79,7 +79,7 @@ struct Agent {
 pub(crate) fn is_passing(code: Code) -> bool {
     matches!(
         code,
-        Code::Unreachable | Code::NotReady | Code::Busy | Code::StoreDown
+        Code::Unreachable | Code::NotReady | Code::Busy | Code::StoreDown | Code::ObjectsDown
     )
 }
 

@@ -268,7 +268,7 @@ impl Client {
 fn is_passing(code: Code) -> bool {
     matches!(
         code,
-        Code::Unreachable | Code::NotReady | Code::Busy | Code::StoreDown
+        Code::Unreachable | Code::NotReady | Code::Busy | Code::StoreDown | Code::ObjectsDown
     )
 }
 

@@ -7,6 +7,7 @@ pub mod events;
 pub mod experiments;
 pub mod features;
 pub mod models;
+pub mod uploads;
 pub mod workers;
 
 use pomona_domain::Fault;

@@ -187,6 +187,16 @@ codes! {
     BlobCorrupt = "E0805", 500;
     /// The disk is full.
     DiskFull = "E0806", 507;
+    /// The object store cannot be reached or does not work.
+    ObjectsDown = "E0811", 503;
+    /// The object store does not let the coordinator in.
+    ObjectsRefused = "E0812", 500;
+    /// The bucket has the blobs of another database.
+    BucketTaken = "E0813", 500;
+    /// There is no such upload under way.
+    UploadMissing = "E0814", 404;
+    /// The request does not begin where the upload stands.
+    WrongOffset = "E0815", 416;
     /// A configuration key or value is wrong.
     BadConfig = "E0901", 400;
     /// A program or library that is needed is missing.

@@ -9,7 +9,7 @@ use sea_orm::DbBackend;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::blobs::{self, BlobStat, Blobs, blocking, sync_folder};
+use crate::blobs::{self, BlobStat, Folder, blocking, sync_folder};
 use crate::{Store, StoreError, dialect};
 
 /// The list that makes a folder a finished backup.
@@ -44,17 +44,17 @@ impl Store {
         if self.writer.get_database_backend() != DbBackend::Sqlite {
             return Err(StoreError::OnlySqlite { what: "a backup" });
         }
+        let blobs = self.blobs.folder("a backup")?.clone();
         if self.schema_version().await? == 0 {
             return Err(StoreError::NotMigrated);
         }
         let target = target.to_owned();
         let folder = target.clone();
         blocking(move || prepare(&folder)).await?;
-        let held = self.blobs.hold_all().await?;
+        let held = blobs.hold_all().await?;
         let database = target.join(DATABASE);
         dialect::copy_database(&self.readers, &text(&database)?).await?;
         let needed = dialect::needed_blobs(&database).await?;
-        let blobs = self.blobs.clone();
         let report = blocking(move || copy(&blobs, &target, &needed)).await?;
         drop(held);
         Ok(report)
@@ -87,7 +87,7 @@ fn prepare(target: &Path) -> Result<(), StoreError> {
 }
 
 /// Copies the files and, when all that is on disk, writes the list.
-fn copy(blobs: &Blobs, target: &Path, needed: &[BlobStat]) -> Result<BackupReport, StoreError> {
+fn copy(blobs: &Folder, target: &Path, needed: &[BlobStat]) -> Result<BackupReport, StoreError> {
     let root = target.join("blobs");
     let mut shards = std::collections::BTreeSet::new();
     let mut report = BackupReport {

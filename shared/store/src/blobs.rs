@@ -11,40 +11,39 @@
 //!               ▲──────────────────────────── upload ────────────────────────────────────┘
 //! ```
 //! Every arrow is a compare-and-swap on `blobs.state`. A commit may refer to a blob that is stored
-//! or marked, which makes it stored again, and never to one that is being deleted. The file is
-//! renamed inside the transaction that writes the row, here and in collection, so that an upload
-//! and a deletion of the same digest come one after the other.
+//! or marked, which makes it stored again, and never to one that is being deleted.
 //!
-//! # The folder
-//! ```text
-//! sha256/ab/abcdef…   a blob
-//! incoming/           uploads under way, and files on their way out
-//! damaged/abcdef…     an empty file: the blob was read and its bytes do not have its name
-//! open.lock           held shared by everyone who has the folder open
-//! collect.lock        held shared by a backup, and alone by a collection that removes files
-//! ```
-//! A file without a row is what a killed upload left between the rename and the commit; collection
-//! adopts it, and it goes the way of everything that nothing refers to.
+//! # Two places
+//! Bytes lie in a `folder` of this machine, or in a `bucket` of an S3-compatible store that several
+//! coordinators share. The folder is our own and not that of the `object_store` crate: it promises
+//! that what is acknowledged is on the disk (file and folder are synced), hashes as it writes, and
+//! links files into a backup, none of which the crate does. The two keep an upload and a removal of
+//! the same digest apart in different ways, and their modules say how.
 
+mod bucket;
 mod collect;
+mod folder;
 mod read;
+mod session;
+mod uploads;
 mod write;
 
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
 
 use pomona_domain::{Digest, Timestamp};
-use pomona_migrations::tables::Blobs as Rows;
+use pomona_migrations::tables::{BlobStore as Own, Blobs as Rows};
 use sea_orm::ConnectionTrait as _;
-use sea_orm::sea_query::{Expr, ExprTrait as _, InsertStatement, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, InsertStatement, OnConflict, Query};
 
 use crate::rows::{signed, unsigned};
-use crate::{Store, StoreError};
+use crate::{Store, StoreError, ingest};
 
-pub use collect::{GC_BATCH, GcReport};
+pub use bucket::BucketConfig;
+pub use collect::{GC_BATCH, GcReport, STRAY_MS};
+pub(crate) use folder::{Folder, make, relative, sync_folder};
 pub use read::BlobReader;
+pub use session::UploadWriter;
+pub use uploads::UPLOAD_KEEP_MS;
 pub use write::BlobWriter;
 
 /// A blob that is not on its way out.
@@ -66,6 +65,49 @@ pub const MAX_TEXT_BLOB: u64 = 64 << 20;
 const CHUNK: usize = 256 << 10;
 /// Folders of blobs, by the first byte of the digest.
 const SHARDS: usize = 256;
+/// Folders that one collection looks through for bytes without a row.
+const SHARDS_PER_CALL: usize = 16;
+
+/// Where blobs lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlobsAt {
+    /// In this folder; it is made when it is not there.
+    Folder(PathBuf),
+    /// In a bucket.
+    Bucket(Box<BucketConfig>),
+}
+
+/// The place of the blobs. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) enum Blobs {
+    Folder(Folder),
+    Bucket(bucket::Bucket),
+}
+
+impl Blobs {
+    pub fn open(at: BlobsAt) -> Result<Self, StoreError> {
+        match at {
+            BlobsAt::Folder(root) => Folder::open(root).map(Self::Folder),
+            BlobsAt::Bucket(config) => bucket::Bucket::open(*config).map(Self::Bucket),
+        }
+    }
+
+    /// The folder, for what only a folder can do.
+    pub fn folder(&self, what: &'static str) -> Result<&Folder, StoreError> {
+        match self {
+            Self::Folder(folder) => Ok(folder),
+            Self::Bucket(_) => Err(StoreError::OnlyFolder { what }),
+        }
+    }
+}
+
+/// Where the bytes of a blob are.
+#[derive(Debug, Clone)]
+enum Put {
+    File,
+    /// The name of the object.
+    Object(String),
+}
 
 /// A blob that is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,146 +116,6 @@ pub struct BlobStat {
     pub digest: Digest,
     /// Its bytes.
     pub size: u64,
-}
-
-/// The folder of blobs. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Blobs(Arc<Folder>);
-
-#[derive(Debug)]
-struct Folder {
-    root: PathBuf,
-    /// Says to others that uploads may be under way; the lock ends with the process.
-    _open: File,
-    /// The next upload's number.
-    upload: AtomicUsize,
-    /// Where collection looks for files without a row next.
-    shard: AtomicUsize,
-}
-
-impl Blobs {
-    /// Opens the folder, makes what is missing, and clears away what killed uploads left, unless
-    /// somebody else has it open: those uploads may be alive.
-    pub fn open(root: PathBuf) -> Result<Self, StoreError> {
-        make(&root)?;
-        let open = lock_file(&root.join("open.lock"))?;
-        let folder = StoreError::folder(root.join("open.lock"));
-        match open.try_lock() {
-            Ok(()) => {
-                clear(&root.join("incoming"))?;
-                open.unlock().map_err(folder)?;
-            }
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => return Err(folder(error)),
-        }
-        open.lock_shared()
-            .map_err(StoreError::folder(root.join("open.lock")))?;
-        Ok(Self(Arc::new(Folder {
-            root,
-            _open: open,
-            upload: AtomicUsize::new(0),
-            shard: AtomicUsize::new(0),
-        })))
-    }
-
-    /// The file of a blob.
-    pub(crate) fn path(&self, digest: Digest) -> PathBuf {
-        self.0.root.join(relative(digest))
-    }
-
-    /// The mark of a blob whose bytes do not have its name.
-    fn damaged(&self, digest: Digest) -> PathBuf {
-        self.0.root.join("damaged").join(digest.hex())
-    }
-
-    /// A name for a file that is coming or going.
-    fn incoming(&self) -> PathBuf {
-        let number = self.0.upload.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}", std::process::id());
-        self.0.root.join("incoming").join(name)
-    }
-
-    /// Keeps files from being removed as long as the answer lives. Waits for a removal that is
-    /// under way.
-    pub(crate) async fn hold_all(&self) -> Result<File, StoreError> {
-        let path = self.0.root.join("collect.lock");
-        blocking(move || {
-            let file = lock_file(&path)?;
-            file.lock_shared().map_err(StoreError::folder(path))?;
-            Ok(file)
-        })
-        .await
-    }
-
-    /// The right to remove files, if nobody keeps them from being removed.
-    fn try_remove(&self) -> Result<Option<File>, StoreError> {
-        let path = self.0.root.join("collect.lock");
-        let file = lock_file(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(StoreError::folder(path)(error)),
-        }
-    }
-
-    /// Whether the file is there, with its size, and not known to be damaged.
-    fn is_whole(&self, stat: BlobStat) -> bool {
-        let file = std::fs::metadata(self.path(stat.digest));
-        file.is_ok_and(|file| file.is_file() && file.len() == stat.size)
-            && !self.damaged(stat.digest).exists()
-    }
-}
-
-/// Makes the folders of a root, on disk.
-pub(crate) fn make(root: &Path) -> Result<(), StoreError> {
-    for folder in ["incoming", "damaged", "sha256"] {
-        let path = root.join(folder);
-        std::fs::create_dir_all(&path).map_err(StoreError::folder(path))?;
-    }
-    let shards = root.join("sha256");
-    for shard in 0..SHARDS {
-        let path = shards.join(format!("{shard:02x}"));
-        match std::fs::create_dir(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(StoreError::folder(path)(error)),
-        }
-    }
-    sync_folder(&shards)?;
-    sync_folder(root)
-}
-
-/// Where a blob lies under a root.
-pub(crate) fn relative(digest: Digest) -> PathBuf {
-    let hex = digest.hex();
-    Path::new("sha256").join(&hex[..2]).join(hex)
-}
-
-/// Makes names in a folder last.
-pub(crate) fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .map_err(StoreError::folder(path))
-}
-
-fn lock_file(path: &Path) -> Result<File, StoreError> {
-    File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(StoreError::folder(path))
-}
-
-/// Removes the files in a folder.
-fn clear(path: &Path) -> Result<(), StoreError> {
-    let remove = || {
-        for entry in std::fs::read_dir(path)? {
-            std::fs::remove_file(entry?.path())?;
-        }
-        Ok(())
-    };
-    remove().map_err(StoreError::folder(path))
 }
 
 /// Does what waits for a disk on a thread that may wait.
@@ -234,15 +136,22 @@ struct Row {
     stat: BlobStat,
     state: String,
     keep_until: Timestamp,
+    object: Option<String>,
+    is_damaged: bool,
 }
 
 /// The row of a blob that had none. The caller says what happens when it has one.
 fn insertion(
     stat: BlobStat,
+    put: &Put,
     state: &str,
     keep_until: Timestamp,
     marked_at: Option<Timestamp>,
 ) -> InsertStatement {
+    let object = match put {
+        Put::File => None,
+        Put::Object(name) => Some(name.as_str()),
+    };
     let mut insert = Query::insert();
     insert
         .into_table(Rows::Table)
@@ -252,6 +161,8 @@ fn insertion(
             Rows::State,
             Rows::KeepUntil,
             Rows::MarkedAt,
+            Rows::Object,
+            Rows::Damaged,
         ])
         .values_panic([
             stat.digest.to_string().into(),
@@ -259,11 +170,47 @@ fn insertion(
             state.into(),
             keep_until.0.into(),
             marked_at.map(|at| at.0).into(),
+            object.into(),
+            false.into(),
         ]);
     insert
 }
 
 impl Store {
+    /// Makes sure that the bucket is this store's, and marks it when it was nobody's.
+    /// [`StoreError::BucketTaken`] when it is another one's. Nothing for a folder.
+    pub async fn blobs_claim(&self) -> Result<(), StoreError> {
+        let Blobs::Bucket(bucket) = &self.blobs else {
+            return Ok(());
+        };
+        bucket.claim(&self.name(bucket).await?).await
+    }
+
+    /// Whether the place of the blobs answers.
+    pub async fn blobs_ping(&self) -> Result<(), StoreError> {
+        match &self.blobs {
+            Blobs::Folder(_) => Ok(()),
+            Blobs::Bucket(bucket) => bucket.ping().await,
+        }
+    }
+
+    /// The name of this store, which its first writer gives it.
+    async fn name(&self, bucket: &bucket::Bucket) -> Result<String, StoreError> {
+        let mut insert = Query::insert();
+        insert
+            .into_table(Own::Table)
+            .columns([Own::Id, Own::Name])
+            .values_panic([1.into(), bucket.writer().into()])
+            .on_conflict(OnConflict::new().do_nothing().to_owned());
+        ingest!(self, tx => {
+            tx.execute(&insert).await?;
+            let query = Query::select().column(Own::Name).from(Own::Table).to_owned();
+            let row = tx.query_one(&query).await?;
+            let row = row.ok_or(StoreError::NotMigrated)?;
+            Ok(row.try_get_by_index(0)?)
+        })
+    }
+
     /// A blob, if it is here and is not known to be damaged.
     pub async fn blob_stat(&self, digest: Digest) -> Result<Option<BlobStat>, StoreError> {
         let row = self.blob_whole(digest).await?;
@@ -317,15 +264,30 @@ impl Store {
         let Some(row) = self.blob_row(digest).await? else {
             return Ok(None);
         };
-        let (blobs, stat) = (self.blobs.clone(), row.stat);
-        let is_whole = blocking(move || Ok(blobs.is_whole(stat))).await?;
+        let stat = row.stat;
+        let is_whole = match &self.blobs {
+            Blobs::Folder(folder) => {
+                let folder = folder.clone();
+                blocking(move || Ok(folder.is_whole(stat))).await?
+            }
+            Blobs::Bucket(bucket) => match &row.object {
+                Some(object) if !row.is_damaged => bucket.size(object).await? == Some(stat.size),
+                Some(_) | None => false,
+            },
+        };
         Ok(is_whole.then_some(row))
     }
 
     /// The row of a blob that is not on its way out.
     async fn blob_row(&self, digest: Digest) -> Result<Option<Row>, StoreError> {
         let query = Query::select()
-            .columns([Rows::Size, Rows::State, Rows::KeepUntil])
+            .columns([
+                Rows::Size,
+                Rows::State,
+                Rows::KeepUntil,
+                Rows::Object,
+                Rows::Damaged,
+            ])
             .from(Rows::Table)
             .and_where(Expr::col(Rows::Digest).eq(digest.to_string()))
             .and_where(Expr::col(Rows::State).ne(DELETING))
@@ -338,6 +300,8 @@ impl Store {
             stat: BlobStat { digest, size },
             state: row.try_get_by_index(1)?,
             keep_until: Timestamp(row.try_get_by_index(2)?),
+            object: row.try_get_by_index(3)?,
+            is_damaged: row.try_get_by_index(4)?,
         }))
     }
 }

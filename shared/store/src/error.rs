@@ -117,6 +117,20 @@ pub enum StoreError {
     /// An upload that ended with an error on the sender's side.
     #[error("the upload broke off")]
     BrokenUpload(#[source] std::io::Error),
+    /// An upload that ended, was given up, or never began.
+    #[error("there is no such upload under way")]
+    UploadMissing,
+    /// Another request goes on with the upload.
+    #[error("another request goes on with this upload")]
+    UploadBusy,
+    /// A request that would leave a hole in the upload, or write over it.
+    #[error("the upload has {offset} bytes, and the request begins at {given}")]
+    WrongOffset {
+        /// Bytes at rest.
+        offset: u64,
+        /// Where the request begins.
+        given: u64,
+    },
     /// A file or folder of the store.
     #[error("`{}` cannot be used", path.display())]
     Folder {
@@ -125,6 +139,30 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// The bucket cannot be reached, or does not work.
+    #[error("the object store cannot be used: {why}")]
+    ObjectsDown {
+        /// Why.
+        why: String,
+    },
+    /// The bucket does not let us in, or is not there.
+    #[error("the object store refuses: {why}")]
+    ObjectsRefused {
+        /// Why.
+        why: String,
+    },
+    /// The bucket belongs to another store.
+    #[error("the bucket has the blobs of another database under the prefix `{prefix}`")]
+    BucketTaken {
+        /// What names in it begin with.
+        prefix: String,
+    },
+    /// Something that only a folder can do.
+    #[error("{what} is only there for blobs in a folder")]
+    OnlyFolder {
+        /// What was asked for.
+        what: &'static str,
     },
     /// The backup's folder is there and not empty.
     #[error("`{}` is not empty", path.display())]
@@ -151,9 +189,16 @@ impl StoreError {
             Self::NotFound { .. } => Code::NotFound,
             Self::Ambiguous { .. } => Code::Ambiguous,
             Self::TooLarge { .. } => Code::TooLarge,
-            Self::BadToken { .. } | Self::BrokenUpload(_) | Self::OnlySqlite { .. } => {
-                Code::BadRequest
-            }
+            Self::BadToken { .. }
+            | Self::BrokenUpload(_)
+            | Self::OnlySqlite { .. }
+            | Self::OnlyFolder { .. } => Code::BadRequest,
+            Self::UploadMissing => Code::UploadMissing,
+            Self::UploadBusy => Code::Busy,
+            Self::WrongOffset { .. } => Code::WrongOffset,
+            Self::ObjectsDown { .. } => Code::ObjectsDown,
+            Self::ObjectsRefused { .. } => Code::ObjectsRefused,
+            Self::BucketTaken { .. } => Code::BucketTaken,
             Self::KeyReused { .. } => Code::IdempotencyConflict,
             Self::NotFinite { .. } => Code::NotANumber,
             Self::Unreadable { .. } => Code::Internal,
@@ -180,11 +225,26 @@ impl StoreError {
             Self::OnlySqlite { .. } => Some(
                 "use `pg_dump`, then copy the folder of blobs: in this order nothing is missed",
             ),
+            Self::OnlyFolder { .. } => Some(
+                "copy the database with its own tools, then the bucket with the object store's: in this order nothing is missed",
+            ),
+            Self::ObjectsDown { .. } => {
+                Some("check `blobs.endpoint`, and that the object store runs; it is tried again")
+            }
+            Self::ObjectsRefused { .. } => {
+                Some("check `blobs.url`, `blobs.region`, and what the key may do in the bucket")
+            }
+            Self::BucketTaken { .. } => {
+                Some("give this database a bucket, or a prefix in `blobs.url`, of its own")
+            }
             Self::Unreachable(_) => {
                 Some("check `store.url`, and that the server runs and lets this user in")
             }
             Self::Ambiguous { .. } => Some("give the id, or more digits of it"),
             Self::BadToken { .. } => Some("begin again without a page token"),
+            Self::UploadMissing => Some("begin the upload again"),
+            Self::UploadBusy => Some("try again in a moment"),
+            Self::WrongOffset { .. } => Some("ask how far the upload is, and go on from there"),
             Self::BlobMissing { .. } | Self::DigestMismatch { .. } | Self::BrokenUpload(_) => {
                 Some("upload it again")
             }

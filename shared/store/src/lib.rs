@@ -1,4 +1,5 @@
-//! Everything at rest: rows in a relational database (SQLite or PostgreSQL) and blobs in a folder.
+//! Everything at rest: rows in a relational database (SQLite or PostgreSQL) and blobs in a folder
+//! or in a bucket.
 //!
 //! What is acknowledged is on disk: a commit returns after the database has synced its log, a blob
 //! after its file and its folder are synced. Rows are written by compare-and-swap on `version`,
@@ -31,7 +32,6 @@ mod read;
 mod retain;
 mod rows;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ use tokio::sync::Mutex;
 
 pub use backup::BackupReport;
 pub use blobs::{
-    BLOB_GRACE_MS, BLOB_KEEP_MS, BlobReader, BlobStat, BlobWriter, GC_BATCH, GcReport,
-    MAX_TEXT_BLOB,
+    BLOB_GRACE_MS, BLOB_KEEP_MS, BlobReader, BlobStat, BlobWriter, BlobsAt, BucketConfig, GC_BATCH,
+    GcReport, MAX_TEXT_BLOB, STRAY_MS, UPLOAD_KEEP_MS, UploadWriter,
 };
 pub use commit::Batch;
 pub use dialect::sqlite_url;
@@ -64,8 +64,8 @@ const CONTENTION_PAUSES_MS: [u64; 6] = [1, 5, 20, 50, 100, 200];
 pub struct StoreConfig {
     /// The database (`sqlite:///var/lib/pomona/pomona.db`, `postgres://user@host/pomona`).
     pub url: String,
-    /// The folder of blobs; it is made when it is not there.
-    pub blobs: PathBuf,
+    /// Where the blobs lie.
+    pub blobs: BlobsAt,
 }
 
 /// Everything at rest. Clones share their connections.

@@ -375,8 +375,13 @@ fn server(global: &GlobalArgs, printer: &Printer) -> Result<Check, Fault> {
     let session = Session::new(global, printer)?;
     let address = session.client.server().to_owned();
     let client = session.client.attempts(1);
-    let asked =
-        runtime()?.block_on(async { tokio::time::timeout(SERVER_LIMIT, client.cluster()).await });
+    let asking = async {
+        let view = client.cluster().await?;
+        // It says when its database or its object store is away.
+        client.ready().await?;
+        Ok::<_, Fault>(view)
+    };
+    let asked = runtime()?.block_on(async { tokio::time::timeout(SERVER_LIMIT, asking).await });
     Ok(match asked {
         Ok(Ok(view)) => {
             let found = format!(

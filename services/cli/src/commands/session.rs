@@ -116,7 +116,7 @@ pub fn version_reference(text: &str) -> Result<(&str, &str), Fault> {
 pub fn is_passing(code: Code) -> bool {
     matches!(
         code,
-        Code::Unreachable | Code::NotReady | Code::Busy | Code::StoreDown
+        Code::Unreachable | Code::NotReady | Code::Busy | Code::StoreDown | Code::ObjectsDown
     )
 }
 

@@ -57,6 +57,16 @@ impl House {
         if let Some(postgres) = &self.postgres {
             command.env("POMONA_COORDINATOR_STORE_URL", postgres.url("postgres"));
         }
+        if self.bucket.is_none() && self.postgres.is_some() {
+            let place = format!("file://{}", self.path("blobs").display());
+            command.env("POMONA_COORDINATOR_BLOBS_URL", place);
+        }
+        if let Some(bucket) = &self.bucket {
+            for (key, value) in bucket.keys("house") {
+                let name = key.to_uppercase().replace('.', "_");
+                command.env(format!("POMONA_COORDINATOR_{name}"), value);
+            }
+        }
         if let Some(redis) = &self.redis {
             command.env("POMONA_COORDINATOR_REDIS_URL", redis.url());
         }

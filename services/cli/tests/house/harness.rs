@@ -1,12 +1,11 @@
 //! A house in a temporary folder: starts and kills the real programs, and types at `pomona`.
 
+pub use crate::digest::folder_digest;
 pub use crate::processes::{catches, descendants, is_alive, name_of, send};
 pub use crate::workers::Worker;
 
-use pomona_testing::{Postgres, Redis};
-use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
-use std::fmt::Write as _;
+use pomona_testing::{Bucket, Postgres, Redis};
+use serde_json::Value;
 use std::fs;
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -50,41 +49,6 @@ pub fn wait(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(20));
     }
-}
-
-/// A version's digest, computed anew from files.
-pub fn folder_digest(folder: &Path) -> String {
-    let mut files: Vec<(String, String, u64)> = fs::read_dir(folder)
-        .expect("the pulled folder")
-        .map(|entry| {
-            let path = entry.expect("an entry").path();
-            let bytes = fs::read(&path).expect("a pulled file");
-            let name = path
-                .file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned();
-            (name, hex(&Sha256::digest(&bytes)), bytes.len() as u64)
-        })
-        .collect();
-    files.sort();
-    let list: Vec<Value> = files
-        .iter()
-        .map(|(path, sha256, size)| json!({"path": path, "sha256": sha256, "size": size}))
-        .collect();
-    format!(
-        "sha256:{}",
-        hex(&Sha256::digest(
-            serde_json::to_string(&list).expect("JSON").as_bytes()
-        ))
-    )
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// A program of the house, beside the test's own folder.
@@ -142,17 +106,24 @@ pub struct House {
     pub term: Duration,
     /// The server that has the rows; without one they are in the data folder.
     pub postgres: Option<Postgres>,
+    /// The server that has the blobs; without one they are in the data folder.
+    pub bucket: Option<Bucket>,
 }
 
 impl House {
     /// A new house with a backbone and a data set of three classes.
     pub fn open() -> Self {
-        Self::open_with(None)
+        Self::open_with(None, None)
     }
 
     /// The same, with its rows in PostgreSQL.
     pub fn open_on_postgres() -> Self {
-        Self::open_with(Some(Postgres::start()))
+        Self::open_with(Some(Postgres::start()), None)
+    }
+
+    /// The same, with its blobs in a bucket too.
+    pub fn open_as_team() -> Self {
+        Self::open_with(Some(Postgres::start()), Some(Bucket::start()))
     }
 
     /// The same, with Redis.
@@ -169,10 +140,11 @@ impl House {
         house.furnished(Some(Postgres::start()), Some(Redis::start()))
     }
 
-    fn open_with(postgres: Option<Postgres>) -> Self {
+    fn open_with(postgres: Option<Postgres>, bucket: Option<Bucket>) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder");
         let mut house = Self::closed(&temporary.path().join("house"));
         house.temporary = Some(temporary);
+        house.bucket = bucket;
         house.furnished(postgres, None)
     }
 
@@ -208,6 +180,7 @@ impl House {
             // Shorter than in life, so that a house whose worker is gone need not be waited for.
             term: Duration::from_secs(10),
             postgres: None,
+            bucket: None,
         }
     }
 
@@ -250,8 +223,6 @@ impl House {
         let folder = self.path(&format!("beside-{}", self.beside.len()));
         let port = free_port();
         fs::create_dir_all(&folder).expect("its folder");
-        std::os::unix::fs::symlink(self.folder.join("blobs"), folder.join("blobs"))
-            .expect("a link");
         let process = self.coordinator_in(&folder, port);
         self.beside.push(Beside {
             process,

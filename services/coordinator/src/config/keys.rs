@@ -117,6 +117,42 @@ const ALL: &[Key] = &[
         "Bytes those events may take in memory.",
     ),
     key(
+        "blobs.url",
+        "\"\"",
+        "Where the blobs lie: `file:///folder`, or `s3://bucket/prefix`, which several coordinators may share; empty means `blobs` in the data folder.",
+    ),
+    key(
+        "blobs.endpoint",
+        "\"\"",
+        "Address of the S3-compatible store (`https://s3.example.org`); empty means AWS.",
+    ),
+    key("blobs.region", "\"us-east-1\"", "Region of the bucket."),
+    key(
+        "blobs.access_key",
+        "\"\"",
+        "Key for the bucket; empty means where AWS's own programs look: the `AWS_…` variables, a web identity, the instance's role.",
+    ),
+    key(
+        "blobs.secret_key",
+        "\"\"",
+        "The key's secret; better given as a variable than in a file.",
+    ),
+    key(
+        "blobs.path_style",
+        "true",
+        "Whether the bucket stands in an address's path; `false` puts it into the host's name.",
+    ),
+    key(
+        "blobs.allow_http",
+        "false",
+        "Allow an endpoint without TLS: for tests on one machine.",
+    ),
+    key(
+        "blobs.ca_file",
+        "\"\"",
+        "File of the certificates (PEM) that the endpoint is trusted by; empty means the public authorities.",
+    ),
+    key(
         "blobs.collect_every_s",
         "600",
         "How often blobs that nothing refers to are looked for.",

@@ -87,8 +87,43 @@ fn an_address_beyond_loopback_wants_the_flag() {
 
 #[test]
 fn a_password_is_masked() {
-    let file = "[store]\nurl = 'postgres://pomona:secret@db/pomona'";
+    let file = "[store]\nurl = 'postgres://pomona:hush@db/pomona'";
     let shown = load(file, &[], &ServeArgs::default()).unwrap().render();
     assert!(shown.contains("postgres://pomona:***@db/pomona"), "{shown}");
-    assert!(!shown.contains("secret"));
+    assert!(!shown.contains("hush"));
+}
+
+#[test]
+fn a_place_of_blobs_is_read_and_a_secret_is_masked() {
+    let none = ServeArgs::default();
+    let bucket = "url = 's3://models/team/a/'\nendpoint = 'https://s3.example.org'\n\
+                  access_key = 'key'\nsecret_key = 'hush'";
+    let config = load(&format!("[blobs]\n{bucket}"), &[], &none).unwrap();
+    let BlobsAt::Bucket(place) = config.blobs_at().unwrap() else {
+        panic!("it is a bucket");
+    };
+    assert_eq!((&*place.bucket, &*place.prefix), ("models", "team/a"));
+    for shown in [config.render(), format!("{config:?} {place:?}")] {
+        assert!(shown.contains("https://s3.example.org"), "{shown}");
+        assert!(!shown.contains("hush"), "{shown}");
+    }
+    let folder = load("[blobs]\nurl = 'file:///var/blobs'", &[], &none).unwrap();
+    let expect = BlobsAt::Folder(PathBuf::from("/var/blobs"));
+    assert_eq!(folder.blobs_at().unwrap(), expect);
+    let none_named = load("", &[], &none).unwrap();
+    let expect = BlobsAt::Folder(none_named.data_dir().join("blobs"));
+    assert_eq!(none_named.blobs_at().unwrap(), expect);
+    for refused in [
+        "url = 'file://var'",
+        "url = 's3://'",
+        "url = 's3://key:secret@bucket'",
+        "url = 'ftp://x'",
+        "url = 's3://b'\naccess_key = 'key'",
+        "url = 's3://b'\nendpoint = 'http://127.0.0.1:1'",
+        "url = 's3://b'\nendpoint = 's3.example.org'",
+    ] {
+        let fault = load(&format!("[blobs]\n{refused}"), &[], &none).unwrap_err();
+        assert_eq!(fault.code, Code::BadConfig, "{refused}");
+        assert!(!format!("{fault:?}").contains("secret@"), "{fault:?}");
+    }
 }

@@ -3,14 +3,14 @@
 use super::*;
 use pomona_domain::task::TaskSpec;
 use pomona_domain::{Digest, TaskId};
-use pomona_store::StoreConfig;
+use pomona_store::{BlobsAt, StoreConfig};
 use std::path::Path;
 use tempfile::TempDir;
 
 async fn store(folder: &Path) -> Store {
     let config = StoreConfig {
         url: format!("sqlite://{}", folder.join("pomona.db").display()),
-        blobs: folder.join("blobs"),
+        blobs: BlobsAt::Folder(folder.join("blobs")),
     };
     let store = Store::open(config).await.unwrap();
     store.migrate().await.unwrap();

@@ -48,7 +48,7 @@ pub async fn put(
         let text = format!("the blob is over its limit of {limit} bytes");
         return Err(Fault::new(Code::TooLarge, text).into());
     }
-    let mut writer = app.store.blob_writer(digest, limit).await?;
+    let mut writer = app.store.blob_writer(digest, limit, app.now()).await?;
     while let Some(chunk) = payload.next().await {
         let chunk = chunk
             .map_err(|error| StoreError::BrokenUpload(std::io::Error::other(error.to_string())))?;
@@ -113,10 +113,10 @@ fn about(mut response: HttpResponseBuilder, digest: Digest, kind: &str) -> HttpR
 /// damage of a small blob is answered with its code.
 async fn send(mut response: HttpResponseBuilder, mut reader: BlobReader) -> Answer {
     let left = reader.left();
-    let first = reader.next().await?.map(Bytes::from);
+    let first = reader.next().await?;
     let rest = stream::try_unfold(reader, |mut reader| async {
         let chunk = reader.next().await?;
-        Ok::<_, StoreError>(chunk.map(|chunk| (Bytes::from(chunk), reader)))
+        Ok::<_, StoreError>(chunk.map(|chunk| (chunk, reader)))
     });
     let body = stream::iter(first.map(Ok)).chain(rest);
     Ok(response.body(SizedStream::new(left, body.map_err(broken))))

@@ -21,8 +21,8 @@ pub async fn healthz() -> Answer {
     ok(&json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: it can serve: the store answers, the schema is current, and the cluster is read, or
-/// another coordinator leads.
+/// `GET /readyz`: it can serve: the store and the place of the blobs answer, the schema is current, and
+/// the cluster is read, or another coordinator leads.
 pub async fn readyz(app: Data<App>) -> Answer {
     if app.stopping() {
         return Err(Fault::new(Code::NotReady, "the coordinator is stopping").into());
@@ -39,6 +39,7 @@ pub async fn readyz(app: Data<App>) -> Answer {
         );
         return Err(Fault::new(Code::NotReady, text).into());
     }
+    app.store.blobs_ping().await?;
     ok(&json!({"status": "ready", "schema": schema, "leads": leads}))
 }
 

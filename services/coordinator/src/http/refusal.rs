@@ -105,7 +105,7 @@ impl ResponseError for Refusal {
         let mut response = HttpResponse::build(status);
         if matches!(
             self.0.fault.code,
-            Code::Busy | Code::NotReady | Code::StoreDown
+            Code::Busy | Code::NotReady | Code::StoreDown | Code::ObjectsDown
         ) {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
         }

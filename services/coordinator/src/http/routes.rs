@@ -15,10 +15,12 @@ use pomona_api::v1::features::{
     FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures,
 };
 use pomona_api::v1::models::{HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias};
+use pomona_api::v1::uploads::{FinishUpload, ResumeUpload, UploadView};
 use pomona_api::v1::workers::{Desired, Poll, Register, Registered};
 
 use super::{
-    blobs, catalogue, cluster, events, experiments, explain, features, models, trials, workers,
+    blobs, catalogue, cluster, events, experiments, explain, features, models, trials, uploads,
+    workers,
 };
 use crate::openapi::{About, about, rows};
 
@@ -93,6 +95,16 @@ routes! {
         about("Size of a blob; asking keeps it for a while.");
     get "/api/v1/blobs/{digest}" => blobs::get,
         about("A blob, or one range of its bytes.").header("Range").answers_bytes();
+    post "/api/v1/blobs/uploads" => uploads::begin,
+        about("Begins an upload in several requests.").status("201").answers::<UploadView>();
+    get "/api/v1/blobs/uploads/{id}" => uploads::get,
+        about("How far an upload is.").answers::<UploadView>();
+    patch "/api/v1/blobs/uploads/{id}" => uploads::resume,
+        about("Goes on with an upload. What came is kept, also when the request breaks off.").query::<ResumeUpload>().takes_bytes().answers::<UploadView>();
+    put "/api/v1/blobs/uploads/{id}" => uploads::finish,
+        about("Goes on with an upload to its end, and gives the blob its digest.").query::<FinishUpload>().takes_bytes().status("201").answers::<rows::Blob>();
+    delete "/api/v1/blobs/uploads/{id}" => uploads::cancel,
+        about("Forgets an upload.");
     post "/api/v1/datasets" => catalogue::dataset_add,
         about("Imports a data set from a tar that was uploaded.").keyed().takes::<AddDataset>().status("202").answers::<rows::Task>();
     get "/api/v1/datasets" => catalogue::dataset_list,

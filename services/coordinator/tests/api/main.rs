@@ -13,6 +13,7 @@ mod requests;
 mod restart;
 mod search;
 mod trials;
+mod uploads;
 mod worker;
 
 use harness::House;

@@ -130,7 +130,7 @@ async fn a_promoted_version_has_its_files_and_waits_to_be_told_to_the_outside() 
     // R5. No route shows the outbox yet: it is read where it lies.
     let store = pomona_store::Store::open(pomona_store::StoreConfig {
         url: format!("sqlite://{}", house.data_dir().join("pomona.db").display()),
-        blobs: house.data_dir().join("blobs"),
+        blobs: pomona_store::BlobsAt::Folder(house.data_dir().join("blobs")),
     });
     let outbox = store.await.unwrap().outbox_list(0, 10).await.unwrap();
     assert_eq!(outbox.len(), 1);

@@ -105,7 +105,7 @@ impl Yard {
             let got = self
                 .cache
                 .fetch(digest, async |path: &Path| {
-                    self.client.blob_get(digest, path).await
+                    self.client.blob_get_on(digest, path).await
                 })
                 .await;
             match got {

@@ -6,20 +6,33 @@ use pomona_domain::{Code, Digest, Fault};
 use reqwest::Method;
 use sha2::{Digest as _, Sha256};
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
 use super::{Call, Client, PAUSE, is_passing};
+use crate::v1::uploads::UploadView;
 
 /// Bytes read at once.
 const CHUNK: usize = 256 * 1024;
+/// How long the pause after an attempt that brought nothing may become, and how many of those there
+/// are: a coordinator that restarts is waited for, some seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const RESUMPTIONS: u32 = 8;
+/// A file of more bytes goes up under an id, so that a broken connection costs what was under way.
+const RESUMABLE: u64 = 16 << 20;
 
 /// Digest and size of a file, read with constant memory.
 pub async fn file_digest(path: &Path) -> Result<(Digest, u64), Fault> {
-    let mut file = open(path).await?;
+    let (hash, size) = hashed(&mut open(path).await?, path).await?;
+    Ok((Digest(hash.finalize().into()), size))
+}
+
+/// The hash of a file from where it stands to its end, and how many bytes that is.
+async fn hashed(file: &mut File, path: &Path) -> Result<(Sha256, u64), Fault> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0u8; CHUNK];
     let mut size = 0u64;
@@ -29,7 +42,7 @@ pub async fn file_digest(path: &Path) -> Result<(Digest, u64), Fault> {
             .await
             .map_err(|error| local(path, "read", &error))?;
         if read == 0 {
-            return Ok((Digest(hash.finalize().into()), size));
+            return Ok((hash, size));
         }
         hash.update(&buffer[..read]);
         size += read as u64;
@@ -72,10 +85,15 @@ impl Client {
         }
     }
 
-    /// Uploads a file under its digest; does nothing when the coordinator has it.
+    /// Uploads a file under its digest; does nothing when the coordinator has it. What a broken
+    /// connection has left there of a large one is not sent again.
     pub async fn blob_put(&self, digest: Digest, path: &Path) -> Result<(), Fault> {
         if self.blob_stat(digest).await?.is_some() {
             return Ok(());
+        }
+        let size = size(&open(path).await?, path).await?;
+        if size > RESUMABLE {
+            return self.upload_resumably(digest, path, size).await;
         }
         let mut attempt = 1;
         loop {
@@ -93,17 +111,77 @@ impl Client {
 
     async fn upload(&self, digest: Digest, path: &Path) -> Result<(), Fault> {
         let file = open(path).await?;
-        let size = file
-            .metadata()
-            .await
-            .map_err(|error| local(path, "read", &error))?
-            .len();
+        let size = size(&file, path).await?;
         let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, CHUNK));
         let name = digest.to_string();
         let response = self
             .http
             .put(self.url(&["api", "v1", "blobs", &name], &[]))
             .header(reqwest::header::CONTENT_LENGTH, size)
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| self.fault(&error))?;
+        self.check(response).await.map(|_| ())
+    }
+
+    /// Uploads in as many requests as it takes. Attempts count from the last one that brought
+    /// something.
+    async fn upload_resumably(&self, digest: Digest, path: &Path, size: u64) -> Result<(), Fault> {
+        let mut begin = Call::post(&["api", "v1", "blobs", "uploads"]);
+        // One that was begun twice is given up once.
+        begin.repeat = true;
+        let mut view: UploadView = self.answer(begin).await?;
+        let most = if self.attempts > 1 { RESUMPTIONS } else { 1 };
+        let mut attempt = 1;
+        loop {
+            let fault = match self.upload_rest(digest, path, (&view, size)).await {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            };
+            if fault.code == Code::UploadMissing && self.blob_stat(digest).await?.is_some() {
+                // Its end was reached, and only the answer was lost.
+                return Ok(());
+            }
+            let is_passing = is_passing(fault.code) || fault.code == Code::WrongOffset;
+            if attempt >= most || !is_passing {
+                return Err(fault);
+            }
+            tokio::time::sleep((PAUSE * (1 << attempt)).min(LONGEST_PAUSE)).await;
+            let id = view.id.clone();
+            let asked = ["api", "v1", "blobs", "uploads", &id];
+            let asked = self.answer::<UploadView>(Call::get(&asked)).await;
+            match asked {
+                Ok(now) if now.offset > view.offset => (view, attempt) = (now, 1),
+                Ok(now) => (view, attempt) = (now, attempt + 1),
+                // The next attempt says what became of it.
+                Err(_) => attempt += 1,
+            }
+        }
+    }
+
+    async fn upload_rest(
+        &self,
+        digest: Digest,
+        path: &Path,
+        (view, size): (&UploadView, u64),
+    ) -> Result<(), Fault> {
+        let mut file = open(path).await?;
+        file.seek(SeekFrom::Start(view.offset))
+            .await
+            .map_err(|error| local(path, "read", &error))?;
+        let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(file, CHUNK));
+        let query = [
+            ("offset", view.offset.to_string()),
+            ("digest", digest.to_string()),
+        ];
+        let response = self
+            .http
+            .put(self.url(&["api", "v1", "blobs", "uploads", &view.id], &query))
+            .header(
+                reqwest::header::CONTENT_LENGTH,
+                size - view.offset.min(size),
+            )
             .body(body)
             .send()
             .await
@@ -133,9 +211,21 @@ impl Client {
     /// Downloads a blob into the file `target` by way of `target.part` beside it: the file is whole
     /// and has its digest, or it is not there. Answers its size.
     pub async fn blob_get(&self, digest: Digest, target: &Path) -> Result<u64, Fault> {
+        let got = self.blob_get_on(digest, target).await;
+        if got.is_err() {
+            tokio::fs::remove_file(beside(target)).await.ok();
+        }
+        got
+    }
+
+    /// The same, going on with what is in `target.part`, which stays when the coordinator is away:
+    /// bytes that came are not asked for again. Attempts count from the last one that brought
+    /// something.
+    pub async fn blob_get_on(&self, digest: Digest, target: &Path) -> Result<u64, Fault> {
         let part = beside(target);
-        let mut attempt = 1;
+        let (mut attempt, mut is_anew) = (1, false);
         loop {
+            let before = there(&part).await;
             let fault = match self.download(digest, &part).await {
                 Ok(size) => {
                     tokio::fs::rename(&part, target)
@@ -145,20 +235,39 @@ impl Client {
                 }
                 Err(fault) => fault,
             };
-            tokio::fs::remove_file(&part).await.ok();
-            if attempt >= self.attempts || !is_passing(fault.code) {
+            if fault.code == Code::BlobCorrupt && before > 0 && !is_anew {
+                // What was there already may not be of this blob: once more from the beginning.
+                tokio::fs::remove_file(&part).await.ok();
+                is_anew = true;
+                continue;
+            }
+            if !is_passing(fault.code) {
+                // Whatever is in it does not become this blob.
+                tokio::fs::remove_file(&part).await.ok();
                 return Err(fault);
             }
+            if there(&part).await > before {
+                attempt = 1;
+            } else if attempt >= self.attempts {
+                return Err(fault);
+            } else {
+                attempt += 1;
+            }
             tokio::time::sleep(PAUSE * attempt).await;
-            attempt += 1;
         }
     }
 
     async fn download(&self, digest: Digest, part: &Path) -> Result<u64, Fault> {
-        let mut file = File::create(part)
-            .await
-            .map_err(|error| local(part, "write", &error))?;
-        self.blob_write(digest, &mut file, part).await
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(part)
+            .await;
+        let mut file = file.map_err(|error| local(part, "write", &error))?;
+        let (hash, size) = hashed(&mut file, part).await?;
+        self.receive(digest, (&mut file, part), (hash, size)).await
     }
 
     /// Downloads a blob into the open file at `path` and syncs it, in one attempt. Answers its size;
@@ -169,27 +278,48 @@ impl Client {
         file: &mut File,
         path: &Path,
     ) -> Result<u64, Fault> {
+        self.receive(digest, (file, path), (Sha256::new(), 0)).await
+    }
+
+    /// Receives the rest of a blob of which `size` bytes, with this hash, are in the file.
+    async fn receive(
+        &self,
+        digest: Digest,
+        (file, path): (&mut File, &Path),
+        (mut hash, mut size): (Sha256, u64),
+    ) -> Result<u64, Fault> {
         let name = digest.to_string();
-        let response = self
-            .http
-            .get(self.url(&["api", "v1", "blobs", &name], &[]))
-            .send()
-            .await
-            .map_err(|error| self.fault(&error))?;
-        let mut body = self.check(response).await?.bytes_stream();
-        let mut hash = Sha256::new();
-        let mut size = 0u64;
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| self.fault(&error))?;
-            hash.update(&chunk);
-            size += chunk.len() as u64;
-            file.write_all(&chunk)
-                .await
-                .map_err(|error| local(path, "write", &error))?;
+        let mut request = self.http.get(self.url(&["api", "v1", "blobs", &name], &[]));
+        if size > 0 {
+            request = request.header(reqwest::header::RANGE, format!("bytes={size}-"));
         }
-        file.sync_all()
-            .await
-            .map_err(|error| local(path, "write", &error))?;
+        let response = request.send().await.map_err(|error| self.fault(&error))?;
+        let is_all = response.status() == reqwest::StatusCode::RANGE_NOT_SATISFIABLE;
+        let written = |error| local(path, "write", &error);
+        if !is_all {
+            let response = self.check(response).await?;
+            if response.status() != reqwest::StatusCode::PARTIAL_CONTENT && size > 0 {
+                // It sends the whole.
+                (hash, size) = (Sha256::new(), 0);
+                file.set_len(0).await.map_err(written)?;
+                file.seek(SeekFrom::Start(0)).await.map_err(written)?;
+            }
+            let mut body = response.bytes_stream();
+            while let Some(chunk) = body.next().await {
+                let chunk = match chunk {
+                    Ok(chunk) => chunk,
+                    Err(error) => {
+                        // What came stays.
+                        file.flush().await.map_err(written)?;
+                        return Err(self.fault(&error));
+                    }
+                };
+                hash.update(&chunk);
+                size += chunk.len() as u64;
+                file.write_all(&chunk).await.map_err(written)?;
+            }
+        }
+        file.sync_all().await.map_err(written)?;
         let got = Digest(hash.finalize().into());
         if got == digest {
             return Ok(size);
@@ -223,6 +353,16 @@ fn beside(target: &Path) -> PathBuf {
         .map_or_else(|| OsString::from("blob"), OsString::from);
     name.push(".part");
     target.with_file_name(name)
+}
+
+/// Bytes of a file that may not be there.
+async fn there(path: &Path) -> u64 {
+    tokio::fs::metadata(path).await.map_or(0, |file| file.len())
+}
+
+async fn size(file: &File, path: &Path) -> Result<u64, Fault> {
+    let about = file.metadata().await;
+    Ok(about.map_err(|error| local(path, "read", &error))?.len())
 }
 
 async fn open(path: &Path) -> Result<File, Fault> {

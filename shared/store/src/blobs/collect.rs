@@ -1,18 +1,17 @@
 //! Collection of blobs that nothing refers to.
 
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-
 use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::{BlobRefs, Blobs as Rows};
 use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{
-    Expr, ExprTrait as _, InsertStatement, OnConflict, Query, SelectStatement, SimpleExpr,
+    Expr, ExprTrait as _, InsertStatement, OnConflict, Order, Query, SelectStatement, SimpleExpr,
     UpdateStatement,
 };
 
+use super::bucket::Bucket;
+use super::folder::{self, Folder};
 use super::{
-    BLOB_GRACE_MS, BlobStat, Blobs, DELETING, MARKED, SHARDS, STORED, blocking, insertion,
+    BLOB_GRACE_MS, BlobStat, Blobs, DELETING, MARKED, Put, STORED, blocking, insertion, uploads,
 };
 use crate::rows::{parsed, unsigned};
 use crate::{Store, StoreError, ingest};
@@ -21,8 +20,11 @@ use crate::{Store, StoreError, ingest};
 pub const GC_BATCH: u64 = 1000;
 /// Files that are removed in one transaction: the engine waits for it.
 const FILES_PER_TRANSACTION: u64 = 50;
-/// Folders that one call looks through for files without a row.
-const SHARDS_PER_CALL: usize = 16;
+/// Objects that are removed before their rows are.
+const OBJECTS_PER_ROUND: u64 = 200;
+/// How old an object without a row must be before it is taken for a left-over: uploads in one
+/// request write their row seconds later, and the bucket's clock is not ours.
+pub const STRAY_MS: i64 = 86_400_000;
 /// Digests in one question to the database.
 const DIGESTS_PER_STATEMENT: usize = 500;
 
@@ -31,6 +33,10 @@ const DIGESTS_PER_STATEMENT: usize = 500;
 pub struct GcReport {
     /// Files without a row that got one.
     pub adopted: u64,
+    /// Objects without a row that were removed.
+    pub swept: u64,
+    /// Uploads of senders that are gone.
+    pub given_up: u64,
     /// Blobs that were marked.
     pub marked: u64,
     /// Blobs that were removed.
@@ -45,19 +51,54 @@ impl Store {
     /// Marks blobs that nothing refers to and whose time has passed, and removes those that were
     /// marked [`BLOB_GRACE_MS`] ago. To be called now and then.
     pub async fn blob_gc(&self, now: Timestamp) -> Result<GcReport, StoreError> {
+        match &self.blobs {
+            Blobs::Folder(folder) => self.collect_files(folder, now).await,
+            Blobs::Bucket(bucket) => self.collect_objects(bucket, now).await,
+        }
+    }
+
+    async fn collect_files(&self, folder: &Folder, now: Timestamp) -> Result<GcReport, StoreError> {
         let mut report = GcReport {
-            adopted: self.adopt(now).await?,
+            given_up: uploads::expire(self, now).await?,
+            adopted: self.adopt(folder, now).await?,
             marked: self.change(&mark(now)).await?,
             ..GcReport::default()
         };
         // Held to the end: no file goes while a backup copies.
-        let Some(_alone) = self.blobs.try_remove()? else {
+        let Some(_alone) = folder.try_remove()? else {
             report.postponed = true;
             return Ok(report);
         };
         self.change(&condemn(now)).await?;
         while report.removed < GC_BATCH {
-            let (removed, freed) = self.remove().await?;
+            let (removed, freed) = self.remove_files(folder).await?;
+            if removed == 0 {
+                break;
+            }
+            report.removed += removed;
+            report.freed += freed;
+        }
+        Ok(report)
+    }
+
+    /// Several coordinators may do this at once: each step is a compare-and-swap, or removes what
+    /// no row names and none will.
+    async fn collect_objects(
+        &self,
+        bucket: &Bucket,
+        now: Timestamp,
+    ) -> Result<GcReport, StoreError> {
+        // What another store's rows name would look like left-overs.
+        self.blobs_claim().await?;
+        let mut report = GcReport {
+            given_up: uploads::expire(self, now).await?,
+            swept: self.sweep(bucket, now).await?,
+            marked: self.change(&mark(now)).await?,
+            ..GcReport::default()
+        };
+        self.change(&condemn(now)).await?;
+        while report.removed < GC_BATCH {
+            let (removed, freed) = self.remove_objects(bucket).await?;
             if removed == 0 {
                 break;
             }
@@ -73,15 +114,11 @@ impl Store {
 
     /// Removes some of what is being deleted. An upload of the same digest has its row first, or
     /// comes after: then the row or the file is new, and stays.
-    async fn remove(&self) -> Result<(u64, u64), StoreError> {
-        let doomed = Query::select()
-            .columns([Rows::Digest, Rows::Size])
-            .from(Rows::Table)
-            .and_where(Expr::col(Rows::State).eq(DELETING))
-            .order_by(Rows::Digest, sea_orm::sea_query::Order::Asc)
-            .limit(FILES_PER_TRANSACTION)
-            .to_owned();
-        let doomed = self.readers.query_all(&doomed).await?;
+    async fn remove_files(&self, folder: &Folder) -> Result<(u64, u64), StoreError> {
+        let doomed = self
+            .readers
+            .query_all(&doomed(FILES_PER_TRANSACTION))
+            .await?;
         if doomed.is_empty() {
             return Ok((0, 0));
         }
@@ -97,7 +134,7 @@ impl Store {
             if tx.execute(&delete).await?.rows_affected() == 1 {
                 // Not on another thread: the transaction must outlive it, and it takes no
                 // time. Done again, it finds the file gone, and that is right.
-                going.push(set_aside(&self.blobs, digest)?);
+                going.push(folder::set_aside(folder, digest)?);
                 freed += unsigned(row.try_get_by_index(1)?);
             }
             }
@@ -115,10 +152,73 @@ impl Store {
         Ok((removed, freed))
     }
 
+    /// Removes some of what is being deleted: the object, then the row if it still names it. Killed
+    /// in between, it is done again; an upload that comes in between has an object of its own.
+    async fn remove_objects(&self, bucket: &Bucket) -> Result<(u64, u64), StoreError> {
+        let doomed = self.readers.query_all(&doomed(OBJECTS_PER_ROUND)).await?;
+        let mut objects = Vec::new();
+        for row in &doomed {
+            objects.extend(row.try_get_by_index::<Option<String>>(2)?);
+        }
+        bucket.remove(&objects).await?;
+        ingest!(self, tx => {
+            let (mut removed, mut freed) = (0, 0);
+            for row in &doomed {
+                let (digest, object): (String, Option<String>) =
+                    (row.try_get_by_index(0)?, row.try_get_by_index(2)?);
+                let mut delete = Query::delete();
+                delete
+                    .from_table(Rows::Table)
+                    .and_where(Expr::col(Rows::Digest).eq(digest))
+                    .and_where(Expr::col(Rows::State).eq(DELETING))
+                    .and_where(match object {
+                        Some(object) => Expr::col(Rows::Object).eq(object),
+                        None => Expr::col(Rows::Object).is_null(),
+                    });
+                if tx.execute(&delete).await?.rows_affected() == 1 {
+                    removed += 1;
+                    freed += unsigned(row.try_get_by_index(1)?);
+                }
+            }
+            Ok((removed, freed))
+        })
+    }
+
+    /// Removes old objects that neither an upload nor a blob names; says how many. Uploads are
+    /// asked first: one that ends meanwhile has its blob's row when that is asked for.
+    async fn sweep(&self, bucket: &Bucket, now: Timestamp) -> Result<u64, StoreError> {
+        let mut strays: Vec<String> = bucket
+            .some_objects()
+            .await?
+            .into_iter()
+            .filter(|(_, made_at)| *made_at < now.plus_ms(-STRAY_MS).0)
+            .map(|(object, _)| object)
+            .collect();
+        let mut known = Vec::new();
+        for chunk in strays.chunks(DIGESTS_PER_STATEMENT) {
+            let becoming: Vec<String> = chunk.iter().map(|object| uploads::whole(object)).collect();
+            for object in uploads::coming(self, &becoming).await? {
+                known.push(uploads::tail(&object));
+                known.push(object);
+            }
+            let named = Query::select()
+                .column(Rows::Object)
+                .from(Rows::Table)
+                .and_where(Expr::col(Rows::Object).is_in(chunk))
+                .to_owned();
+            for row in self.readers.query_all(&named).await? {
+                known.push(row.try_get_by_index(0)?);
+            }
+        }
+        strays.retain(|object| !known.contains(object));
+        bucket.remove(&strays).await?;
+        Ok(strays.len() as u64)
+    }
+
     /// Gives rows to files that have none.
-    async fn adopt(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let blobs = self.blobs.clone();
-        let files = blocking(move || blobs.some_files()).await?;
+    async fn adopt(&self, folder: &Folder, now: Timestamp) -> Result<u64, StoreError> {
+        let folder = folder.clone();
+        let files = blocking(move || folder.some_files()).await?;
         let mut strays = Vec::new();
         for chunk in files.chunks(DIGESTS_PER_STATEMENT) {
             let known = Query::select()
@@ -155,49 +255,21 @@ impl Store {
 
 /// A row for a file that has none.
 fn adoption(stat: BlobStat, now: Timestamp) -> InsertStatement {
-    let mut insert = insertion(stat, MARKED, now, Some(now));
+    let mut insert = insertion(stat, &Put::File, MARKED, now, Some(now));
     insert.on_conflict(OnConflict::new().do_nothing().to_owned());
     insert
 }
 
-/// Takes a blob's file out of its place; says where it is now.
-fn set_aside(blobs: &Blobs, digest: Digest) -> Result<PathBuf, StoreError> {
-    let (path, aside) = (blobs.path(digest), blobs.incoming());
-    // A mark that stays costs the next upload nothing.
-    let _ = std::fs::remove_file(blobs.damaged(digest));
-    match std::fs::rename(&path, &aside) {
-        // A collection that was killed has taken it already.
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::folder(path)(error))
-        }
-        Ok(()) | Err(_) => Ok(aside),
-    }
-}
-
-impl Blobs {
-    /// Digests and sizes of the files in the next few folders.
-    fn some_files(&self) -> Result<Vec<BlobStat>, StoreError> {
-        let first = self.0.shard.fetch_add(SHARDS_PER_CALL, Ordering::Relaxed);
-        let mut files = Vec::new();
-        for shard in first..first + SHARDS_PER_CALL {
-            let path = self
-                .0
-                .root
-                .join("sha256")
-                .join(format!("{:02x}", shard % SHARDS));
-            let folder = || StoreError::folder(&path);
-            for entry in std::fs::read_dir(&path).map_err(folder())? {
-                let entry = entry.map_err(folder())?;
-                let name = format!("sha256:{}", entry.file_name().to_string_lossy());
-                // One that was removed meanwhile is no stray.
-                if let (Ok(digest), Ok(file)) = (name.parse(), entry.metadata()) {
-                    let size = file.len();
-                    files.push(BlobStat { digest, size });
-                }
-            }
-        }
-        Ok(files)
-    }
+/// Some of what is being deleted.
+fn doomed(most: u64) -> SelectStatement {
+    let mut select = Query::select();
+    select
+        .columns([Rows::Digest, Rows::Size, Rows::Object])
+        .from(Rows::Table)
+        .and_where(Expr::col(Rows::State).eq(DELETING))
+        .order_by(Rows::Digest, Order::Asc)
+        .limit(most);
+    select
 }
 
 /// That no row refers to a blob.

@@ -7,20 +7,34 @@ use pomona_domain::task::TaskState;
 use pomona_domain::{Change, Code, Digest, Timestamp, TrialId};
 use pomona_store::{BLOB_GRACE_MS, BLOB_KEEP_MS, GC_BATCH, GcReport, Store};
 
-use crate::harness::{Home, Leader, execute, for_each_backend, read};
+use crate::harness::{Home, Leader, execute, for_each_place, read, tests_on};
 use crate::rows::{at, checkpoint, experiment, import, of_experiment, of_task, of_trial, trial};
 
-for_each_backend!(
+for_each_place!(
     a_blob_goes_after_its_time_and_the_grace,
     a_marked_blob_comes_back_when_it_is_needed,
     a_reference_that_ends_lets_its_blob_go,
     a_collection_that_was_killed_is_finished,
     an_upload_brings_back_what_was_being_deleted,
-    a_file_without_a_row_is_adopted_and_collected,
-    a_file_without_a_row_that_is_needed_stays,
-    nothing_is_removed_while_a_backup_runs,
     one_call_has_a_limit,
 );
+
+mod folder_with_sqlite {
+    super::tests_on!(
+        Sqlite,
+        a_file_without_a_row_is_adopted_and_collected,
+        a_file_without_a_row_that_is_needed_stays,
+        nothing_is_removed_while_a_backup_runs,
+    );
+}
+mod folder_with_postgres {
+    super::tests_on!(
+        Postgres,
+        a_file_without_a_row_is_adopted_and_collected,
+        a_file_without_a_row_that_is_needed_stays,
+        nothing_is_removed_while_a_backup_runs,
+    );
+}
 
 /// The last moment that an upload at `at(0)` is kept for.
 const KEPT: Timestamp = Timestamp(crate::rows::START.0 + BLOB_KEEP_MS);
@@ -200,7 +214,7 @@ async fn a_file_without_a_row_that_is_needed_stays(home: Home) {
 async fn nothing_is_removed_while_a_backup_runs(home: Home) {
     let store = home.open().await;
     let digest = store.blob_put(b"abc", at(0)).await.unwrap().digest;
-    let path = home.config().blobs.join("collect.lock");
+    let path = home.folder().join("collect.lock");
     let lock = File::options()
         .create(true)
         .truncate(false)

@@ -1,12 +1,12 @@
-//! A fresh place for a store, whatever the database.
+//! A fresh place for a store, whatever the database and wherever the blobs.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use pomona_domain::{Change, Code, Digest, Timestamp};
-use pomona_store::{Batch, BlobStat, Store, StoreConfig, StoreError};
-use pomona_testing::Postgres;
+use pomona_store::{Batch, BlobStat, BlobsAt, BucketConfig, Store, StoreConfig, StoreError};
+use pomona_testing::{Bucket, Postgres};
 use sea_orm::{
     ConnectionTrait as _, Database, DatabaseConnection, DatabaseTransaction, Statement,
     TransactionTrait as _,
@@ -20,6 +20,8 @@ pub enum Backend {
     Sqlite,
     /// A server of the test's own.
     Postgres,
+    /// The same, and the blobs in a bucket of the test's own.
+    Team,
 }
 
 /// Makes a test of each function, for each database. A function that is not named here is dead
@@ -35,6 +37,17 @@ macro_rules! for_each_backend {
     };
 }
 pub(crate) use for_each_backend;
+
+/// The same, and once more for each with the blobs in a bucket.
+macro_rules! for_each_place {
+    ($($test:ident),* $(,)?) => {
+        crate::harness::for_each_backend!($($test),*);
+        mod team {
+            crate::harness::tests_on!(Team, $($test),*);
+        }
+    };
+}
+pub(crate) use for_each_place;
 
 /// Makes a test of each function, for one database.
 macro_rules! tests_on {
@@ -59,6 +72,8 @@ pub struct Home {
     server: Arc<OnceLock<Mutex<Postgres>>>,
     /// The name of the database on the server.
     database: String,
+    /// Started when it is first needed.
+    bucket: Arc<OnceLock<Mutex<Bucket>>>,
 }
 
 impl Home {
@@ -68,14 +83,16 @@ impl Home {
             folder: tempfile::tempdir().unwrap(),
             server: Arc::default(),
             database: "postgres".to_owned(),
+            bucket: Arc::default(),
         }
     }
 
-    /// Another empty one, on the same server if there is one.
+    /// Another empty one, on the same servers if there are any.
     pub async fn beside(&self) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let mut other = Self::new(self.backend);
-        if let Backend::Postgres = self.backend {
+        other.bucket = Arc::clone(&self.bucket);
+        if let Backend::Postgres | Backend::Team = self.backend {
             other.server = Arc::clone(&self.server);
             other.database = format!("beside{}", NUMBER.fetch_add(1, Ordering::Relaxed));
             let create = format!("CREATE DATABASE {}", other.database);
@@ -94,14 +111,49 @@ impl Home {
         server.lock().unwrap()
     }
 
+    /// The test's own bucket.
+    pub fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        let bucket = self.bucket.get_or_init(|| Mutex::new(Bucket::start()));
+        bucket.lock().unwrap()
+    }
+
     pub fn config(&self) -> StoreConfig {
-        match self.backend {
-            Backend::Sqlite => in_folder(self.path()),
-            Backend::Postgres => StoreConfig {
-                url: self.server().url(&self.database),
-                ..in_folder(self.path())
-            },
+        let mut config = in_folder(self.path());
+        if let Backend::Postgres | Backend::Team = self.backend {
+            config.url = self.server().url(&self.database);
         }
+        if let Backend::Team = self.backend {
+            config.blobs = BlobsAt::Bucket(Box::new(self.bucket_config()));
+        }
+        config
+    }
+
+    /// How this home comes into the bucket: under a prefix of its own.
+    pub fn bucket_config(&self) -> BucketConfig {
+        static WRITER: AtomicU64 = AtomicU64::new(1);
+        let bucket = self.bucket();
+        BucketConfig {
+            bucket: bucket.name().to_owned(),
+            prefix: format!("house/{}", self.database),
+            endpoint: Some(bucket.endpoint()),
+            region: "us-east-1".to_owned(),
+            keys: Some((Bucket::KEY.to_owned(), Bucket::SECRET.to_owned())),
+            path_style: true,
+            allow_http: true,
+            ca_file: None,
+            writer: WRITER.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// The folder of the blobs.
+    pub fn folder(&self) -> PathBuf {
+        self.path().join("blobs")
+    }
+
+    /// The folder of the objects, behind the server's back.
+    pub fn objects(&self) -> PathBuf {
+        let prefix = self.bucket_config().prefix;
+        self.bucket().objects().join(prefix)
     }
 
     /// Opens the store, with its schema.
@@ -124,14 +176,46 @@ impl Home {
         check(&self.raw().await, self.backend).await;
     }
 
-    /// The file of a blob.
+    /// Uploads in parts that the bucket knows of.
+    pub fn uploads(&self) -> usize {
+        self.bucket().uploads()
+    }
+
+    /// Parts of those.
+    pub fn parts(&self) -> usize {
+        self.bucket().parts()
+    }
+
+    /// The file of a blob, or of the newest object that has it.
     pub fn blob_file(&self, digest: Digest) -> PathBuf {
-        blob_file(&self.config().blobs, digest)
+        let Backend::Team = self.backend else {
+            return blob_file(&self.folder(), digest);
+        };
+        let folder = blob_file(&self.objects(), digest);
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let entries = std::fs::read_dir(folder.parent().unwrap());
+        let paths = entries
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path());
+        let found = paths.filter(|path| name(path).starts_with(&digest.hex()));
+        let number = |path: &PathBuf| {
+            let (writer, number) = name(path)
+                .rsplit_once('-')
+                .map(|(a, b)| (a.to_owned(), b.to_owned()))
+                .unwrap();
+            (writer, number.parse::<u64>().unwrap())
+        };
+        found.max_by_key(number).unwrap_or(folder)
     }
 
     /// Files of uploads under way.
     pub fn incoming(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.config().blobs.join("incoming")).unwrap();
+        if let Backend::Team = self.backend {
+            assert_eq!(self.uploads(), 0);
+            return Vec::new();
+        }
+        let entries = std::fs::read_dir(self.folder().join("incoming")).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 }
@@ -140,7 +224,7 @@ impl Home {
 pub fn in_folder(folder: &Path) -> StoreConfig {
     StoreConfig {
         url: format!("sqlite://{}", folder.join("pomona.db").display()),
-        blobs: folder.join("blobs"),
+        blobs: BlobsAt::Folder(folder.join("blobs")),
     }
 }
 
@@ -164,7 +248,7 @@ pub async fn check(raw: &DatabaseConnection, backend: Backend) {
             assert_eq!(texts(raw, dangling).await, [""; 0]);
         }
         // It holds foreign keys by itself.
-        Backend::Postgres => {}
+        Backend::Postgres | Backend::Team => {}
     }
     let dangling = "SELECT owner FROM blob_refs WHERE digest NOT IN \
                     (SELECT digest FROM blobs WHERE state <> 'deleting')";

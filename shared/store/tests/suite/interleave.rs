@@ -10,10 +10,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tokio::sync::Mutex;
 
 use crate::collect::{refer, with_trials};
-use crate::harness::{Home, Leader, execute, for_each_backend, read};
+use crate::harness::{Home, Leader, execute, for_each_place, read};
 use crate::rows::at;
 
-for_each_backend!(
+for_each_place!(
     any_order_of_events_keeps_what_is_referred_to,
     uploads_commits_and_collections_at_once_lose_nothing,
 );

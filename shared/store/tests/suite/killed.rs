@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::trial::Trial;
 use pomona_domain::{Change, Digest};
-use pomona_store::{PageRequest, Store, StoreConfig};
+use pomona_store::{BlobsAt, PageRequest, Store, StoreConfig};
 
 use crate::harness::{Backend, Home, Leader, for_each_backend, open, read};
 use crate::rows::{at, checkpoint, experiment, observation, of_experiment, of_trial, trial};
@@ -35,7 +35,7 @@ async fn what_was_acknowledged_survives_a_kill(home: Home) {
         let (url, blobs) = child.split_once('\n').unwrap();
         let config = StoreConfig {
             url: url.to_owned(),
-            blobs: blobs.into(),
+            blobs: BlobsAt::Folder(blobs.into()),
         };
         commit_for_ever(open(config).await).await;
     }
@@ -71,7 +71,9 @@ async fn commit_for_ever(store: Store) -> ! {
     let mut row = store.trial_get(row().id).await.unwrap().unwrap();
     tokio::spawn(async move {
         loop {
-            let endless = store.blob_writer(Digest::of(b"never"), u64::MAX).await;
+            let endless = store
+                .blob_writer(Digest::of(b"never"), u64::MAX, at(0))
+                .await;
             let mut endless = endless.unwrap();
             for _ in 0..32 {
                 endless.write(&vec![7; 1 << 18]).await.unwrap();
@@ -101,11 +103,11 @@ async fn commit_for_ever(store: Store) -> ! {
 fn kill_after(count: usize, home: &Home) -> Vec<u64> {
     let backend = match home.backend {
         Backend::Sqlite => "sqlite",
-        Backend::Postgres => "postgres",
+        Backend::Postgres | Backend::Team => "postgres",
     };
     let test = format!("killed::{backend}::what_was_acknowledged_survives_a_kill");
     let config = home.config();
-    let child = format!("{}\n{}", config.url, config.blobs.display());
+    let child = format!("{}\n{}", config.url, home.folder().display());
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &test, "--nocapture"])
         .env(CHILD, child)

@@ -69,7 +69,7 @@ async fn what_has_no_schema_is_not_backed_up(home: Home) {
 }
 
 async fn a_file_in_the_place_of_the_blobs_is_named(home: Home) {
-    std::fs::write(home.config().blobs, "not a folder").unwrap();
+    std::fs::write(home.folder(), "not a folder").unwrap();
     let fault = Fault::from(Store::open(home.config()).await.unwrap_err());
     assert_eq!(fault.code, Code::BadDataDir);
     assert!(fault.message.contains("blobs"), "{fault:?}");

@@ -6,7 +6,7 @@ use super::*;
 fn the_table_of_routes() {
     let lines: Vec<String> = table()
         .iter()
-        .map(|route| format!("{:5}{} => {}", route.method, route.path, route.handler))
+        .map(|route| format!("{:4} {} => {}", route.method, route.path, route.handler))
         .collect();
     insta::assert_snapshot!(lines.join("\n"));
 }

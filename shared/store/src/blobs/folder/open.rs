@@ -1,0 +1,117 @@
+//! A file that is being read.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
+
+use pomona_domain::Digest;
+use sha2::{Digest as _, Sha256};
+
+use super::Folder;
+use crate::StoreError;
+use crate::blobs::{BlobStat, CHUNK};
+
+#[derive(Debug)]
+pub(crate) struct Open {
+    blobs: Folder,
+    file: File,
+    /// The next byte's place.
+    at: u64,
+    hasher: Sha256,
+}
+
+impl Open {
+    pub(crate) fn read(
+        &mut self,
+        stat: BlobStat,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, StoreError> {
+        let is_checked = range.end == stat.size;
+        let path = self.blobs.path(stat.digest);
+        if is_checked {
+            while self.at < range.start {
+                let skipped = self
+                    .take(range.start - self.at)
+                    .map_err(StoreError::folder(&path))?;
+                if skipped.is_empty() {
+                    return Err(self.corrupt(stat));
+                }
+            }
+        } else if self.at != range.start {
+            self.file
+                .seek(SeekFrom::Start(range.start))
+                .map_err(StoreError::folder(&path))?;
+            self.at = range.start;
+        }
+        let bytes = self
+            .take(range.end - range.start)
+            .map_err(StoreError::folder(&path))?;
+        let is_short = bytes.is_empty() && !range.is_empty();
+        if is_short || (is_checked && self.at == stat.size && self.found() != stat.digest) {
+            return Err(self.corrupt(stat));
+        }
+        if is_checked && self.at == stat.size {
+            // It was repaired while a reader of the damaged file marked it.
+            let _ = std::fs::remove_file(self.blobs.damaged(stat.digest));
+        }
+        Ok(bytes)
+    }
+
+    /// Up to `most` bytes, or a chunk.
+    fn take(&mut self, most: u64) -> std::io::Result<Vec<u8>> {
+        let most = most.min(CHUNK as u64);
+        let mut bytes = Vec::with_capacity(usize::try_from(most).unwrap_or(CHUNK));
+        (&self.file).take(most).read_to_end(&mut bytes)?;
+        self.at += bytes.len() as u64;
+        self.hasher.update(&bytes);
+        Ok(bytes)
+    }
+
+    /// The digest of what was read.
+    fn found(&self) -> Digest {
+        Digest(self.hasher.clone().finalize().into())
+    }
+
+    /// Marks the blob, so that nobody takes it for being here and an upload can repair it.
+    fn corrupt(&mut self, stat: BlobStat) -> StoreError {
+        // The error says the same; the mark is for those who come later.
+        let _ = File::create(self.blobs.damaged(stat.digest));
+        let rest = self.file.rewind().and_then(|()| {
+            self.hasher = Sha256::new();
+            while !self.take(CHUNK as u64)?.is_empty() {}
+            Ok(())
+        });
+        match rest {
+            Ok(()) => StoreError::BlobCorrupt {
+                digest: stat.digest,
+                found: self.found(),
+            },
+            Err(error) => StoreError::folder(self.blobs.path(stat.digest))(error),
+        }
+    }
+}
+
+pub(crate) fn open(blobs: Folder, stat: BlobStat) -> Result<Open, StoreError> {
+    let path = blobs.path(stat.digest);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StoreError::BlobMissing {
+                digest: stat.digest,
+            });
+        }
+        Err(error) => return Err(StoreError::folder(path)(error)),
+    };
+    let size = file.metadata().map_err(StoreError::folder(path))?.len();
+    let mut open = Open {
+        blobs,
+        file,
+        at: 0,
+        hasher: Sha256::new(),
+    };
+    if size == stat.size {
+        Ok(open)
+    } else {
+        Err(open.corrupt(stat))
+    }
+}
