@@ -54,6 +54,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     let (stop, stopping) = watch::channel(false);
     let (end, ended) = watch::channel(false);
     let me = candidate(&config, &listener)?;
+    check_blobs(&config, &store, &me).await?;
     let (app, mut engine) = assemble(config, store.clone(), me, (stopping, ended)).await?;
     let keeper = tokio::spawn(housekeeping(app.clone()));
     let server = server(&app, listener)?;
@@ -162,6 +163,26 @@ fn candidate(config: &Config, listener: &TcpListener) -> Result<Candidate, Fault
         );
     }
     Ok(Candidate { holder, address })
+}
+
+/// Refuses a folder of blobs of one's own beside another coordinator: what one keeps there, the
+/// other would not find.
+async fn check_blobs(config: &Config, store: &Store, me: &Candidate) -> Result<(), Fault> {
+    if !store.is_shared() || config.has_blobs_url() {
+        return Ok(());
+    }
+    let other = store.leader().await?;
+    if other.holder.is_empty() || other.holder == me.holder {
+        return Ok(());
+    }
+    let text = format!(
+        "another coordinator (`{}`) has led on this database, and this one keeps its blobs in a \
+         folder of its own",
+        other.holder
+    );
+    let hint = "set `blobs.url` to one place for all of them: `s3://bucket/prefix`, or \
+                `file:///folder` on a disk that they share";
+    Err(Fault::new(Code::BlobsApart, text).hint(hint))
 }
 
 /// The store of a configuration.

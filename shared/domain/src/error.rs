@@ -197,6 +197,8 @@ codes! {
     UploadMissing = "E0814", 404;
     /// The request does not begin where the upload stands.
     WrongOffset = "E0815", 416;
+    /// Coordinators on one database keep their blobs in different places.
+    BlobsApart = "E0816", 500;
     /// A configuration key or value is wrong.
     BadConfig = "E0901", 400;
     /// A program or library that is needed is missing.

@@ -113,7 +113,7 @@ pub fn preview(args: &FileArgs, global: &GlobalArgs, printer: &Printer) -> Resul
     match asked {
         Ok(Ok(answer)) => {
             // What an epoch costs, and so where trials are compared, only the coordinator knows.
-            outlook.preview = preview_with(&spec, &Costs::of(Some(&answer.plan)))?;
+            outlook.preview = preview_with(&spec, &Costs::of(answer.plan.as_ref()))?;
             outlook.server = Some(answer);
         }
         Ok(Err(fault)) if !is_passing(fault.code) => return Err(fault),

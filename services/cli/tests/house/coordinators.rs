@@ -49,6 +49,20 @@ pub fn http_get(port: u16, path: &str) -> Option<String> {
 }
 
 impl House {
+    /// Starts a coordinator that keeps its blobs for itself, and refuses to; gives its exit status
+    /// and what it said.
+    pub fn refused_coordinator(&self, name: &str) -> (Option<i32>, String) {
+        let postgres = self.postgres.as_ref().expect("a shared database");
+        let output = Command::new(program("pomona-coordinator"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(self.path(name))
+            .env("POMONA_COORDINATOR_STORE_URL", postgres.url("postgres"))
+            .output()
+            .expect("the coordinator starts");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), words)
+    }
+
     /// Starts a coordinator in a data folder of its own.
     pub fn coordinator_in(&self, folder: &Path, port: u16) -> Process {
         let (term, poll) = (self.term.as_millis(), self.term.as_millis() / 2);

@@ -29,6 +29,15 @@ fn each_was_leased_once(house: &House, experiment: &str) {
 }
 
 #[test]
+fn a_second_coordinator_with_blobs_of_its_own_is_refused() {
+    let house = House::open_on_postgres();
+    let (status, words) = house.refused_coordinator("apart");
+    assert_eq!(status, Some(2));
+    assert!(words.contains("error[E0816]"), "{words}");
+    assert!(words.contains("`blobs.url`"), "{words}");
+}
+
+#[test]
 fn the_leader_is_killed_in_mid_grid_and_another_goes_on() {
     let mut house = House::open_on_postgres();
     let other = house.open_beside();

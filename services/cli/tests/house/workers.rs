@@ -30,7 +30,8 @@ impl House {
         self.worker_from(name, slots, &[("FAKE_STEP_MS", step_ms)])
     }
 
-    fn worker_from(&self, name: &str, slots: u32, variables: &[(&str, &str)]) -> Worker {
+    /// One whose environment has more in it.
+    pub fn worker_from(&self, name: &str, slots: u32, variables: &[(&str, &str)]) -> Worker {
         let folder = self.path(&format!("worker-{name}"));
         self.worker_at(&self.server(), (name, slots), &folder, variables)
     }
