@@ -2,6 +2,7 @@
 
 use pomona_domain::Hparams;
 use pomona_domain::plan::Plan;
+use pomona_domain::space::Domain;
 use pomona_domain::spec::ExperimentSpec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,7 +63,7 @@ impl Course {
     pub(crate) fn new(spec: &ExperimentSpec, costs: &Costs) -> Option<Self> {
         let halving = spec.search.halving()?;
         let epochs = spec.train.epochs;
-        let searched = spec.search.space.get(EPOCHS).and_then(|set| set.points());
+        let searched = spec.search.space.get(EPOCHS).and_then(Domain::points);
         let longest = (searched.iter().flatten())
             .filter_map(Value::as_u64)
             .max()

@@ -37,7 +37,8 @@ pub(crate) struct Ladders {
     metric: String,
     direction: Direction,
     replicates: u32,
-    ladders: BTreeMap<String, Ladder>,
+    /// Ladders by whom they compare.
+    by_name: BTreeMap<String, Ladder>,
     /// Points that are on their way, by index.
     open: BTreeMap<u32, Track>,
 }
@@ -107,7 +108,7 @@ impl Ladders {
             metric: spec.search.objective(),
             direction: spec.search.direction,
             replicates: spec.search.replicates,
-            ladders: BTreeMap::new(),
+            by_name: BTreeMap::new(),
             open: BTreeMap::new(),
         })
     }
@@ -136,7 +137,7 @@ impl Ladders {
         let Some(track) = self.open.get_mut(&point) else {
             return Vec::new();
         };
-        let rungs = (self.ladders.get(&track.ladder)).map_or(&[][..], |ladder| &ladder.rungs);
+        let rungs = (self.by_name.get(&track.ladder)).map_or(&[][..], |ladder| &ladder.rungs);
         let Some(way) = track.trials.get_mut(&trial) else {
             return Vec::new();
         };
@@ -199,7 +200,7 @@ impl Ladders {
         let epochs = self.course.rungs(hparams);
         let name = if self.is_bracketed {
             let joined = |bracket| {
-                let ladder = self.ladders.get(&bracket::name(&phase, bracket));
+                let ladder = self.by_name.get(&bracket::name(&phase, bracket));
                 ladder.map_or(0, |ladder| ladder.joined)
             };
             let next = bracket::next(epochs.len(), self.eta, joined);
@@ -212,7 +213,7 @@ impl Ladders {
             epoch,
             entries: Vec::new(),
         });
-        let ladder = self.ladders.entry(name.clone());
+        let ladder = self.by_name.entry(name.clone());
         let ladder = ladder.or_insert_with(|| Ladder {
             joined: 0,
             rungs: rungs.collect(),
@@ -225,7 +226,7 @@ impl Ladders {
     fn enter(&mut self, point: u32) -> Option<()> {
         let track = self.open.get_mut(&point)?;
         let score = track.mean(self.replicates)?;
-        let ladder = self.ladders.get_mut(&track.ladder)?;
+        let ladder = self.by_name.get_mut(&track.ladder)?;
         let rung = ladder.rungs.get_mut(track.rung)?;
         rung.entries.push(Entry { point, score });
         track.rung += 1;
@@ -295,7 +296,7 @@ impl Ladders {
     /// The rung a point reached last, its place there, and how it is called.
     fn reached(&self, point: u32) -> Option<(&Track, &Ladder, &Rung)> {
         let track = self.open.get(&point)?;
-        let ladder = self.ladders.get(&track.ladder)?;
+        let ladder = self.by_name.get(&track.ladder)?;
         Some((track, ladder, ladder.rungs.get(track.rung.checked_sub(1)?)?))
     }
 
@@ -361,7 +362,7 @@ impl Ladders {
     /// first, then the ladder that promoted fewest, so that none starves.
     pub(crate) fn promote(&mut self, no_more: bool) -> Vec<Action> {
         let mut found: Vec<(std::cmp::Reverse<usize>, usize, u32)> = Vec::new();
-        for (name, ladder) in &self.ladders {
+        for (name, ladder) in &self.by_name {
             for at in 0..ladder.rungs.len() {
                 let next = ladder
                     .rungs
@@ -412,7 +413,7 @@ impl Ladders {
     /// Ends whoever waits at a rung that is closed: nobody will promote it.
     pub(crate) fn release(&mut self, no_more: bool) -> Vec<Action> {
         let mut hopeless = Vec::new();
-        for (name, ladder) in &self.ladders {
+        for (name, ladder) in &self.by_name {
             for at in 0..ladder.rungs.len() {
                 if self.is_closed(name, ladder, at, no_more) {
                     let kept = self.promotable(name, ladder, at, no_more);
@@ -440,7 +441,7 @@ impl Ladders {
 
     pub(crate) fn standings(&self) -> Vec<Standing> {
         let mut all = Vec::new();
-        for (name, ladder) in &self.ladders {
+        for (name, ladder) in &self.by_name {
             for (at, rung) in ladder.rungs.iter().enumerate() {
                 let first = |entry: &Entry| (entry.point * self.replicates + 1, entry.score);
                 all.push(Standing {

@@ -79,10 +79,6 @@ pub struct Searcher {
 /// How the next point is found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one searcher per experiment, and a box would only hide it"
-)]
 enum Method {
     /// Paths in order, the last varies fastest; a trial's number says its point.
     Grid,
