@@ -9,6 +9,8 @@ mod processes;
 mod programs;
 #[path = "house/refusals.rs"]
 mod refusals;
+#[path = "house/retention.rs"]
+mod retention;
 #[path = "house/shown.rs"]
 mod shown;
 #[path = "house/up.rs"]

@@ -1,7 +1,7 @@
 //! The life of an experiment: trials are made, the best is known, the end is noticed.
 
 use super::draft::Draft;
-use super::task;
+use super::{retention, task};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
@@ -110,6 +110,9 @@ fn make(draft: &Draft, owner: &Experiment, point: Point) -> Trial {
         latest: BTreeMap::new(),
         best: None,
         environment: BTreeMap::new(),
+        pinned: false,
+        expendable: false,
+        deleted: None,
         created_at: now,
         started_at: None,
         active_ms: 0,
@@ -236,6 +239,7 @@ fn promote(draft: &mut Draft, mut row: Experiment, spec: TaskSpec, counts: &str)
 
 /// Ends an experiment; its rows leave memory.
 pub(crate) fn end(draft: &mut Draft, mut row: Experiment, state: ExperimentState, why: &str) {
+    retention::settle(draft, &row);
     row.state = state;
     row.ended_at = Some(draft.now);
     draft.reason(Subject::Experiment(row.id), why);

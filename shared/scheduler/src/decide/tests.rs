@@ -5,6 +5,7 @@ mod fates;
 mod programs;
 mod promotion;
 mod reports;
+mod retention;
 mod sharing;
 mod spent;
 mod tasks;
