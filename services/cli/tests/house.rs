@@ -15,6 +15,8 @@ mod processes;
 mod programs;
 #[path = "house/refusals.rs"]
 mod refusals;
+#[path = "house/retention.rs"]
+mod retention;
 #[path = "house/several.rs"]
 mod several;
 #[path = "house/shown.rs"]

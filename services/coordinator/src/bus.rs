@@ -262,7 +262,10 @@ fn event_of(change: &Change) -> Option<(Topic, What)> {
         Change::Backbone(row) => (Topic::Models, What::Backbone(row.clone())),
         Change::Version(row) => (Topic::Models, What::Version(row.clone())),
         Change::AliasMoved(row) => (Topic::Models, What::AliasMoved(row.clone())),
-        Change::Lease(_) | Change::Checkpoint(_) | Change::Reason(_) => return None,
+        Change::Lease(_)
+        | Change::Checkpoint(_)
+        | Change::CheckpointDeleted(..)
+        | Change::Reason(_) => return None,
     })
 }
 

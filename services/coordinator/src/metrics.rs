@@ -173,6 +173,7 @@ impl Metrics {
                 | Change::Worker(_)
                 | Change::Task(_)
                 | Change::Checkpoint(_)
+                | Change::CheckpointDeleted(..)
                 | Change::Dataset(_)
                 | Change::Backbone(_)
                 | Change::Reason(_) => {}
@@ -251,6 +252,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Registered { .. } => "registered",
         Event::Polled { .. } => "polled",
         Event::Measured { .. } => "measured",
+        Event::Pin { .. } => "pin",
         Event::Drain(_) => "drain",
         Event::TaskSubmitted { .. } => "task_submitted",
         Event::TaskCanceled(_) => "task_canceled",

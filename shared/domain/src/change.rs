@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::Backbone;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, CheckpointKind};
 use crate::dataset::Dataset;
 use crate::experiment::Experiment;
 use crate::lease::Lease;
@@ -58,6 +58,8 @@ pub enum Change {
     /// A trial's new checkpoint; it replaces the one of the same kind and takes over its blob
     /// reference.
     Checkpoint(Checkpoint),
+    /// A checkpoint goes, and with it its blob reference. One that is not there is no conflict.
+    CheckpointDeleted(TrialId, CheckpointKind),
     /// A new data-set version.
     Dataset(Box<Dataset>),
     /// A new backbone.

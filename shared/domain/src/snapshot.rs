@@ -3,7 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Generation;
 use crate::backbone::Backbone;
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Dataset;
@@ -13,6 +12,7 @@ use crate::model::{Alias, Version};
 use crate::task::Task;
 use crate::trial::Trial;
 use crate::worker::Worker;
+use crate::{Digest, Generation};
 
 /// Rows of all that has not ended, sorted by id, and what new rows must not collide with.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Snapshot {
     pub backbones: Vec<Backbone>,
     /// Newest version of each model.
     pub versions: Vec<Version>,
+    /// Checkpoints that versions were made of, sorted: they are reachable for ever (R1).
+    #[serde(default)]
+    pub published: Vec<Digest>,
     /// All aliases.
     pub aliases: Vec<Alias>,
     /// The highest generation ever given.

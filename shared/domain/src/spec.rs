@@ -11,6 +11,7 @@ pub mod parse;
 mod paths;
 mod promote;
 mod reach;
+mod retention;
 mod runner;
 mod search;
 mod section;
@@ -70,6 +71,37 @@ pub struct ExperimentSpec {
     pub seed: u64,
     /// Where the best checkpoint goes.
     pub promote: Option<Promote>,
+    /// Which checkpoints stay when the experiment has ended.
+    #[serde(default, skip_serializing_if = "Retention::is_default")]
+    pub retention: Retention,
+}
+
+/// Which checkpoints stay when an experiment has ended. While it lives, each trial keeps its newest
+/// and its best one. What is pinned, what a version was made of and what is being published stays
+/// in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// Trials that keep checkpoints, the best ones first; `None`: all.
+    pub best: Option<u32>,
+    /// Whether they keep their newest one beside their best one.
+    pub last: bool,
+}
+
+impl Default for Retention {
+    /// The five best trials keep both.
+    fn default() -> Self {
+        Self {
+            best: Some(5),
+            last: true,
+        }
+    }
+}
+
+impl Retention {
+    /// Whether it is what a file without it means.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is frozen and what is put on top.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::{ExperimentId, Fault, Hparams, LeaseId, Timestamp, TrialId};
+use crate::{Code, ExperimentId, Fault, Hparams, LeaseId, Timestamp, TrialId};
 
 /// Where a trial is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,6 +108,16 @@ pub struct Trial {
     /// resume must match them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
+    /// Whether a user wants its checkpoints to stay whatever becomes of its experiment.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pinned: bool,
+    /// Whether its experiment has ended and does not keep its checkpoints: only a pin or a
+    /// publication holds them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub expendable: bool,
+    /// Why its checkpoints were deleted, if they were: a part of a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it first ran.
@@ -120,7 +130,24 @@ pub struct Trial {
     pub ended_at: Option<Timestamp>,
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference over"
+)]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 impl Trial {
+    /// Why nothing can be made of its checkpoints any more, if they were deleted: `E0624`.
+    pub fn deletion(&self) -> Option<Fault> {
+        let why = self.deleted.as_ref()?;
+        let text = format!("the checkpoints of trial `{}` were deleted: {why}", self.id);
+        let hint = "`pomona trial pin` keeps those of another trial; submitting the file again \
+                    trains this one again";
+        Some(Fault::new(Code::CheckpointDeleted, text).hint(hint))
+    }
+
     /// Whether it stays as it is for ever (S6).
     pub fn is_ended(&self) -> bool {
         match self.state {

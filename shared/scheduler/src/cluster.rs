@@ -15,7 +15,7 @@ use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::{Task, TaskSpec, TaskState};
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::{Worker, WorkerState};
-use pomona_domain::{ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use pomona_domain::{Digest, ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -136,6 +136,8 @@ pub struct Cluster {
     datasets: BTreeMap<String, Arc<Dataset>>,
     backbones: BTreeMap<String, Arc<Backbone>>,
     versions: BTreeMap<String, Arc<Version>>,
+    /// Checkpoints that versions were made of.
+    published: BTreeSet<Digest>,
     aliases: BTreeMap<(String, String), Alias>,
     generation: Generation,
     soft: Soft,
@@ -150,6 +152,9 @@ struct Soft {
     strikes: BTreeMap<Subject, u32>,
     task_not_before: BTreeMap<TaskId, Timestamp>,
     recalled: BTreeMap<TrialId, Arc<Recalled>>,
+    /// Ended trials whose checkpoints were deleted since memory was read: rows that were read
+    /// before may come with an event afterwards.
+    deleted: BTreeSet<TrialId>,
 }
 
 impl Cluster {
@@ -173,6 +178,7 @@ impl Cluster {
             datasets: BTreeMap::new(),
             backbones: BTreeMap::new(),
             versions: BTreeMap::new(),
+            published: snapshot.published.into_iter().collect(),
             aliases: BTreeMap::new(),
             generation: snapshot.generation,
             soft: Soft::default(),
@@ -210,6 +216,7 @@ impl Cluster {
             datasets: owned(&self.datasets),
             backbones: owned(&self.backbones),
             versions: owned(&self.versions),
+            published: self.published.iter().copied().collect(),
             aliases: self.aliases.values().cloned().collect(),
             generation: self.generation,
         }
@@ -228,6 +235,13 @@ impl Cluster {
                     self.checkpoints.insert((row.trial, row.kind), row.clone());
                 }
             }
+            Change::CheckpointDeleted(trial, kind) => {
+                self.checkpoints.remove(&(*trial, *kind));
+                if !self.trials.contains_key(trial) {
+                    self.soft.deleted.insert(*trial);
+                    self.soft.recalled.remove(trial);
+                }
+            }
             Change::Dataset(row) => {
                 self.datasets
                     .insert(row.name.clone(), Arc::new((**row).clone()));
@@ -237,6 +251,7 @@ impl Cluster {
                     .insert(row.name.clone(), Arc::new((**row).clone()));
             }
             Change::Version(row) => {
+                self.published.insert(row.lineage.checkpoint);
                 self.versions
                     .insert(row.model.clone(), Arc::new((**row).clone()));
             }
@@ -369,7 +384,8 @@ impl Cluster {
             .collect()
     }
 
-    fn publish_trials(&self) -> impl Iterator<Item = TrialId> + '_ {
+    /// Trials whose best checkpoint is being published.
+    pub(crate) fn publish_trials(&self) -> impl Iterator<Item = TrialId> + '_ {
         self.tasks.values().filter_map(|task| match &task.spec {
             TaskSpec::Publish { trial, .. } => Some(*trial),
             TaskSpec::ImportDataset { .. }

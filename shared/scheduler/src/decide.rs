@@ -9,6 +9,7 @@ mod experiment;
 mod lease;
 mod registry;
 mod reports;
+mod retention;
 mod search;
 mod submit;
 mod task;
@@ -74,6 +75,11 @@ fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
             running: _,
             reports,
         } => worker::polled(draft, *worker, *incarnation, reports),
+        Event::Pin {
+            trial,
+            pinned,
+            ended,
+        } => retention::pin(draft, *trial, *pinned, ended.as_deref()),
         Event::Measured { observation } => reports::told(draft, observation),
         Event::Drain(id) => worker::drain(draft, *id),
         Event::TaskSubmitted { id, spec, priority } => task::submitted(draft, *id, spec, *priority),

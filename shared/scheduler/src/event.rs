@@ -1,11 +1,13 @@
 //! What can happen, and what a decision is.
 
+use pomona_domain::checkpoint::Checkpoint;
 use pomona_domain::lease::Generation;
 use pomona_domain::metric::Observation;
 use pomona_domain::plan::Plan;
 use pomona_domain::report::Report;
 use pomona_domain::spec::ExperimentSpec;
 use pomona_domain::task::TaskSpec;
+use pomona_domain::trial::Trial;
 use pomona_domain::worker::Slot;
 use pomona_domain::{Change, Digest, ExperimentId, Fault, LeaseId, TaskId, TrialId, WorkerId};
 use std::collections::BTreeMap;
@@ -60,6 +62,15 @@ pub enum Event {
         /// What was produced since the acknowledged number.
         reports: Vec<Report>,
     },
+    /// A user pins a trial's checkpoints, or lets go of them.
+    Pin {
+        /// The trial.
+        trial: TrialId,
+        /// Whether they stay.
+        pinned: bool,
+        /// Its rows, if its experiment has ended: those are not in memory.
+        ended: Option<Box<Ended>>,
+    },
     /// A program of one's own told over the API what it measured.
     Measured {
         /// Of which trial, with which generation of its lease (S3); the first observation of a step
@@ -105,6 +116,15 @@ pub enum Event {
     },
     /// Time passed.
     Tick,
+}
+
+/// Rows of a trial whose experiment has ended. They change by no other event than [`Event::Pin`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// The trial.
+    pub trial: Trial,
+    /// Its checkpoints.
+    pub checkpoints: Vec<Checkpoint>,
 }
 
 /// What an event changes. A refused event changes nothing.

@@ -14,8 +14,10 @@ use pomona_domain::{LeaseId, Timestamp, TrialId};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod counted;
+mod deleted;
 
 pub use counted::s3;
+pub use deleted::r6;
 
 /// Holds, or the sentence that says what does not.
 pub type Verdict = Result<(), String>;
@@ -31,7 +33,7 @@ pub fn check(cluster: &Cluster) -> Verdict {
 }
 
 /// Everything that a decision can be asked, `after` being `before` with its changes applied at
-/// `now`: [`check`], and S3, S4, S6, S8, R4 and R5.
+/// `now`: [`check`], and S3, S4, S6, S8, R4, R5 and R6.
 pub fn check_decision(
     before: &Cluster,
     now: Timestamp,
@@ -44,6 +46,7 @@ pub fn check_decision(
     s6(before, &decision.changes)?;
     r4(before, &decision.changes)?;
     r5(before, &decision.changes)?;
+    r6(before, event, &decision.changes)?;
     check(after)?;
     if decision.outcome.is_ok() {
         s8(after, now)?;
@@ -193,12 +196,13 @@ fn shared(cluster: &Cluster, lease: &Lease, members: &[TrialId]) -> Verdict {
     Ok(())
 }
 
-/// An ended trial stays ended, exactly as it ended.
+/// An ended trial stays ended, exactly as it ended, but for what becomes of its checkpoints.
 pub fn s6(before: &Cluster, changes: &[Change]) -> Verdict {
     for change in changes {
         if let Change::Trial(row) = change
             && let Some(old) = before.trial(row.id)
             && old.is_ended()
+            && !is_but_kept_otherwise(old, row)
         {
             return Err(format!(
                 "S6 trial `{}` had ended as `{}` and becomes `{}`",
@@ -209,6 +213,18 @@ pub fn s6(before: &Cluster, changes: &[Change]) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Whether two rows of a trial differ in nothing but what becomes of its checkpoints.
+fn is_but_kept_otherwise(old: &Trial, new: &Trial) -> bool {
+    let like_before = Trial {
+        version: old.version,
+        pinned: old.pinned,
+        expendable: old.expendable,
+        deleted: old.deleted.clone(),
+        ..new.clone()
+    };
+    like_before == *old
 }
 
 /// A running trial or task has a live lease; a live lease has somebody on it, who stops exactly if

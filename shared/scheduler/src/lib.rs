@@ -16,6 +16,6 @@ mod testing;
 
 pub use cluster::{Cluster, Config, NOT_STARTED, Recalled, Source};
 pub use decide::decide;
-pub use event::{Decision, Event};
+pub use event::{Decision, Ended, Event};
 pub use explain::{explain, running, warning};
 pub use plan::{Placement, largest_gang, plan, unplaceable};

@@ -9,12 +9,11 @@ pub(crate) use facts::subject;
 mod refs;
 mod registry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pomona_domain::Change;
 use pomona_domain::backbone::Backbone;
 use pomona_domain::change::Reason;
-use pomona_domain::checkpoint::Checkpoint;
+use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::Lease;
@@ -23,6 +22,7 @@ use pomona_domain::model::{AliasMove, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
+use pomona_domain::{Change, TrialId};
 use pomona_migrations::tables::Leader;
 use sea_orm::sea_query::{DynIden, Expr, ExprTrait as _, OnConflict, Query, Value};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
@@ -70,6 +70,7 @@ async fn write(
     facts::backbones(tx, &sorted.backbones).await?;
     facts::observations(tx, &sorted.observations).await?;
     facts::checkpoints(tx, &sorted.checkpoints).await?;
+    facts::deleted_checkpoints(tx, &sorted.deleted_checkpoints).await?;
     registry::versions(tx, &sorted.versions).await?;
     registry::alias_moves(tx, &sorted.alias_moves).await?;
     facts::reasons(tx, &sorted.reasons).await
@@ -92,6 +93,9 @@ async fn fence(tx: &DatabaseTransaction, batch: &Batch<'_>) -> Result<(), StoreE
     }
 }
 
+/// Checkpoints that a batch deletes.
+type Deleted = BTreeSet<(TrialId, CheckpointKind)>;
+
 /// A batch's changes by kind.
 #[derive(Default)]
 struct Sorted<'a> {
@@ -102,6 +106,8 @@ struct Sorted<'a> {
     tasks: Vec<&'a Task>,
     observations: Vec<&'a Observation>,
     checkpoints: Vec<&'a Checkpoint>,
+    /// Those whose last change in the batch deletes them.
+    deleted_checkpoints: Deleted,
     datasets: Vec<&'a Dataset>,
     backbones: Vec<&'a Backbone>,
     versions: Vec<&'a Version>,
@@ -120,7 +126,15 @@ impl<'a> Sorted<'a> {
                 Change::Worker(row) => sorted.workers.push(row),
                 Change::Task(row) => sorted.tasks.push(row),
                 Change::Observed(row) => sorted.observations.push(row),
-                Change::Checkpoint(row) => sorted.checkpoints.push(row),
+                Change::Checkpoint(row) => {
+                    sorted.deleted_checkpoints.remove(&(row.trial, row.kind));
+                    sorted.checkpoints.push(row);
+                }
+                Change::CheckpointDeleted(trial, kind) => {
+                    let is_it = |row: &&Checkpoint| (row.trial, row.kind) == (*trial, *kind);
+                    sorted.checkpoints.retain(|row| !is_it(row));
+                    sorted.deleted_checkpoints.insert((*trial, *kind));
+                }
                 Change::Dataset(row) => sorted.datasets.push(row),
                 Change::Backbone(row) => sorted.backbones.push(row),
                 Change::Version(row) => sorted.versions.push(row),

@@ -1,12 +1,14 @@
 //! Everything the scheduler remembers, read in one moment: what memory must equal (S10).
 
-use pomona_domain::Generation;
+use std::collections::BTreeSet;
+
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::Lease;
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
+use pomona_domain::{Digest, Generation};
 use pomona_migrations::tables::{
     Backbones, Checkpoints, Datasets, Experiments, Leases, Tasks, Trials, Versions, Workers,
 };
@@ -64,6 +66,7 @@ impl Store {
             )
             .await?,
             versions: newest_versions(tx).await?,
+            published: published(tx).await?,
             aliases: read::registry::aliases(tx, None).await?,
             generation: generation(tx).await?,
         })
@@ -150,6 +153,19 @@ async fn newest_versions(
         Versions::Number,
     );
     docs(tx, "versions", &query).await
+}
+
+/// Checkpoints that versions were made of, sorted.
+async fn published(tx: &impl ConnectionTrait) -> Result<Vec<Digest>, StoreError> {
+    let query = Query::select()
+        .column(Versions::Doc)
+        .from(Versions::Table)
+        .to_owned();
+    let versions: Vec<pomona_domain::model::Version> = docs(tx, "versions", &query).await?;
+    let made_of: BTreeSet<Digest> = (versions.iter())
+        .map(|version| version.lineage.checkpoint)
+        .collect();
+    Ok(made_of.into_iter().collect())
 }
 
 /// The row with the highest number for each name.

@@ -107,6 +107,14 @@ pub enum TrialCommand {
     #[command(after_help = "Example:
   pomona trial stop tri_0b7d")]
     Stop(TrialRef),
+    /// Keep its checkpoints whatever becomes of its experiment
+    #[command(after_help = "Example:
+  pomona trial pin tri_0b7d")]
+    Pin(TrialRef),
+    /// Let go of its checkpoints: they stay as its experiment says
+    #[command(after_help = "Example:
+  pomona trial unpin tri_0b7d")]
+    Unpin(TrialRef),
 }
 
 /// Which trial.

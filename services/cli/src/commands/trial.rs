@@ -51,7 +51,23 @@ pub async fn run(command: TrialCommand, session: Session) -> Result<Done, Fault>
             });
             Ok(Done::Well)
         }
+        TrialCommand::Pin(id) => pin(&id.trial, true, &session).await,
+        TrialCommand::Unpin(id) => pin(&id.trial, false, &session).await,
     }
+}
+
+async fn pin(id: &str, pinned: bool, session: &Session) -> Result<Done, Fault> {
+    let row = session.client.trial_pin(id, pinned).await?;
+    session.printer.data(&row, |style| {
+        let what = match (&row.deleted, pinned) {
+            (_, true) => "is pinned: its checkpoints stay".to_owned(),
+            (None, false) => "is not pinned".to_owned(),
+            (Some(why), false) => format!("has no checkpoints any more: {why}"),
+        };
+        let id = style.bold(&row.id.to_string());
+        format!("trial {} ({id}) {what}", row.number)
+    });
+    Ok(Done::Well)
 }
 
 async fn list(experiment: &str, session: &Session) -> Result<Done, Fault> {

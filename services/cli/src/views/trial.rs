@@ -214,6 +214,12 @@ pub fn show(
         "leases",
         format!("{} ({} counted as a crash)", trial.leases, trial.restarts).into(),
     ));
+    if trial.pinned {
+        pairs.push(("pinned", "yes: its checkpoints stay".into()));
+    }
+    if let Some(why) = &trial.deleted {
+        pairs.push(("checkpoints", format!("deleted: {why}").into()));
+    }
     let mut text = card(style, pairs);
     text.push_str(&curves(style, objective, curve));
     text.push_str(&kept(style, checkpoints));

@@ -157,6 +157,10 @@ routes! {
         about("Lines of its log.").query::<LogsQuery>().pages::<LogEntry>();
     post "/api/v1/trials/{id}/stop" => trials::stop,
         about("Ends it with what it has.").keyed().answers::<rows::Trial>();
+    post "/api/v1/trials/{id}/pin" => trials::pin,
+        about("Keeps its checkpoints whatever becomes of its experiment.").keyed().answers::<rows::Trial>();
+    post "/api/v1/trials/{id}/unpin" => trials::unpin,
+        about("Lets go of its checkpoints: they stay as `retention` of its experiment says.").keyed().answers::<rows::Trial>();
     get "/api/v1/explain/{id}" => explain::subject,
         about("Why an experiment, trial, task or worker is as it is.").answers::<Explanation>();
     get "/api/v1/explain/model/{name}/{alias}" => explain::alias,

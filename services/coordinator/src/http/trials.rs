@@ -6,8 +6,8 @@ use pomona_api::v1::experiments::{AddObservation, LogEntry, LogsQuery};
 use pomona_api::v1::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page, PageQuery};
 use pomona_domain::metric::Observation;
 use pomona_domain::trial::Trial;
-use pomona_domain::{Change, Code, Fault};
-use pomona_scheduler::Event;
+use pomona_domain::{Change, Code, Fault, TrialId};
+use pomona_scheduler::{Ended, Event};
 
 use super::key::{Key, once};
 use super::{Answer, App, Refusal, found, ok, page, page_request};
@@ -85,18 +85,54 @@ pub async fn stop(app: Data<App>, key: Key, id: Path<String>) -> Answer {
             return Err(Fault::new(Code::WrongState, text).into());
         }
         let done = app.engine.decide(Event::StopTrial(trial.id)).await?;
-        let changed = done.changes.iter().rev().find_map(|change| {
-            if let Change::Trial(row) = change
-                && row.id == trial.id
-            {
-                Some((**row).clone())
-            } else {
-                None
-            }
-        });
-        Ok(changed.unwrap_or(trial))
+        Ok(newest(&done.changes, trial.id).unwrap_or(trial))
     };
     once(&app, &key, &(), StatusCode::OK, work).await
+}
+
+/// `POST /api/v1/trials/{id}/pin`
+pub async fn pin(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    set_pin(&app, &key, &id, true).await
+}
+
+/// `POST /api/v1/trials/{id}/unpin`
+pub async fn unpin(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    set_pin(&app, &key, &id, false).await
+}
+
+async fn set_pin(app: &App, key: &Key, id: &str, pinned: bool) -> Answer {
+    let work = async {
+        let trial = find(app, id).await?;
+        let owner = app.store.experiment_get(trial.experiment).await?;
+        let ended = if owner.is_some_and(|owner| owner.is_ended()) {
+            Some(Box::new(Ended {
+                checkpoints: app.store.checkpoint_list(trial.id).await?,
+                trial: trial.clone(),
+            }))
+        } else {
+            None
+        };
+        let event = Event::Pin {
+            trial: trial.id,
+            pinned,
+            ended,
+        };
+        let done = app.engine.decide(event).await?;
+        Ok(newest(&done.changes, trial.id).unwrap_or(trial))
+    };
+    once(app, key, &(), StatusCode::OK, work).await
+}
+
+fn newest(changes: &[Change], id: TrialId) -> Option<Trial> {
+    changes.iter().rev().find_map(|change| {
+        if let Change::Trial(row) = change
+            && row.id == id
+        {
+            Some((**row).clone())
+        } else {
+            None
+        }
+    })
 }
 
 async fn find(app: &App, id: &str) -> Result<Trial, Refusal> {

@@ -279,6 +279,13 @@ impl Client {
             .await
     }
 
+    /// Keeps its checkpoints whatever becomes of its experiment (`pinned`), or lets go of them.
+    pub async fn trial_pin(&self, id: &str, pinned: bool) -> Result<Trial, Fault> {
+        let verb = if pinned { "pin" } else { "unpin" };
+        self.answer(Call::once(&["api", "v1", "trials", id, verb]))
+            .await
+    }
+
     /// Why an experiment, trial, task or worker is as it is; by typed id.
     pub async fn explain(&self, id: &str) -> Result<Explanation, Fault> {
         self.answer(Call::get(&["api", "v1", "explain", id])).await

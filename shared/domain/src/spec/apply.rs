@@ -9,8 +9,8 @@ use super::reach::path_fault;
 use super::runner::{self, PARAMS};
 use super::section::{Faults, Section};
 use super::{
-    ExperimentSpec, ProgramSpec, Runner, Train, Transfer, TrialSpec, kinds, parse, paths, training,
-    when, yaml,
+    ExperimentSpec, ProgramSpec, Retention, Runner, Train, Transfer, TrialSpec, kinds, parse,
+    paths, training, when, yaml,
 };
 use crate::space::Domain;
 use crate::{Code, Fault, Hparams};
@@ -155,6 +155,9 @@ impl ExperimentSpec {
         if let Some(promote) = &self.promote {
             put("promote", value_of(promote)?);
         }
+        let Retention { best, last } = self.retention;
+        let best = best.map_or_else(|| json!("all"), |best| json!(best));
+        put("retention", json!({ "best": best, "last": last }));
         Ok(Value::Object(tree))
     }
 

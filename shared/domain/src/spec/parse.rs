@@ -5,8 +5,8 @@ use std::cell::RefCell;
 
 use super::section::{Faults, Section, describe};
 use super::{
-    ExperimentSpec, Resources, Runner, Share, apply, check, paths, promote, runner, search,
-    training, yaml,
+    ExperimentSpec, Resources, Runner, Share, apply, check, paths, promote, retention, runner,
+    search, training, yaml,
 };
 use crate::{Code, Fault, Hparams, name};
 
@@ -41,6 +41,8 @@ const HOMES: &[&str] = &[
     "promote.model",
     "promote.alias",
     "promote.gates",
+    "retention.best",
+    "retention.last",
     "runner.argv",
     "runner.env",
     "runner.cwd",
@@ -166,6 +168,7 @@ fn walk(map: &Map<String, Value>, faults: &Faults) -> Walked {
     let time_limit_ms = time_limit(&mut top);
     let max_restarts = top.count("max_restarts", 3, 0..=100);
     let seed = seed(&mut top);
+    let retention = retention::retention(top.section("retention"));
     let promote = top
         .raw("promote")
         .filter(|value| !value.is_null())
@@ -190,6 +193,7 @@ fn walk(map: &Map<String, Value>, faults: &Faults) -> Walked {
         max_restarts,
         seed,
         promote,
+        retention,
     };
     match &spec.runner {
         Runner::Trainer => {

@@ -11,7 +11,7 @@ use pomona_domain::model::{Alias, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::{Worker, WorkerState};
-use pomona_domain::{ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use pomona_domain::{Digest, ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
 
 impl Cluster {
     /// Terms and limits.
@@ -118,6 +118,16 @@ impl Cluster {
     /// The newest version of a model.
     pub fn newest_version(&self, model: &str) -> Option<&Version> {
         self.versions.get(model).map(AsRef::as_ref)
+    }
+
+    /// Whether a version was made of a checkpoint.
+    pub fn is_published(&self, checkpoint: &Digest) -> bool {
+        self.published.contains(checkpoint)
+    }
+
+    /// Whether an ended trial lost its checkpoints after its rows may have been read.
+    pub(crate) fn lost_its_checkpoints(&self, trial: TrialId) -> bool {
+        self.soft.deleted.contains(&trial)
     }
 
     /// Where an alias points.

@@ -1,7 +1,7 @@
 //! The life of an experiment: trials are made, the best is known, the end is noticed.
 
 use super::draft::Draft;
-use super::{search, task};
+use super::{retention, search, task};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
@@ -159,6 +159,7 @@ fn promote(draft: &mut Draft, mut row: Experiment, spec: TaskSpec, counts: &str)
 
 /// Ends an experiment; its rows leave memory.
 pub(crate) fn end(draft: &mut Draft, mut row: Experiment, state: ExperimentState, why: &str) {
+    retention::settle(draft, &row);
     row.state = state;
     row.ended_at = Some(draft.now);
     draft.reason(Subject::Experiment(row.id), why);

@@ -49,6 +49,16 @@ pub(crate) fn submitted(
                      /api/v1/blobs/{digest}` the bytes",
                 ));
             }
+            if let Some(fault) = source.trial.deletion() {
+                return Err(fault);
+            }
+            // Rows of a trial that is not in memory were read before this event was decided.
+            let is_late = draft.cluster().trial(*trial).is_none()
+                && (!source.experiment.is_ended() || draft.cluster().lost_its_checkpoints(*trial));
+            if is_late {
+                let text = format!("trial `{trial}` changed meanwhile");
+                return Err(Fault::new(Code::Conflict, text).hint("try again"));
+            }
             if source.checkpoint.is_none() {
                 return Err(Fault::new(
                     Code::NothingToPromote,

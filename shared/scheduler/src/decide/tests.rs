@@ -5,6 +5,7 @@ mod fates;
 mod programs;
 mod promotion;
 mod reports;
+mod retention;
 mod search;
 mod sharing;
 mod spent;

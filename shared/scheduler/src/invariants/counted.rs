@@ -39,6 +39,7 @@ pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
             }
             Change::Experiment(_)
             | Change::Trial(_)
+            | Change::CheckpointDeleted(..)
             | Change::Task(_)
             | Change::Dataset(_)
             | Change::Backbone(_)
@@ -84,6 +85,7 @@ fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
         | Event::StopTrial(_)
         | Event::Registered { .. }
         | Event::Measured { .. }
+        | Event::Pin { .. }
         | Event::Drain(_)
         | Event::TaskSubmitted { .. }
         | Event::TaskCanceled(_)

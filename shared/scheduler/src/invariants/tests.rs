@@ -1,6 +1,6 @@
 //! Each invariant is shown to notice what breaks it: a whole cluster, one row bent.
 
-use super::{check, r2, r4, r5, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10};
+use super::{check, r2, r4, r5, r6, s1, s2, s3, s4, s5, s6, s7, s8, s9, s10};
 use crate::testing::{House, checkpoint, grid, observed};
 use crate::{Cluster, Config, Event};
 use pomona_domain::change::Change;
@@ -283,6 +283,47 @@ fn s6_sees_an_ended_trial_that_moves() {
     found(s6(&house.cluster, std::slice::from_ref(&change)), "S6");
     let running = Change::Trial(Box::new(house.trial(id, 1)));
     assert_eq!(s6(&house.cluster, &[running]), Ok(()));
+}
+
+#[test]
+fn s6_lets_nothing_of_an_ended_trial_change_but_what_becomes_of_its_checkpoints() {
+    let (mut house, id) = house();
+    let trial = house.trial(id, 2).id;
+    house.tell(&Event::StopTrial(trial));
+    let mut row = house.trial(id, 2);
+    row.version += 1;
+    row.pinned = true;
+    row.deleted = Some("nobody kept them".to_owned());
+    let change = Change::Trial(Box::new(row.clone()));
+    assert_eq!(s6(&house.cluster, &[change]), Ok(()));
+    row.last_step += 1;
+    found(s6(&house.cluster, &[Change::Trial(Box::new(row))]), "S6");
+}
+
+#[test]
+fn r6_sees_a_checkpoint_go_that_is_wanted() {
+    let (mut house, id) = house();
+    let lease = house.lease_of(id, 1);
+    let trial = house.trial(id, 1).id;
+    house.keeps(&lease, trial, CheckpointKind::Best, 10);
+    let gone = Change::CheckpointDeleted(trial, CheckpointKind::Best);
+    found(
+        r6(&house.cluster, &Event::Tick, std::slice::from_ref(&gone)),
+        "R6",
+    );
+    let mut row = house.trial(id, 1);
+    row.state = TrialState::Completed;
+    let mut owner = house.experiment(id);
+    owner.state = pomona_domain::experiment::ExperimentState::Canceled;
+    let owner = Change::Experiment(Box::new(owner));
+    let all = |row: &pomona_domain::trial::Trial| {
+        let row = Change::Trial(Box::new(row.clone()));
+        [owner.clone(), row, gone.clone()]
+    };
+    assert_eq!(r6(&house.cluster, &Event::Tick, &all(&row)), Ok(()));
+    found(r6(&house.cluster, &Event::Tick, &all(&row)[1..]), "R6");
+    row.pinned = true;
+    found(r6(&house.cluster, &Event::Tick, &all(&row)), "R6");
 }
 
 #[test]

@@ -142,6 +142,9 @@ fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
             version: 1,
             experiment: id,
             number,
+            pinned: false,
+            expendable: false,
+            deleted: None,
             hparams: Hparams::default(),
             replicate: 0,
             state: TrialState::Waiting {

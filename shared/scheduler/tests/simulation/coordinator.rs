@@ -129,8 +129,8 @@ impl Coordinator {
         let mut answers = Vec::new();
         let mut batch = Vec::new();
         for event in events {
-            self.prepare(now, event);
-            let answer = self.decide(now, event)?;
+            let read = self.prepare(now, event, &batch);
+            let answer = self.decide(now, read.as_ref().unwrap_or(event))?;
             batch.extend(answer.iter().flatten().cloned());
             answers.push(answer);
         }
@@ -157,8 +157,26 @@ impl Coordinator {
         }
     }
 
-    /// What the engine does before it decides.
-    fn prepare(&mut self, now: Timestamp, event: &Event) {
+    /// What a handler reads for an event, and the engine does before it decides. Gives the event with
+    /// what was read in it.
+    fn prepare(&mut self, now: Timestamp, event: &Event, batch: &[Change]) -> Option<Event> {
+        if let Event::Pin { trial, pinned, .. } = event {
+            // A row that another event of the batch has written would be a conflict, which the
+            // user is told.
+            let (trial, pinned) = (*trial, *pinned);
+            let is_written =
+                |change: &Change| matches!(change, Change::Trial(row) if row.id == trial);
+            let ended = if batch.iter().any(is_written) {
+                None
+            } else {
+                self.journal.ended(trial)
+            };
+            return Some(Event::Pin {
+                trial,
+                pinned,
+                ended,
+            });
+        }
         if let Event::TaskSubmitted {
             spec: TaskSpec::Publish { trial, .. },
             ..
@@ -177,6 +195,7 @@ impl Coordinator {
         {
             self.cluster.touch(*worker, now);
         }
+        None
     }
 
     fn decide(&mut self, now: Timestamp, event: &Event) -> Result<Answered, String> {

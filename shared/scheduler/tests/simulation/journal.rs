@@ -14,8 +14,8 @@ use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
-use pomona_domain::{ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
-use pomona_scheduler::Recalled;
+use pomona_domain::{Digest, ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use pomona_scheduler::{Ended, Recalled};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -92,6 +92,10 @@ impl Journal {
                 self.checkpoints.insert((row.trial, row.kind), row.clone());
                 Ok(())
             }
+            Change::CheckpointDeleted(trial, kind) => {
+                self.checkpoints.remove(&(*trial, *kind));
+                Ok(())
+            }
             Change::Dataset(row) => insert(&mut self.datasets, (row.name.clone(), row.number), row),
             Change::Backbone(row) => insert(&mut self.backbones, row.name.clone(), row),
             Change::Version(row) => {
@@ -149,6 +153,7 @@ impl Journal {
             Change::Task(row) => (row.id, row.version, row.state.name()).hash(hash),
             Change::Observed(row) => (row.trial, row.step, row.generation).hash(hash),
             Change::Checkpoint(row) => (row.trial, row.kind as u8, row.digest).hash(hash),
+            Change::CheckpointDeleted(trial, kind) => (trial, *kind as u8).hash(hash),
             Change::Dataset(row) => (&row.name, row.number).hash(hash),
             Change::Backbone(row) => row.name.hash(hash),
             Change::Version(row) => (row.id, row.digest).hash(hash),
@@ -176,6 +181,7 @@ impl Journal {
             datasets: newest(&self.datasets),
             backbones: self.backbones.values().cloned().collect(),
             versions: newest(&self.versions),
+            published: published(&self.versions),
             aliases: self.aliases.values().cloned().collect(),
             generation: self.generation,
         }
@@ -191,6 +197,22 @@ impl Journal {
                 .checkpoints
                 .get(&(trial, CheckpointKind::Best))
                 .cloned(),
+        })
+    }
+
+    /// A trial's rows, if its experiment has ended: what a user's pin comes with.
+    pub fn ended(&self, trial: TrialId) -> Option<Box<Ended>> {
+        let row = self.trials.get(&trial)?;
+        let is_over = self.experiments.get(&row.experiment)?.is_ended();
+        let checkpoints = self.checkpoints.values();
+        is_over.then(|| {
+            Box::new(Ended {
+                trial: row.clone(),
+                checkpoints: checkpoints
+                    .filter(|row| row.trial == trial)
+                    .cloned()
+                    .collect(),
+            })
         })
     }
 
@@ -232,6 +254,14 @@ impl Journal {
 
 fn filtered<K, V: Clone>(rows: &BTreeMap<K, V>, keep: impl Fn(&V) -> bool) -> Vec<V> {
     rows.values().filter(|row| keep(row)).cloned().collect()
+}
+
+fn published(versions: &BTreeMap<(String, u32), Version>) -> Vec<Digest> {
+    let made_of: BTreeSet<Digest> = versions
+        .values()
+        .map(|row| row.lineage.checkpoint)
+        .collect();
+    made_of.into_iter().collect()
 }
 
 /// The last number of each name.

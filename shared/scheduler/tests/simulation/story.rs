@@ -2,7 +2,7 @@
 //! to come to its end.
 
 use pomona_domain::lease::Work;
-use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Gate, Promote, Share, parse};
+use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Gate, Promote, Retention, Share, parse};
 use pomona_domain::task::TaskSpec;
 use pomona_domain::trial::TrialState;
 use pomona_domain::worker::{SlotKind, WorkerState};
@@ -26,6 +26,7 @@ pub enum Deed {
     Resume,
     Cancel,
     StopTrial,
+    Pin,
     Drain,
     Task,
     Publish,
@@ -150,6 +151,9 @@ fn begin(seed: u64, is_shown: bool) -> World {
         Deed::Cancel,
         Deed::StopTrial,
         Deed::StopTrial,
+        Deed::Pin,
+        Deed::Pin,
+        Deed::Pin,
         Deed::Drain,
         Deed::Task,
         Deed::Task,
@@ -241,6 +245,10 @@ fn draw_spec(world: &mut World) -> ExperimentSpec {
     }
     spec.priority = world.dice.pick(&[40, 50, 50, 70]);
     spec.max_restarts = world.dice.count(0, 3);
+    spec.retention = Retention {
+        best: world.dice.pick(&[None, Some(0), Some(1), Some(2), Some(5)]),
+        last: world.dice.chance(500),
+    };
     if world.dice.chance(500) {
         let bound = world.dice.pick(&[0.0, 0.5, 2.0]);
         spec.promote = Some(Promote {
@@ -267,6 +275,15 @@ impl World {
             Deed::StopTrial => {
                 let trials: Vec<TrialId> = self.house.cluster.trials().map(|row| row.id).collect();
                 self.wish_of_one(&trials, Event::StopTrial);
+            }
+            Deed::Pin => {
+                let trials: Vec<TrialId> = self.house.journal.trials.keys().copied().collect();
+                let pinned = self.dice.chance(600);
+                self.wish_of_one(&trials, |trial| Event::Pin {
+                    trial,
+                    pinned,
+                    ended: None,
+                });
             }
             Deed::Drain => {
                 let workers: Vec<_> = self.house.cluster.workers().map(|row| row.id).collect();

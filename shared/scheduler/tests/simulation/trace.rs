@@ -53,6 +53,7 @@ impl World {
             | Event::Cancel(_)
             | Event::StopTrial(_)
             | Event::Measured { .. }
+            | Event::Pin { .. }
             | Event::Drain(_)
             | Event::TaskCanceled(_)
             | Event::AliasSet { .. }

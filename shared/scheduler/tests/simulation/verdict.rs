@@ -254,7 +254,7 @@ fn trial_is_whole(world: &World, owner: &Experiment, trial: &Trial) -> Result<()
         .checkpoints
         .get(&(trial.id, CheckpointKind::Best))
         .map(|row| row.step);
-    if best != kept {
+    if trial.deleted.is_none() && best != kept {
         return Err(format!(
             "{} is best at {best:?}, its checkpoint is of {kept:?}",
             trial.id

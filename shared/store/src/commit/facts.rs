@@ -8,10 +8,10 @@ use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::metric::Observation;
 use pomona_migrations::tables::{Backbones, Checkpoints, Datasets, Observations, Reasons};
-use sea_orm::DatabaseTransaction;
-use sea_orm::sea_query::IntoIden;
+use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Query};
+use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 
-use super::{OnRepeat, insert};
+use super::{Deleted, OnRepeat, ROWS_PER_STATEMENT, insert};
 use crate::StoreError;
 use crate::rows::{encode, signed};
 
@@ -92,6 +92,34 @@ pub async fn checkpoints(tx: &DatabaseTransaction, rows: &[&Checkpoint]) -> Resu
     let table = Checkpoints::Table.into_iden();
     insert(tx, table, &columns, values, &OnRepeat::Replace { key: 2 }).await?;
     Ok(())
+}
+
+/// A checkpoint that goes; one that is not there has gone already.
+pub async fn deleted_checkpoints(
+    tx: &DatabaseTransaction,
+    rows: &Deleted,
+) -> Result<(), StoreError> {
+    for (kind, trials) in by_kind(rows) {
+        for trials in trials.chunks(ROWS_PER_STATEMENT) {
+            let mut delete = Query::delete();
+            delete
+                .from_table(Checkpoints::Table)
+                .and_where(Expr::col(Checkpoints::Kind).eq(kind))
+                .and_where(Expr::col(Checkpoints::TrialId).is_in(trials.iter().cloned()));
+            tx.execute(&delete).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Checkpoints to delete: the word for each kind, and the trials.
+pub fn by_kind(rows: &Deleted) -> BTreeMap<&'static str, Vec<String>> {
+    let mut all: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    for (trial, kind) in rows {
+        let trials = all.entry(checkpoint_kind(*kind)).or_default();
+        trials.push(trial.to_string());
+    }
+    all
 }
 
 /// The id of a subject, which says its kind.

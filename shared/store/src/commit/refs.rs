@@ -9,7 +9,7 @@ use pomona_migrations::tables::{BlobRefs, Blobs};
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Query};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 
-use super::facts::checkpoint_kind;
+use super::facts::{by_kind, checkpoint_kind};
 use super::{OnRepeat, ROWS_PER_STATEMENT, Sorted, insert};
 use crate::StoreError;
 use crate::blobs::{DELETING, STORED};
@@ -27,6 +27,16 @@ pub async fn write(tx: &DatabaseTransaction, sorted: &Sorted<'_>) -> Result<(), 
         .collect();
     let table = BlobRefs::Table.into_iden();
     insert(tx, table, &columns, values, &OnRepeat::Replace { key: 2 }).await?;
+    for (role, owners) in by_kind(&sorted.deleted_checkpoints) {
+        for owners in owners.chunks(ROWS_PER_STATEMENT) {
+            let mut release = Query::delete();
+            release
+                .from_table(BlobRefs::Table)
+                .and_where(Expr::col(BlobRefs::Role).eq(role))
+                .and_where(Expr::col(BlobRefs::Owner).is_in(owners.iter().cloned()));
+            tx.execute(&release).await?;
+        }
+    }
     for owners in released.chunks(ROWS_PER_STATEMENT) {
         let mut release = Query::delete();
         release

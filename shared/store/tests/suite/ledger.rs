@@ -13,6 +13,7 @@ use crate::rows::{
 for_each_backend!(
     the_first_observation_of_a_step_counts,
     an_observation_reads_as_it_was_written,
+    a_checkpoint_that_is_deleted_lets_its_blob_go_and_may_go_twice,
     a_newer_checkpoint_takes_the_place_of_its_kind,
     explanations_come_in_the_order_they_were_given,
     the_oldest_explanations_of_a_subject_go_first,
@@ -73,6 +74,42 @@ async fn an_observation_reads_as_it_was_written(home: Home) {
         "{read:?} {wrote:?}"
     );
     assert_eq!(page.items, [row]);
+}
+
+async fn a_checkpoint_that_is_deleted_lets_its_blob_go_and_may_go_twice(home: Home) {
+    let (mut leader, trial) = with_trial(&home).await;
+    let mut digests = Vec::new();
+    for bytes in [b"1", b"2"] {
+        digests.push(leader.put(bytes, at(0)).await.digest);
+    }
+    let (last, best) = (CheckpointKind::Last, CheckpointKind::Best);
+    let row = |kind, number: usize| Change::Checkpoint(checkpoint(trial, kind, digests[number]));
+    leader.commit(&[row(last, 0), row(best, 0)]).await;
+    let raw = home.raw().await;
+    let references = format!(
+        "SELECT count(*) FROM blob_refs WHERE owner = '{trial}' AND digest = '{}'",
+        digests[0]
+    );
+    assert_eq!(number(&raw, &references).await, 2);
+    let gone = |kind| Change::CheckpointDeleted(trial, kind);
+    leader.commit(&[gone(last)]).await;
+    assert_eq!(number(&raw, &references).await, 1, "the other one stays");
+    // Of several changes in one batch the last one stands, and what is not there is no conflict.
+    leader
+        .commit(&[
+            gone(best),
+            gone(last),
+            row(best, 0),
+            row(best, 1),
+            gone(best),
+            gone(last),
+        ])
+        .await;
+    assert_eq!(leader.store.checkpoint_list(trial).await.unwrap(), []);
+    assert_eq!(number(&raw, "SELECT count(*) FROM blob_refs").await, 0);
+    leader.commit(&[gone(last), row(last, 1)]).await;
+    let kept = [checkpoint(trial, last, digests[1])];
+    assert_eq!(leader.store.checkpoint_list(trial).await.unwrap(), kept);
 }
 
 async fn a_newer_checkpoint_takes_the_place_of_its_kind(home: Home) {

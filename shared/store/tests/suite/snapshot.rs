@@ -65,6 +65,7 @@ async fn every_live_row_loads_as_it_was_committed(home: Home) {
             backbone("b", blobs[1], blobs[1]),
         ],
         versions: vec![version("flowers", 1, blobs[0])],
+        published: vec![version("flowers", 1, blobs[0]).lineage.checkpoint],
         aliases: vec![Alias {
             model: "flowers".to_owned(),
             alias: "champion".to_owned(),

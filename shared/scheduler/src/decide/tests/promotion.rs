@@ -249,12 +249,13 @@ fn rows_of_an_ended_trial_stay_as_long_as_a_publish_task_needs_them() {
         .cluster
         .checkpoint(trial, CheckpointKind::Best)
         .cloned();
+    let trial_row = house.trial(id, 1);
+    house.exits(&second, Outcome::Finished);
     let rows = Recalled {
         experiment: house.experiment(id),
-        trial: house.trial(id, 1),
+        trial: trial_row,
         checkpoint: kept,
     };
-    house.exits(&second, Outcome::Finished);
     assert!(house.cluster.trial(trial).is_none());
     assert!(house.cluster.source(trial).is_some());
     // A restart has to ask the store for them.
