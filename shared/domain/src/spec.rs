@@ -11,6 +11,7 @@ pub mod parse;
 mod paths;
 mod promote;
 mod reach;
+mod resources;
 mod search;
 mod section;
 mod training;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metric::Direction;
 use crate::space::Space;
+use crate::worker::Selector;
 
 pub use check::grid_size;
 pub use parse::{MAX_EDITS, parse, source};
@@ -316,6 +318,9 @@ pub enum Strategy {
 pub struct Resources {
     /// Ranks of one trial, each on one slot.
     pub slots_per_trial: u32,
+    /// Labels that the worker must have.
+    #[serde(default, skip_serializing_if = "Selector::is_empty")]
+    pub selector: Selector,
 }
 
 /// Whether trials may share work.

@@ -59,8 +59,15 @@ pub enum Event {
         /// What was produced since the acknowledged number.
         reports: Vec<Report>,
     },
-    /// An operator wants a worker to get nothing new.
-    Drain(WorkerId),
+    /// An operator wants a worker to get nothing new, and what runs there to yield.
+    Drain {
+        /// The worker.
+        worker: WorkerId,
+        /// What runs there may go on for so long; 0: it yields now.
+        grace_ms: i64,
+    },
+    /// An operator wants a worker to get work again.
+    Undrain(WorkerId),
     /// A task was submitted.
     TaskSubmitted {
         /// Drawn by the coordinator.

@@ -227,6 +227,7 @@ impl House {
             .arg(&self.folder)
             // Shorter than in life, so that a house whose worker is gone need not be waited for.
             .env("POMONA_COORDINATOR_SCHEDULER_LEASE_TERM_MS", "10000")
+            .env("POMONA_COORDINATOR_POOLS", "[{name = 'big', slots = 4}]")
             .env("POMONA_COORDINATOR_SCHEDULER_LOST_AFTER_MS", "10000")
             .stdout(Stdio::piped())
             .stderr(self.log("coordinator"))

@@ -11,6 +11,7 @@ mod metrics;
 mod registry;
 mod requests;
 mod restart;
+mod slots;
 mod trials;
 mod worker;
 

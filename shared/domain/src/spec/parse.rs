@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use super::section::{Faults, Section, describe};
 use super::{
-    ExperimentSpec, Resources, Share, apply, check, paths, promote, search, training, yaml,
+    ExperimentSpec, Share, apply, check, paths, promote, resources, search, training, yaml,
 };
 use crate::{Code, Fault, name};
 
@@ -37,6 +37,7 @@ const HOMES: &[&str] = &[
     "search.validation",
     "search.space",
     "resources.slots_per_trial",
+    "resources.selector",
     "promote.model",
     "promote.alias",
     "promote.gates",
@@ -142,11 +143,7 @@ fn walk(map: &Map<String, Value>, faults: &Faults) -> Walked {
     let transfer = training::transfer(top.section("transfer"));
     let train = training::train(top.section("train"), faults);
     let written = search::search(top.section("search"), faults);
-    let mut inner = top.section("resources");
-    let resources = Resources {
-        slots_per_trial: inner.count("slots_per_trial", 1, 1..=1_024),
-    };
-    inner.finish(|_| None);
+    let resources = resources::resources(top.section("resources"), faults);
     let project = if map.contains_key("project") {
         named(&mut top, "project", "project: default")
     } else {

@@ -69,7 +69,8 @@ fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
         | Event::Cancel(_)
         | Event::StopTrial(_)
         | Event::Registered { .. }
-        | Event::Drain(_)
+        | Event::Drain { .. }
+        | Event::Undrain(_)
         | Event::TaskSubmitted { .. }
         | Event::TaskCanceled(_)
         | Event::AliasSet { .. }

@@ -52,7 +52,8 @@ impl World {
             | Event::Resume(_)
             | Event::Cancel(_)
             | Event::StopTrial(_)
-            | Event::Drain(_)
+            | Event::Drain { .. }
+            | Event::Undrain(_)
             | Event::TaskCanceled(_)
             | Event::AliasSet { .. }
             | Event::AliasRollback { .. } => format!("a user: {event:?}"),
