@@ -10,10 +10,11 @@ pub use blobs::BlobsSection;
 pub use keys::KEYS;
 
 use pomona_daemon::{Table, Value, bad, check_log};
-use pomona_domain::{Code, Fault};
+use pomona_domain::policy::{Policy, Pool, Project};
+use pomona_domain::{Code, Fault, name};
 use pomona_store::BlobsAt;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -34,6 +35,8 @@ pub struct Config {
     pub data_dir: String,
     pub advertise: String,
     pub insecure_behind_proxy: bool,
+    pub projects: Vec<Project>,
+    pub pools: Vec<Pool>,
     pub store: StoreSection,
     pub leader: LeaderSection,
     pub redis: RedisSection,
@@ -84,6 +87,13 @@ pub struct SchedulerSection {
     pub backoff_max_ms: i64,
     pub lost_after_ms: i64,
     pub max_task_attempts: u32,
+    pub aging_ms: i64,
+    pub preempt_gap: u32,
+    pub preempt_after_ms: i64,
+    pub exclude_after: u32,
+    pub exclude_window_ms: i64,
+    pub exclude_base_ms: i64,
+    pub exclude_max_ms: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,7 +164,29 @@ impl Config {
             .hint("a worker that polls too rarely loses its leases"));
         }
         self.blobs_at()?;
+        self.check_policy()?;
         check_log(&self.log.format)
+    }
+
+    /// Names stand once, and what is shared or offered is something.
+    fn check_policy(&self) -> Result<(), Fault> {
+        let projects = self.projects.iter().map(|row| ("projects", &row.name));
+        let pools = self.pools.iter().map(|row| ("pools", &row.name));
+        let mut seen = BTreeSet::new();
+        for (list, name) in projects.chain(pools) {
+            name::check(list, name).map_err(|fault| bad(fault.message))?;
+            if !seen.insert((list, name)) {
+                return Err(bad(format!("`{list}` has `{name}` twice")));
+            }
+        }
+        if let Some(row) = self.projects.iter().find(|row| row.weight == 0) {
+            let text = format!("`projects`: the weight of `{}` must be above 0", row.name);
+            return Err(bad(text).hint("to let a project run nothing write `quota_slots = 0`"));
+        }
+        match self.pools.iter().find(|row| row.slots == 0) {
+            Some(row) => Err(bad(format!("`pools`: `{}` must have slots", row.name))),
+            None => Ok(()),
+        }
     }
 
     /// The address to listen on; refused beyond loopback without the explicit flag.
@@ -218,6 +250,17 @@ impl Config {
             backoff_max_ms: self.scheduler.backoff_max_ms,
             lost_after_ms: self.scheduler.lost_after_ms,
             max_task_attempts: self.scheduler.max_task_attempts,
+            aging_ms: self.scheduler.aging_ms,
+            preempt_gap: self.scheduler.preempt_gap,
+            preempt_after_ms: self.scheduler.preempt_after_ms,
+            exclude_after: self.scheduler.exclude_after,
+            exclude_window_ms: self.scheduler.exclude_window_ms,
+            exclude_base_ms: self.scheduler.exclude_base_ms,
+            exclude_max_ms: self.scheduler.exclude_max_ms,
+            policy: Policy {
+                projects: self.projects.clone(),
+                pools: self.pools.clone(),
+            },
             ..pomona_scheduler::Config::default()
         }
     }

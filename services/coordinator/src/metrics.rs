@@ -3,6 +3,7 @@
 
 mod gauges;
 
+use pomona_domain::lease::{Lease, LeaseState, StopReason};
 use pomona_domain::model::Version;
 use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::{Change, Timestamp, TrialId};
@@ -50,6 +51,7 @@ pub struct Metrics {
     trial_start: Histogram,
     trials_total: IntCounterVec,
     restarts: IntCounterVec,
+    preemptions: IntCounterVec,
     points: IntCounter,
     promotions: IntCounterVec,
 }
@@ -115,6 +117,7 @@ impl Metrics {
                 "Trials that had to wait for another lease.",
                 &["reason"],
             )?,
+            preemptions: preemptions(&make)?,
             points: make.counter(
                 "pomona_ingest_points_total",
                 "Metric values that were counted.",
@@ -165,11 +168,11 @@ impl Metrics {
                     self.moved(old, row, now);
                     newest.insert(row.id, row);
                 }
+                Change::Lease(row) => self.yielded(before, row),
                 Change::Observed(row) => self.points.inc_by(row.metrics.len() as u64),
                 Change::Version(row) => versions.push(row),
                 Change::AliasMoved(row) => promoted.push((&row.model, row.to)),
                 Change::Experiment(_)
-                | Change::Lease(_)
                 | Change::Worker(_)
                 | Change::Task(_)
                 | Change::Checkpoint(_)
@@ -217,6 +220,23 @@ impl Metrics {
         }
     }
 
+    /// A lease's row is new or changed: whether it is asked to yield now.
+    fn yielded(&self, before: &Cluster, row: &Lease) {
+        let LeaseState::Stopping { why, .. } = row.state else {
+            return;
+        };
+        let asked = (before.lease(row.id))
+            .is_some_and(|old| matches!(old.state, LeaseState::Stopping { .. }));
+        let reason = match why {
+            StopReason::Request => return,
+            StopReason::Priority => "priority",
+            StopReason::Drain => "drain",
+        };
+        if !asked {
+            self.preemptions.with_label_values(&[reason]).inc();
+        }
+    }
+
     fn published(&self, version: &Version, moved: bool) {
         let failed: Vec<&str> = version
             .gates
@@ -253,7 +273,8 @@ fn kind(event: &Event) -> &'static str {
         Event::Polled { .. } => "polled",
         Event::Measured { .. } => "measured",
         Event::Pin { .. } => "pin",
-        Event::Drain(_) => "drain",
+        Event::Drain { .. } => "drain",
+        Event::Undrain(_) => "undrain",
         Event::TaskSubmitted { .. } => "task_submitted",
         Event::TaskCanceled(_) => "task_canceled",
         Event::AliasSet { .. } => "alias_set",
@@ -295,6 +316,15 @@ fn requests(make: &Maker) -> Result<HistogramVec, prometheus::Error> {
         "Time to answer a request.",
         HTTP,
         &["route", "method", "status"],
+    )
+}
+
+fn preemptions(make: &Maker) -> Result<IntCounterVec, prometheus::Error> {
+    make.counters(
+        "pomona_preemptions_total",
+        "Leases that were asked to yield by checkpoint, for others of higher priority or because \
+         their worker drains.",
+        &["reason"],
     )
 }
 

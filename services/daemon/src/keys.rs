@@ -56,7 +56,12 @@ impl Key {
     /// A variable's text as the type of the default.
     fn parsed(&self, name: &str, text: &str) -> Result<Value, Fault> {
         let wanted = self.default();
-        let value = if wanted.is_str() {
+        let value = if wanted.is_array() {
+            let table = format!("x = {text}").parse::<Table>().ok();
+            table
+                .and_then(|mut table| table.remove("x"))
+                .filter(Value::is_array)
+        } else if wanted.is_str() {
             Some(Value::String(text.to_owned()))
         } else if wanted.is_integer() {
             text.parse().ok().map(Value::Integer)

@@ -283,7 +283,7 @@ async fn a_coordinator_that_forgot_everything_gets_to_know_the_worker_again() {
     let _worker = house.worker();
     let known = async |house: &House| {
         let page = house.client.worker_list(&PageQuery::default()).await.ok()?;
-        page.items.into_iter().next()
+        page.items.into_iter().next().map(|row| row.worker)
     };
     let first = until("the worker is known", async || known(&house).await).await;
     house.kill_coordinator();
@@ -352,7 +352,7 @@ async fn features_that_one_worker_computed_are_fetched_by_another_whoever_is_kil
         (list.items.len() == 8).then_some(list.items)
     });
     let keeper = known.await[0].worker;
-    let drained = house.client.worker_drain(&keeper.to_string()).await;
+    let drained = house.client.worker_drain(&keeper.to_string(), None).await;
     drained.unwrap();
 
     let slow = [("FAKE_STEP_MS", "1"), ("FAKE_FEATURE_MS", SLOW)];

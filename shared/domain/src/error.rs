@@ -113,6 +113,8 @@ codes! {
     TimeLimit = "E0305", 422;
     /// A trial made no step for too long.
     Stalled = "E0306", 500;
+    /// The project's quota never lets it run.
+    OverQuota = "E0307", 409;
     /// The folder holds no usable class.
     EmptyDataset = "E0401", 400;
     /// Fewer than two classes.

@@ -40,6 +40,34 @@ pub enum StopKind {
     Kill,
 }
 
+/// Why a lease is asked to end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// Somebody wants its work to pause or to end, or a neighbour in its process.
+    #[default]
+    Request,
+    /// Work of higher priority waits for its slots.
+    Priority,
+    /// Its worker drains.
+    Drain,
+}
+
+/// How a lease ended, as far as it says something about its worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndKind {
+    /// It says nothing about the worker: stopped, lost, ended by its own fault.
+    #[default]
+    Neutral,
+    /// Its work was done.
+    Finished,
+    /// The worker could not start it.
+    NotStarted,
+    /// Its process broke.
+    Crashed,
+}
+
 /// Whether a lease still holds its slots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -52,6 +80,9 @@ pub enum LeaseState {
         how: StopKind,
         /// Since when (after a grace the lease is revoked).
         since: Timestamp,
+        /// Why.
+        #[serde(default)]
+        why: StopReason,
     },
     /// Over.
     Ended {
@@ -59,6 +90,9 @@ pub enum LeaseState {
         at: Timestamp,
         /// Why, a sentence.
         reason: String,
+        /// What that says about the worker.
+        #[serde(default)]
+        kind: EndKind,
     },
 }
 

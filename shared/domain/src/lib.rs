@@ -19,6 +19,7 @@ pub mod model;
 pub mod moves;
 pub mod name;
 pub mod plan;
+pub mod policy;
 pub mod report;
 pub mod snapshot;
 pub mod space;

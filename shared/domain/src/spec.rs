@@ -11,6 +11,7 @@ pub mod parse;
 mod paths;
 mod promote;
 mod reach;
+mod resources;
 mod retention;
 mod runner;
 mod search;
@@ -25,6 +26,7 @@ use serde_json::{Map, Value};
 
 use crate::metric::Direction;
 use crate::space::{Conditions, Space};
+use crate::worker::Selector;
 
 pub use check::grid_size;
 pub use parse::{MAX_EDITS, parse, source};
@@ -375,6 +377,9 @@ impl std::fmt::Display for KFold {
 pub struct Resources {
     /// Ranks of one trial, each on one slot.
     pub slots_per_trial: u32,
+    /// Labels that the worker must have.
+    #[serde(default, skip_serializing_if = "Selector::is_empty")]
+    pub selector: Selector,
 }
 
 /// Whether trials may share work.

@@ -35,7 +35,7 @@ pub struct Slot {
 pub enum WorkerState {
     /// It beats and gets work.
     Alive,
-    /// It beats, keeps what it has and gets nothing new.
+    /// It beats, gets nothing new, and what it has yields.
     Draining,
     /// It has not been heard of for longer than a lease's term.
     Lost,
@@ -50,6 +50,22 @@ impl WorkerState {
             Self::Lost => "lost",
         }
     }
+}
+
+/// Labels that a worker must have: each key with one of its values.
+pub type Selector = BTreeMap<String, Vec<String>>;
+
+/// Whether labels are what a selector asks for.
+pub fn is_selected(labels: &BTreeMap<String, String>, selector: &Selector) -> bool {
+    (selector.iter()).all(|(key, values)| labels.get(key).is_some_and(|own| values.contains(own)))
+}
+
+/// `zone=a, disk=nvme|ssd`, for people.
+pub fn show_selector(selector: &Selector) -> String {
+    let pairs: Vec<String> = (selector.iter())
+        .map(|(key, values)| format!("{key}={}", values.join("|")))
+        .collect();
+    pairs.join(", ")
 }
 
 /// Our agent on a machine.
@@ -70,6 +86,10 @@ pub struct Worker {
     pub labels: BTreeMap<String, String>,
     /// Whether it gets work.
     pub state: WorkerState,
+    /// While it is to be drained: what runs there may go on until then. It outlives a time in which
+    /// the worker was not heard of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_by: Option<Timestamp>,
     /// Every report up to this sequence number is in the store.
     pub acked_seq: u64,
     /// When it first registered.

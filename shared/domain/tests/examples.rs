@@ -134,7 +134,7 @@ search:
     train.learning_rate: {log_uniform: [1.0e-4, 1.0e-1], count: 6}
     train.optimizer.weight_decay: {values: [0.0, 0.01]}
     transfer.frozen_depth: {values: [all, _blocks.14]}
-resources: {slots_per_trial: 1}
+resources: {slots_per_trial: 1, selector: {zone: a, disk: [nvme, ssd]}}
 project: default
 priority: 50
 share: auto
@@ -154,6 +154,14 @@ fn a_file_with_every_key_is_read() {
     assert_eq!((spec.search.max_trials, spec.search.space.len()), (24, 3));
     assert_eq!(spec.time_limit_ms, Some(7_200_000));
     assert_eq!((spec.seed, spec.priority, spec.max_restarts), (7, 50, 3));
+    let selector = &spec.resources.selector;
+    assert_eq!(selector["zone"], ["a"]);
+    assert_eq!(selector["disk"], ["nvme", "ssd"]);
+    let written = spec.to_yaml().expect("a file");
+    assert_eq!(parse(&written, &[]).as_ref(), Ok(&spec), "{written}");
+    let edit = ["resources.selector.zone=[b, c]".to_owned()];
+    let edited = parse(EVERYTHING, &edit).expect("a file");
+    assert_eq!(edited.resources.selector["zone"], ["b", "c"]);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use pomona_domain::change::{Change, Subject};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
-use pomona_domain::lease::{Generation, Lease, LeaseState, Work};
+use pomona_domain::lease::{EndKind, Generation, Lease, LeaseState, Work};
 use pomona_domain::model::{Alias, AliasMove, Lineage, Version};
+use pomona_domain::policy::Policy;
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::{Task, TaskSpec, TaskState};
 use pomona_domain::trial::Trial;
@@ -19,14 +20,13 @@ use pomona_domain::{Digest, ExperimentId, LeaseId, TaskId, Timestamp, TrialId, W
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+mod health;
 mod read;
 
-/// The first words of the reason of a lease that never started. Soft state counts them, so that
-/// work that cannot start on a worker backs off and goes elsewhere.
-pub const NOT_STARTED: &str = "the worker could not start it";
+use health::Ward;
 
-/// Terms and limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Terms and limits, and what the operator decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// A lease whose worker is silent for longer is over.
     pub lease_term_ms: i64,
@@ -48,6 +48,23 @@ pub struct Config {
     pub doubt_after: u32,
     /// Most trials that share a lease.
     pub max_members: u32,
+    /// An experiment or task that waits and holds no slot gains a point of priority each time so
+    /// much time has passed; 0: never.
+    pub aging_ms: i64,
+    /// A trial takes slots from those whose priority is lower by at least so many points; 0: never.
+    pub preempt_gap: u32,
+    /// A lease is not preempted before it was held so long.
+    pub preempt_after_ms: i64,
+    /// After failures of so many different trials a worker is excluded; 0: never.
+    pub exclude_after: u32,
+    /// Failures are forgotten after so long.
+    pub exclude_window_ms: i64,
+    /// How long a worker's first exclusion lasts; it doubles with each that follows.
+    pub exclude_base_ms: i64,
+    /// The longest exclusion.
+    pub exclude_max_ms: i64,
+    /// Projects and pools.
+    pub policy: Policy,
 }
 
 impl Default for Config {
@@ -62,6 +79,14 @@ impl Default for Config {
             queue_ahead: 256,
             doubt_after: 3,
             max_members: 64,
+            aging_ms: 600_000,
+            preempt_gap: 10,
+            preempt_after_ms: 120_000,
+            exclude_after: 3,
+            exclude_window_ms: 3_600_000,
+            exclude_base_ms: 300_000,
+            exclude_max_ms: 7_200_000,
+            policy: Policy::default(),
         }
     }
 }
@@ -69,11 +94,18 @@ impl Default for Config {
 impl Config {
     /// How long to wait after the `n`-th failure (from 1).
     pub fn backoff_ms(&self, n: u32) -> i64 {
-        let doublings = n.saturating_sub(1).min(40);
-        self.backoff_base_ms
-            .saturating_mul(1_i64 << doublings)
-            .min(self.backoff_max_ms)
+        doubled(self.backoff_base_ms, n, self.backoff_max_ms)
     }
+
+    /// How long the `n`-th exclusion in a row (from 1) lasts.
+    pub fn exclusion_ms(&self, n: u32) -> i64 {
+        doubled(self.exclude_base_ms, n, self.exclude_max_ms)
+    }
+}
+
+fn doubled(base_ms: i64, n: u32, max_ms: i64) -> i64 {
+    let doublings = n.saturating_sub(1).min(40);
+    base_ms.saturating_mul(1_i64 << doublings).min(max_ms)
 }
 
 /// What a publish task needs of a trial that has ended, whether its experiment is in memory or not.
@@ -125,7 +157,7 @@ pub struct Recalled {
 /// Everything the scheduler remembers.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    config: Config,
+    config: Arc<Config>,
     experiments: BTreeMap<ExperimentId, Arc<Experiment>>,
     trials: BTreeMap<TrialId, Arc<Trial>>,
     numbers: BTreeMap<ExperimentId, Arc<BTreeMap<u32, TrialId>>>,
@@ -150,6 +182,7 @@ struct Soft {
     /// Workers that were read from the store and not heard of since.
     unheard: BTreeSet<WorkerId>,
     strikes: BTreeMap<Subject, u32>,
+    ward: Ward,
     task_not_before: BTreeMap<TaskId, Timestamp>,
     recalled: BTreeMap<TrialId, Arc<Recalled>>,
     /// Ended trials whose checkpoints were deleted since memory was read: rows that were read
@@ -167,7 +200,7 @@ impl Cluster {
     /// nothing new before it is heard of, for it may be gone for long.
     pub fn restore(snapshot: Snapshot, config: Config, now: Timestamp) -> Self {
         let mut cluster = Self {
-            config,
+            config: Arc::new(config),
             experiments: BTreeMap::new(),
             trials: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -306,18 +339,24 @@ impl Cluster {
 
     fn apply_lease(&mut self, row: &Lease) {
         self.generation = self.generation.max(row.generation);
-        let LeaseState::Ended { reason, .. } = &row.state else {
+        let LeaseState::Ended { at, kind, .. } = &row.state else {
             self.leases.insert(row.id, Arc::new(row.clone()));
             return;
         };
         self.leases.remove(&row.id);
-        let worker = row.slots.first().map(|slot| Subject::Worker(slot.worker));
-        for subject in subjects(&row.work).chain(worker) {
-            if reason.starts_with(NOT_STARTED) {
+        let worker = row.slots.first().map(|slot| slot.worker);
+        for subject in subjects(&row.work).chain(worker.map(Subject::Worker)) {
+            if *kind == EndKind::NotStarted {
                 *self.soft.strikes.entry(subject).or_default() += 1;
             } else {
                 self.soft.strikes.remove(&subject);
             }
+        }
+        if let Some(worker) = worker {
+            let mut whose = subjects(&row.work);
+            let alone = whose.next().filter(|_| whose.next().is_none());
+            let ward = &mut self.soft.ward;
+            ward.note(&self.config, worker, alone, (*kind, *at));
         }
     }
 
@@ -330,6 +369,13 @@ impl Cluster {
             self.soft.heard.insert(row.id, now);
             self.soft.unheard.remove(&row.id);
             self.soft.strikes.remove(&Subject::Worker(row.id));
+        }
+        if self
+            .workers
+            .get(&row.id)
+            .is_some_and(|old| old.incarnation != row.incarnation)
+        {
+            self.soft.ward.forget(row.id);
         }
         self.workers.insert(row.id, Arc::new(row.clone()));
     }

@@ -28,12 +28,23 @@ pub fn decide(cluster: &Cluster, now: Timestamp, event: &Event) -> Decision {
     let mut draft = Draft::new(cluster, now);
     let outcome = handle(&mut draft, event);
     let changes = if outcome.is_ok() {
-        lease::place(&mut draft);
+        arrange(&mut draft);
         draft.finish()
     } else {
         Vec::new()
     };
     Decision { changes, outcome }
+}
+
+/// Places what waits and asks others to yield for it, until neither changes anything (S8): slots
+/// that will come free may change which are set aside.
+fn arrange(draft: &mut Draft) {
+    loop {
+        lease::place(draft);
+        if !control::preempt(draft) {
+            return;
+        }
+    }
 }
 
 fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
@@ -81,7 +92,8 @@ fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
             ended,
         } => retention::pin(draft, *trial, *pinned, ended.as_deref()),
         Event::Measured { observation } => reports::told(draft, observation),
-        Event::Drain(id) => worker::drain(draft, *id),
+        Event::Drain { worker, grace_ms } => worker::drain(draft, *worker, *grace_ms),
+        Event::Undrain(id) => worker::undrain(draft, *id),
         Event::TaskSubmitted { id, spec, priority } => task::submitted(draft, *id, spec, *priority),
         Event::TaskCanceled(id) => task::canceled(draft, *id),
         Event::AliasSet {

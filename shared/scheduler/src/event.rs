@@ -77,8 +77,15 @@ pub enum Event {
         /// counts (S4).
         observation: Box<Observation>,
     },
-    /// An operator wants a worker to get nothing new.
-    Drain(WorkerId),
+    /// An operator wants a worker to get nothing new, and what runs there to yield.
+    Drain {
+        /// The worker.
+        worker: WorkerId,
+        /// What runs there may go on for so long; 0: it yields now.
+        grace_ms: i64,
+    },
+    /// An operator wants a worker to get work again.
+    Undrain(WorkerId),
     /// A task was submitted.
     TaskSubmitted {
         /// Drawn by the coordinator.

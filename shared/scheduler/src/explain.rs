@@ -1,19 +1,18 @@
 //! Why something is as it is right now, as one sentence. What led there is in the stored reasons.
 
 use crate::Cluster;
-use crate::plan::unplaceable;
+use crate::unplaceable;
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
-use pomona_domain::lease::{Lease, LeaseState};
+use pomona_domain::lease::{Lease, LeaseState, StopReason};
 use pomona_domain::plan::Spent;
 use pomona_domain::task::{Task, TaskState};
 use pomona_domain::trial::{AfterStop, Trial, TrialState};
 use pomona_domain::worker::{Worker, WorkerState};
-use pomona_domain::{ExperimentId, Fault, LeaseId, Timestamp};
+use pomona_domain::{ExperimentId, Fault, LeaseId, Timestamp, WorkerId};
 use std::collections::BTreeSet;
 
-/// A worker that may be gone gets nothing new.
-const UNHEARD: &str = "no worker was heard of since the coordinator started";
+mod waiting;
 
 /// One sentence on the present state. What has ended is not in memory: the sentence says so, and
 /// the caller reads the row from the store.
@@ -98,7 +97,7 @@ fn experiment(cluster: &Cluster, row: &Experiment) -> String {
 
 /// Why no worker could ever serve an experiment's trials.
 fn lack(cluster: &Cluster, row: &Experiment) -> Option<Fault> {
-    unplaceable(cluster, row.spec.resources.slots_per_trial)
+    unplaceable(cluster, &row.spec)
 }
 
 fn trial(cluster: &Cluster, row: &Trial, now: Timestamp) -> String {
@@ -107,7 +106,10 @@ fn trial(cluster: &Cluster, row: &Trial, now: Timestamp) -> String {
             let Some(owner) = cluster.experiment(row.experiment) else {
                 return "it waits".to_owned();
             };
-            format!("it waits: {}", waiting(cluster, owner, *not_before, now))
+            format!(
+                "it waits: {}",
+                waiting::trial(cluster, owner, *not_before, now)
+            )
         }
         TrialState::Running { lease } => {
             let resumed = if row.leases > 1 {
@@ -131,7 +133,8 @@ fn trial(cluster: &Cluster, row: &Trial, now: Timestamp) -> String {
             };
             let place = place(cluster, *lease);
             format!(
-                "it was asked to stop {place} and {then}{}",
+                "it was asked to stop {place}{} and {then}{}",
+                why_it_stops(cluster, *lease),
                 grace(cluster, *lease, now)
             )
         }
@@ -147,49 +150,6 @@ fn trial(cluster: &Cluster, row: &Trial, now: Timestamp) -> String {
         TrialState::Failed { fault } => format!("it failed: {fault}"),
         TrialState::Canceled => "it was canceled".to_owned(),
     }
-}
-
-fn waiting(cluster: &Cluster, owner: &Experiment, not_before: Timestamp, now: Timestamp) -> String {
-    if owner.state == ExperimentState::Paused {
-        return "its experiment is paused".to_owned();
-    }
-    if not_before > now {
-        let left = seconds(not_before.since_ms(now));
-        return format!("it backs off after a failure for another {left}");
-    }
-    if let Some(lack) = lack(cluster, owner) {
-        return lack.message;
-    }
-    let live = (cluster.trials_of(owner.id)).filter(|trial| trial.lease().is_some());
-    let limit = owner.spec.search.max_concurrent;
-    if live.count() >= limit as usize {
-        return format!("`search.max_concurrent: {limit}` of its experiment is reached");
-    }
-    let need = owner.spec.resources.slots_per_trial;
-    let (free, total) = slots(cluster);
-    if free == 0 {
-        return format!("all {total} slots are busy");
-    }
-    if !is_heard(cluster) {
-        return UNHEARD.to_owned();
-    }
-    if need > 1 {
-        return format!("no worker has {need} free slots ({free} of {total} are free in all)");
-    }
-    format!("{free} of {total} slots are free and set aside for work of higher rank")
-}
-
-/// Free and all slots of workers that get work.
-fn slots(cluster: &Cluster) -> (usize, usize) {
-    let alive = || (cluster.workers()).filter(|worker| worker.state == WorkerState::Alive);
-    let total: usize = alive().map(|worker| worker.slots.len()).sum();
-    let busy: usize = alive().map(|worker| held(cluster, worker)).sum();
-    (total.saturating_sub(busy), total)
-}
-
-/// Whether a worker gets work: after a start, only those that were heard of.
-fn is_heard(cluster: &Cluster) -> bool {
-    (cluster.workers()).any(|worker| cluster.takes_work(worker))
 }
 
 fn held(cluster: &Cluster, worker: &Worker) -> usize {
@@ -222,6 +182,19 @@ fn name(cluster: &Cluster, lease: &Lease) -> String {
     worker.map_or_else(String::new, |worker| worker.name.clone())
 }
 
+/// What else is to get its slots.
+fn why_it_stops(cluster: &Cluster, lease: LeaseId) -> &'static str {
+    let Some(LeaseState::Stopping { why, .. }) = cluster.lease(lease).map(|lease| &lease.state)
+    else {
+        return "";
+    };
+    match why {
+        StopReason::Request => "",
+        StopReason::Priority => ", preempted by work of higher priority,",
+        StopReason::Drain => ", because the worker drains,",
+    }
+}
+
 fn grace(cluster: &Cluster, lease: LeaseId, now: Timestamp) -> String {
     match cluster.lease(lease).map(|lease| &lease.state) {
         Some(LeaseState::Stopping { since, .. }) => {
@@ -235,20 +208,7 @@ fn grace(cluster: &Cluster, lease: LeaseId, now: Timestamp) -> String {
 fn task(cluster: &Cluster, row: &Task, now: Timestamp) -> String {
     match &row.state {
         TaskState::Waiting => {
-            let until = cluster.task_not_before(row.id);
-            let (free, total) = slots(cluster);
-            let why = if until > now {
-                let left = seconds(until.since_ms(now));
-                format!("it backs off after a failure for another {left}")
-            } else if total == 0 {
-                "no worker with slots is there".to_owned()
-            } else if free == 0 {
-                format!("all {total} slots are busy")
-            } else if !is_heard(cluster) {
-                UNHEARD.to_owned()
-            } else {
-                format!("{free} of {total} slots are free and set aside for work of higher rank")
-            };
+            let why = waiting::task(cluster, row, now);
             format!("it waits: {why}")
         }
         TaskState::Running { lease } => format!("it runs {}", place(cluster, *lease)),
@@ -261,19 +221,43 @@ fn task(cluster: &Cluster, row: &Task, now: Timestamp) -> String {
 fn worker(cluster: &Cluster, row: &Worker, now: Timestamp) -> String {
     let busy = held(cluster, row);
     let total = row.slots.len();
-    let doubt = if cluster.strikes(Subject::Worker(row.id)) >= cluster.config().doubt_after {
-        "; work fails to start there, so others are preferred"
-    } else {
-        ""
-    };
     match row.state {
-        WorkerState::Alive => format!("it is alive, {busy} of {total} slots are busy{doubt}"),
+        WorkerState::Alive => {
+            let doubt = doubt(cluster, row, now);
+            format!("it is alive, {busy} of {total} slots are busy{doubt}")
+        }
         WorkerState::Draining => {
-            format!("it drains: {busy} of {total} slots are still busy, it gets nothing new")
+            let left = row.drain_by.map_or(0, |by| by.since_ms(now));
+            let when = if left > 0 && busy > 0 {
+                format!("; what runs there yields in {}", seconds(left))
+            } else {
+                String::new()
+            };
+            format!("it drains: {busy} of {total} slots are still busy, it gets nothing new{when}")
         }
         WorkerState::Lost => format!(
             "it is lost: not heard of for {}",
             seconds(now.since_ms(cluster.heard(row.id)))
         ),
     }
+}
+
+/// What speaks against giving it work.
+fn doubt(cluster: &Cluster, row: &Worker, now: Timestamp) -> String {
+    if let Some(why) = exclusion(cluster, row.id, now) {
+        return format!("; {why}");
+    }
+    if cluster.strikes(Subject::Worker(row.id)) >= cluster.config().doubt_after {
+        return "; work fails to start there, so others are preferred".to_owned();
+    }
+    String::new()
+}
+
+/// Why a worker gets no work although it is there: that of others failed.
+pub fn exclusion(cluster: &Cluster, worker: WorkerId, now: Timestamp) -> Option<String> {
+    let until = cluster.excluded_until(worker, now)?;
+    let left = seconds(until.since_ms(now));
+    Some(format!(
+        "it is excluded for another {left}: different trials failed there and nothing ended well"
+    ))
 }

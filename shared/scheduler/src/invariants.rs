@@ -4,7 +4,7 @@
 //! They look and never repair. R1 and R3 belong to the store; T1 to T5 to the trainer.
 
 use crate::cluster::subjects;
-use crate::{Cluster, Decision, Event, plan, sharing};
+use crate::{Cluster, Decision, Event, plan, preemptions, sharing};
 use pomona_domain::change::{Change, Subject};
 use pomona_domain::lease::{Lease, LeaseState, SlotRef, Work};
 use pomona_domain::snapshot::Snapshot;
@@ -284,11 +284,17 @@ fn is_used(cluster: &Cluster, lease: &Lease) -> bool {
 
 /// Planning a planned cluster changes nothing.
 pub fn s8(cluster: &Cluster, now: Timestamp) -> Verdict {
-    match plan(cluster, now).first() {
-        None => Ok(()),
-        Some(left) => Err(format!(
+    if let Some(left) = plan(cluster, now).first() {
+        return Err(format!(
             "S8 {:?} could have been placed on worker `{}` and was not",
             left.work, left.worker
+        ));
+    }
+    match preemptions(cluster, now).first() {
+        None => Ok(()),
+        Some(left) => Err(format!(
+            "S8 lease `{}` could have been asked to yield to trial `{}` and was not",
+            left.lease, left.by
         )),
     }
 }

@@ -4,18 +4,23 @@
 //! It is told the time and never reads it; it must never reach a network, a disk or a database.
 //! Nothing outside this crate decides. The theory is in the README beside it.
 
+mod admission;
 mod cluster;
 mod decide;
 mod event;
 mod explain;
 pub mod invariants;
 mod plan;
+mod preempt;
+mod queue;
 mod sharing;
 #[cfg(test)]
 mod testing;
 
-pub use cluster::{Cluster, Config, NOT_STARTED, Recalled, Source};
+pub use admission::{admission, largest_gang, unplaceable};
+pub use cluster::{Cluster, Config, Recalled, Source};
 pub use decide::decide;
 pub use event::{Decision, Ended, Event};
-pub use explain::{explain, running, warning};
-pub use plan::{Placement, largest_gang, plan, unplaceable};
+pub use explain::{exclusion, explain, running, warning};
+pub use plan::{Placement, plan};
+pub use preempt::{Preemption, preemptions};

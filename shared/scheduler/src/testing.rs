@@ -100,7 +100,11 @@ impl House {
 
     /// The backbone is in the catalogue, so that head-only trials share leases.
     pub(crate) fn sharing() -> Self {
-        let mut house = Self::new();
+        Self::sharing_with(Config::default())
+    }
+
+    pub(crate) fn sharing_with(config: Config) -> Self {
+        let mut house = Self::with(config);
         let row = Change::Backbone(Box::new(backbone()));
         house.cluster.apply(house.now, &row);
         house
@@ -136,6 +140,18 @@ impl House {
 
     pub(crate) fn joins(&mut self, name: &str, count: usize) -> WorkerId {
         self.registers(name, 1, &vec![SlotKind::Cpu; count])
+    }
+
+    /// The same, with a label `zone`.
+    pub(crate) fn joins_in(&mut self, name: &str, count: usize, zone: &str) -> WorkerId {
+        self.tell(&Event::Registered {
+            id: worker_id(name),
+            name: name.to_owned(),
+            incarnation: 1,
+            slots: slots(&vec![SlotKind::Cpu; count]),
+            labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
+        });
+        worker_id(name)
     }
 
     pub(crate) fn registers(&mut self, name: &str, nth: u64, kinds: &[SlotKind]) -> WorkerId {
@@ -304,7 +320,7 @@ impl House {
     /// The coordinator restarts: what is soft is lost.
     pub(crate) fn restarts(&mut self) {
         let snapshot = self.cluster.snapshot();
-        let config = *self.cluster.config();
+        let config = self.cluster.config().clone();
         self.cluster = Cluster::restore(snapshot.clone(), config, self.now);
         invariants::s10(&self.cluster, &snapshot).expect("S10");
     }

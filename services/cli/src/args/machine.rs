@@ -52,13 +52,37 @@ pub enum WorkerCommand {
     #[command(after_help = "Example:
   pomona worker list --output json")]
     List,
-    /// Give a worker nothing new; what runs there ends first
-    #[command(after_help = "Example:
-  pomona worker drain wrk_5f0c2a9be3d41786")]
+    /// Give a worker nothing new; trials there write a checkpoint and go on elsewhere
+    #[command(after_help = "Examples:
+  pomona worker drain wrk_5f0c2a9be3d41786
+  pomona worker drain gpu-box-3 --deadline 2h        trials may end by themselves until then")]
     Drain {
         /// The worker: its id, the beginning of it, or its name.
         id: String,
+        /// How long what runs there may go on, like `90s` or `2h` [default: not at all].
+        #[arg(long, value_name = "TIME", value_parser = span_s)]
+        deadline: Option<u32>,
     },
+    /// Give a worker that drains work again
+    #[command(after_help = "Example:
+  pomona worker undrain gpu-box-3")]
+    Undrain {
+        /// The worker: its id, the beginning of it, or its name.
+        id: String,
+    },
+}
+
+/// A span of time in seconds, at most 30 days.
+fn span_s(text: &str) -> Result<u32, String> {
+    const LONGEST_S: i64 = 30 * 24 * 3600;
+    let span = text.parse::<jiff::SignedDuration>();
+    let seconds = span
+        .map_err(|_| "write it as `90s`, `30m` or `2h`".to_owned())?
+        .as_secs();
+    (0..=LONGEST_S)
+        .contains(&seconds)
+        .then(|| u32::try_from(seconds).unwrap_or(u32::MAX))
+        .ok_or_else(|| "it must be from 0 seconds to 30 days".to_owned())
 }
 
 /// `pomona feature`.

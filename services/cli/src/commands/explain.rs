@@ -128,6 +128,7 @@ async fn worker(text: &str, session: &Session) -> Result<WorkerId, Fault> {
     let fits: Vec<WorkerId> = workers
         .items
         .iter()
+        .map(|row| &row.worker)
         .filter(|row| row.name == text || row.id.to_string().starts_with(text))
         .map(|row| row.id)
         .collect();

@@ -312,7 +312,8 @@ fn late(name: &str) -> Fault {
 
 async fn workers(client: &Client) -> Result<Vec<Worker>, Fault> {
     let list = |query: PageQuery| async move { client.worker_list(&query).await };
-    Ok(all(list).await?.items)
+    let rows = all(list).await?.items.into_iter();
+    Ok(rows.map(|row| row.worker).collect())
 }
 
 /// The address in `{"listening": "127.0.0.1:7878"}`; `None` when the program ended without it.

@@ -1,6 +1,8 @@
 //! `worker`: machines that train.
 
+use pomona_api::v1::workers::WorkerView;
 use pomona_domain::Fault;
+use pomona_domain::worker::Worker;
 
 use super::Done;
 use super::session::{Session, all};
@@ -21,18 +23,33 @@ pub async fn run(command: WorkerCommand, session: Session) -> Result<Done, Fault
                 views::machine::workers(style, now(), &page.items)
             });
         }
-        WorkerCommand::Drain { id } => {
-            let row = session.client.worker_drain(&id).await?;
-            let text = format!(
-                "worker `{}` gets nothing new; what runs there ends first",
-                row.name
-            );
-            session.printer.say(&text);
-            let rows = std::slice::from_ref(&row);
-            session
-                .printer
-                .data(&row, |style| views::machine::workers(style, now(), rows));
+        WorkerCommand::Drain { id, deadline } => {
+            let row = session.client.worker_drain(&id, deadline).await?;
+            let what = if deadline.unwrap_or(0) > 0 {
+                "trials there may go on until its deadline"
+            } else {
+                "trials there write a checkpoint and go on elsewhere"
+            };
+            told(session, row, &format!("gets nothing new; {what}"));
+        }
+        WorkerCommand::Undrain { id } => {
+            let row = session.client.worker_undrain(&id).await?;
+            told(session, row, "gets work again");
         }
     }
     Ok(Done::Well)
+}
+
+/// Says what was done to a worker, and shows it.
+fn told(session: &Session, row: Worker, what: &str) {
+    session
+        .printer
+        .say(&format!("worker `{}` {what}", row.name));
+    let shown = WorkerView {
+        worker: row,
+        excluded: None,
+    };
+    let rows = std::slice::from_ref(&shown);
+    let printer = &session.printer;
+    printer.data(&shown, |style| views::machine::workers(style, now(), rows));
 }

@@ -1,6 +1,7 @@
 //! Workers, the cluster, explanations, checks.
 
 use pomona_api::v1::cluster::{ClusterView, Explanation};
+use pomona_api::v1::workers::WorkerView;
 use pomona_domain::Timestamp;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::trial::Trial;
@@ -12,31 +13,41 @@ use crate::printer::Style;
 use crate::table::{Grid, Tone, card, paragraph, toned};
 use crate::views::{experiment, state, trial};
 
-/// Workers.
-pub fn workers(style: Style, now: Timestamp, rows: &[Worker]) -> String {
+/// Workers, and why some of them get no work.
+pub fn workers(style: Style, now: Timestamp, rows: &[WorkerView]) -> String {
     let mut grid = Grid::new(
         style,
         &[
             "worker", "name", "state", ">slots", "devices", "?since", "?labels",
         ],
     );
-    for row in rows {
-        let labels: Vec<String> = row
+    for WorkerView { worker, excluded } in rows {
+        let labels: Vec<String> = worker
             .labels
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
+        let state = match excluded {
+            Some(_) => toned("excluded", Tone::Bad),
+            None => state::worker(worker.state),
+        };
         grid.row(vec![
-            row.id.into(),
-            (&row.name).into(),
-            state::worker(row.state),
-            row.slots.len().into(),
-            devices(row).into(),
-            toned(ago(row.changed_at, now), Tone::Dim),
+            worker.id.into(),
+            (&worker.name).into(),
+            state,
+            worker.slots.len().into(),
+            devices(worker).into(),
+            toned(ago(worker.changed_at, now), Tone::Dim),
             labels.join(" ").into(),
         ]);
     }
-    grid.render()
+    let mut text = grid.render();
+    for row in rows {
+        if let Some(why) = &row.excluded {
+            text.push_str(&paragraph(style, &format!("{}: {why}", row.worker.name)));
+        }
+    }
+    text
 }
 
 fn devices(row: &Worker) -> String {
@@ -87,7 +98,7 @@ pub struct Top {
     /// The cluster in numbers.
     pub cluster: ClusterView,
     /// Its workers.
-    pub workers: Vec<Worker>,
+    pub workers: Vec<WorkerView>,
     /// Experiments that have not ended.
     pub experiments: Vec<Experiment>,
     /// Their trials that run.

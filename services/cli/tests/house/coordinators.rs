@@ -93,6 +93,7 @@ impl House {
             ])
             .arg(folder)
             .env("POMONA_COORDINATOR_SCHEDULER_LEASE_TERM_MS", &term)
+            .env("POMONA_COORDINATOR_POOLS", "[{name = 'big', slots = 4}]")
             .env("POMONA_COORDINATOR_SCHEDULER_LOST_AFTER_MS", &term)
             .env("POMONA_COORDINATOR_WORKERS_POLL_WAIT_MS", &poll)
             .stdout(Stdio::piped())

@@ -297,6 +297,21 @@ fn a_cluster_that_is_too_small_is_a_warning() {
         pages.push(redacted(&err));
     }
     insta::assert_snapshot!(pages.join("\n"));
+    // What not even the pool could run is refused, and the preview says the same.
+    let file = house.file(
+        "wider.yaml",
+        format!("resources: {{slots_per_trial: 5}}{SMALL}"),
+    );
+    Page::of(&house).refused(
+        &["experiment", "submit", &file],
+        (1, "E0301", "pool `big` has 4 slots"),
+    );
+    let (status, _, err) = house.shown(&["experiment", "preview", &file]);
+    assert_eq!(status, Some(0), "{err}");
+    assert!(
+        err.contains("warning[E0301]: no worker or pool could ever run"),
+        "{err}"
+    );
     // Whoever follows it is told once, too.
     let mut command = house.command(&["experiment", "watch", "small"]);
     command.stdout(Stdio::null()).stderr(Stdio::piped());

@@ -256,6 +256,14 @@ fn machines(house: &House) {
     let evicted = house.json(&["feature", "evict", "--all"]);
     assert_eq!(evicted, serde_json::json!({"removed": [], "kept": []}));
     assert_eq!(house.json(&["top"])["cluster"]["workers_alive"], 1);
+    let drained = house.json(&["worker", "drain", "a", "--deadline", "2h"]);
+    assert_eq!(drained["state"], "draining");
+    assert!(!drained["drain_by"].is_null(), "{drained}");
+    let again = house.json(&["worker", "undrain", "a"]);
+    assert_eq!(
+        (&again["state"], again.get("drain_by")),
+        (&"alive".into(), None)
+    );
     let drained = house.json(&["worker", "drain", "a"]);
     assert_eq!(drained["state"], "draining");
 }

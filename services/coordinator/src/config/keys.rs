@@ -31,6 +31,16 @@ const ALL: &[Key] = &[
         "Allow an address beyond loopback: a proxy in front checks who may do what.",
     ),
     key(
+        "projects",
+        "[]",
+        "Projects that are not as all others, like `[{name = \"vision\", weight = 2, quota_slots = 8}]`; without it a project has weight 1 and no quota.",
+    ),
+    key(
+        "pools",
+        "[]",
+        "Machines that may join, like `[{name = \"gpu\", slots = 8, kind = \"cuda\", labels = {zone = \"a\"}, max_workers = 4}]`; what only they could run is let in and waits.",
+    ),
+    key(
         "store.url",
         "\"\"",
         "Address of the database (`postgres://user:password@host/pomona`); empty means `pomona.db` in the data folder.",
@@ -105,6 +115,41 @@ const ALL: &[Key] = &[
         "scheduler.max_task_attempts",
         "3",
         "Attempts of a task before it fails for good.",
+    ),
+    key(
+        "scheduler.aging_ms",
+        "600000",
+        "What waits and holds no slot gains a point of priority each time so much has passed; 0 means never.",
+    ),
+    key(
+        "scheduler.preempt_gap",
+        "10",
+        "Trials yield by checkpoint to those whose priority is higher by at least so many points; 0 means never.",
+    ),
+    key(
+        "scheduler.preempt_after_ms",
+        "120000",
+        "A trial is not asked to yield to another before it held its slots for so long.",
+    ),
+    key(
+        "scheduler.exclude_after",
+        "3",
+        "A worker gets no work for a while after so many different trials failed there and nothing ended well; 0 means never.",
+    ),
+    key(
+        "scheduler.exclude_window_ms",
+        "3600000",
+        "Failures that are older do not count against a worker.",
+    ),
+    key(
+        "scheduler.exclude_base_ms",
+        "300000",
+        "How long a worker is excluded the first time; it doubles with each time that follows.",
+    ),
+    key(
+        "scheduler.exclude_max_ms",
+        "7200000",
+        "The longest time that a worker is excluded.",
     ),
     key(
         "events.kept",

@@ -58,6 +58,21 @@ fn what_is_not_understood_is_refused() {
         load("", &[("POMONA_COORDINATOR_HTTP_THREADS", "x")], &none),
         load("[workers]\npoll_wait_ms = 20000", &[], &none),
         load("[scheduler]\ntick_ms = 0", &[], &none),
+        load("[[projects]]\nname = 'a'\nwieght = 2", &[], &none),
+        load(
+            "[[projects]]\nname = 'a'\n[[projects]]\nname = 'a'",
+            &[],
+            &none,
+        ),
+        load("projects = [{name = 'a', weight = 0}]", &[], &none),
+        load("pools = [{name = 'a b', slots = 1}]", &[], &none),
+        load("pools = [{name = 'a', slots = 0}]", &[], &none),
+        load(
+            "pools = [{name = 'a', slots = 1, kind = 'tpu'}]",
+            &[],
+            &none,
+        ),
+        load("", &[("POMONA_COORDINATOR_POOLS", "big")], &none),
     ]
     .into_iter()
     .map(|result| {
@@ -71,6 +86,26 @@ fn what_is_not_understood_is_refused() {
     })
     .collect();
     insta::assert_snapshot!(faults.join("\n"));
+}
+
+#[test]
+fn projects_and_pools_are_tables_of_the_file_or_one_variable() {
+    let file = "[[projects]]\nname = 'vision'\nweight = 2\nquota_slots = 8\n[[projects]]\nname = \
+                'text'\n[[pools]]\nname = 'gpu'\nslots = 8\nkind = 'cuda'\nlabels = {zone = 'a'}";
+    let config = load(file, &[], &ServeArgs::default()).unwrap();
+    let policy = config.scheduler().policy;
+    assert_eq!(
+        (policy.weight("vision"), policy.quota("vision")),
+        (2, Some(8))
+    );
+    assert_eq!((policy.weight("text"), policy.quota("text")), (1, None));
+    assert_eq!((policy.weight("nobody"), policy.quota("nobody")), (1, None));
+    assert_eq!((policy.pools[0].slots, policy.pools[0].max_workers), (8, 1));
+    let again = load(&config.render(), &[], &ServeArgs::default()).unwrap();
+    assert_eq!(again, config, "what is printed can be read");
+    let variable = ("POMONA_COORDINATOR_POOLS", "[{name = 'cpu', slots = 2}]");
+    let config = load(file, &[variable], &ServeArgs::default()).unwrap();
+    assert_eq!(config.scheduler().policy.pools[0].name, "cpu");
 }
 
 #[test]

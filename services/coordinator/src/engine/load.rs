@@ -10,7 +10,7 @@ use super::Parts;
 /// The cluster as it is at rest.
 pub async fn cluster(parts: &Parts) -> Result<Cluster, Fault> {
     let snapshot = parts.store.load().await?;
-    let mut cluster = Cluster::restore(snapshot, parts.config, parts.clock.now());
+    let mut cluster = Cluster::restore(snapshot, parts.config.clone(), parts.clock.now());
     for trial in cluster.missing_sources() {
         cluster.recall(source(&parts.store, trial).await?);
     }

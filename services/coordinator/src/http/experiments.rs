@@ -5,8 +5,9 @@ use actix_web::web::{Data, Json, Path, Query};
 use pomona_api::v1::PageQuery;
 use pomona_api::v1::experiments::{ExperimentView, SubmitExperiment, TrialOrder, TrialsQuery};
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::spec::ExperimentSpec;
 use pomona_domain::{Change, Code, ExperimentId, Fault};
-use pomona_scheduler::{Cluster, Event, running, unplaceable, warning};
+use pomona_scheduler::{Cluster, Event, admission, running, unplaceable, warning};
 
 use super::key::{Key, once};
 use super::{Answer, App, Refusal, found, ok, page, page_request};
@@ -43,10 +44,17 @@ pub async fn preview(app: Data<App>, body: Json<SubmitExperiment>) -> Answer {
     let mut resolved = resolve::experiment(&app.store, &body).await?;
     let view = app.view()?;
     let mut preview = resolve::preview(&mut resolved, resolve::machines(&view))?;
-    preview.warnings = unplaceable(&view, preview.slots_per_trial)
+    preview.warnings = stands_in_the_way(&view, &resolved.spec)
         .into_iter()
         .collect();
     ok(&preview)
+}
+
+/// Why a file would be refused, or why its trials would wait as things are.
+fn stands_in_the_way(cluster: &Cluster, spec: &ExperimentSpec) -> Option<Fault> {
+    admission(cluster, spec)
+        .err()
+        .or_else(|| unplaceable(cluster, spec))
 }
 
 /// `GET /api/v1/experiments`

@@ -16,7 +16,7 @@ use pomona_api::v1::features::{
 };
 use pomona_api::v1::models::{HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias};
 use pomona_api::v1::uploads::{FinishUpload, ResumeUpload, UploadView};
-use pomona_api::v1::workers::{Desired, Poll, Register, Registered};
+use pomona_api::v1::workers::{Desired, DrainQuery, Poll, Register, Registered, WorkerView};
 
 use super::{
     blobs, catalogue, cluster, events, experiments, explain, features, models, trials, uploads,
@@ -76,11 +76,13 @@ routes! {
     post "/api/v1/workers" => workers::register,
         about("A worker introduces itself.").takes::<Register>().answers::<Registered>();
     get "/api/v1/workers" => workers::list,
-        about("Workers.").query::<PageQuery>().pages::<rows::Worker>();
+        about("Workers.").query::<PageQuery>().pages::<WorkerView>();
     post "/api/v1/workers/{id}/poll" => workers::poll,
         about("A worker's heartbeat: a long poll for what should run there.").takes::<Poll>().answers::<Desired>();
     post "/api/v1/workers/{id}/drain" => workers::drain,
-        about("Gives a worker nothing new.").keyed().answers::<rows::Worker>();
+        about("Gives a worker nothing new; what runs there writes a checkpoint and yields.").keyed().query::<DrainQuery>().answers::<rows::Worker>();
+    post "/api/v1/workers/{id}/undrain" => workers::undrain,
+        about("Gives a worker work again.").keyed().answers::<rows::Worker>();
     post "/api/v1/workers/{id}/features/wanted" => workers::features_wanted,
         about("Which features that a worker wants others have: blobs that are there, and names that were asked for.").takes::<WantFeatures>().answers::<FoundFeatures>();
     post "/api/v1/workers/{id}/features/uploaded" => workers::features_uploaded,

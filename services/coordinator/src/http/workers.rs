@@ -1,19 +1,20 @@
-//! Workers: registration, heartbeat, list, drain.
+//! Workers: registration, heartbeat, list, drain, undrain.
 
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use pomona_api::PROTOCOL;
-use pomona_api::v1::PageQuery;
 use pomona_api::v1::features::{UploadedFeature, WantFeatures};
-use pomona_api::v1::workers::{Poll, Register, Registered};
+use pomona_api::v1::workers::{DrainQuery, Poll, Register, Registered, WorkerView};
+use pomona_api::v1::{Page, PageQuery};
 use pomona_domain::worker::Worker;
 use pomona_domain::{Change, Code, Fault, WorkerId};
-use pomona_scheduler::Event;
+use pomona_scheduler::{Event, exclusion};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::key::{Key, once};
-use super::{Answer, App, found, ok, page, page_request};
+use super::{Answer, App, found, ok, page_request};
 use crate::{desired, features, longpoll};
 
 /// `POST /api/v1/workers`
@@ -100,17 +101,43 @@ fn parsed(id: &str) -> Result<WorkerId, Fault> {
 
 /// `GET /api/v1/workers`
 pub async fn list(app: Data<App>, query: Query<PageQuery>) -> Answer {
-    ok(&page(app.store.worker_list(&page_request(&query)?).await?))
+    let rows = app.store.worker_list(&page_request(&query)?).await?;
+    let view = app.view().ok();
+    let seen = |worker: Worker| {
+        let cluster = view.as_deref();
+        let excluded = cluster.and_then(|cluster| exclusion(cluster, worker.id, app.now()));
+        WorkerView { worker, excluded }
+    };
+    ok(&Page {
+        items: rows.items.into_iter().map(seen).collect(),
+        next_page_token: rows.next_page_token,
+    })
 }
 
 /// `POST /api/v1/workers/{id}/drain`
-pub async fn drain(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+pub async fn drain(app: Data<App>, key: Key, id: Path<String>, query: Query<DrainQuery>) -> Answer {
+    let grace_ms = i64::from(query.grace_s.unwrap_or(0)) * 1000;
+    let event = |worker| Event::Drain { worker, grace_ms };
+    control(&app, &key, (&id, &query.0), event).await
+}
+
+/// `POST /api/v1/workers/{id}/undrain`
+pub async fn undrain(app: Data<App>, key: Key, id: Path<String>) -> Answer {
+    control(&app, &key, (&id, &()), Event::Undrain).await
+}
+
+async fn control(
+    app: &App,
+    key: &Key,
+    (id, said): (&str, &impl Serialize),
+    event: impl Fn(WorkerId) -> Event,
+) -> Answer {
     let work = async {
-        let worker = found(app.store.worker_find(&id).await?, "worker", &id)?;
-        let done = app.engine.decide(Event::Drain(worker.id)).await?;
+        let worker = found(app.store.worker_find(id).await?, "worker", id)?;
+        let done = app.engine.decide(event(worker.id)).await?;
         Ok(newest(&done.changes, worker))
     };
-    once(&app, &key, &(), StatusCode::OK, work).await
+    once(app, key, said, StatusCode::OK, work).await
 }
 
 fn newest(changes: &[Change], worker: Worker) -> Worker {

@@ -12,6 +12,7 @@ mod registry;
 mod requests;
 mod restart;
 mod search;
+mod slots;
 mod trials;
 mod uploads;
 mod worker;

@@ -123,7 +123,7 @@ async fn pages_follow_each_other_without_a_gap() {
     loop {
         let page = house.client.worker_list(&query).await.unwrap();
         assert!(page.items.len() <= 2);
-        seen.extend(page.items.into_iter().map(|worker| worker.name));
+        seen.extend(page.items.into_iter().map(|row| row.worker.name));
         query.page_token = page.next_page_token;
         if query.page_token.is_none() {
             break;
@@ -232,6 +232,7 @@ async fn a_control_with_a_key_is_done_once_and_answers_its_first_answer() {
         format!("experiments/{}/resume", row.id),
         format!("experiments/{}/cancel", row.id),
         format!("workers/{}/drain", machine.id()),
+        format!("workers/{}/undrain", machine.id()),
     ]
     .iter()
     .enumerate()
@@ -290,8 +291,10 @@ async fn images_that_the_network_cannot_take_are_refused_before_any_trial() {
 }
 
 #[tokio::test]
-async fn what_no_worker_could_ever_run_is_said_at_once_and_until_one_could() {
-    let (house, machine) = furnished(2).await;
+async fn what_waits_for_a_worker_that_may_come_is_said_at_once_and_until_it_comes() {
+    let house = House::with(&[("pools", "[{name = \"big\", slots = 4}]")]).await;
+    let mut machine = Machine::join(&house.client, 1, 2).await;
+    machine.furnish().await;
     let text = format!("{GRID}resources: {{slots_per_trial: 4}}\n");
     let preview = house.client.experiment_preview(&file(&text)).await.unwrap();
     let submitted = house.client.experiment_submit(&file(&text), "wide").await;
@@ -304,23 +307,67 @@ async fn what_no_worker_could_ever_run_is_said_at_once_and_until_one_could() {
         };
         assert_eq!(fault.code, Code::Unplaceable);
         assert!(fault.message.contains("4 slots"), "{fault}");
-        assert!(fault.hint.as_ref().unwrap().contains("with 4 slots"));
+        assert!(fault.hint.as_ref().unwrap().contains("pool `big`"));
     }
     let why = house.client.explain(&id).await.unwrap();
     assert!(why.now.contains(&shown.warnings[0].message), "{why:?}");
     let fits = house.client.experiment_preview(&file(GRID)).await.unwrap();
     assert_eq!(fits.warnings, []);
     // A worker that drains gets nothing new, so it could not run anything either.
-    house
-        .client
-        .worker_drain(&machine.id().to_string())
-        .await
-        .unwrap();
+    let id_of_machine = machine.id().to_string();
+    let drained = house.client.worker_drain(&id_of_machine, None).await;
+    drained.unwrap();
     let none = house.client.experiment_preview(&file(GRID)).await.unwrap();
     assert_eq!(none.warnings[0].code, Code::Unplaceable);
+    let back = house.client.worker_undrain(&id_of_machine).await;
+    back.unwrap();
+    let fits = house.client.experiment_preview(&file(GRID)).await.unwrap();
+    assert_eq!(fits.warnings, []);
     Machine::join(&house.client, 2, 4).await;
     let shown = house.client.experiment_get(&id).await.unwrap();
     assert_eq!(shown.warnings, []);
+}
+
+#[tokio::test]
+async fn what_nothing_could_ever_run_is_refused_and_the_preview_says_the_same() {
+    let projects = "[{name = \"small\", quota_slots = 1}]";
+    let house = House::with(&[("projects", projects)]).await;
+    let mut machine = Machine::join(&house.client, 1, 2).await;
+    machine.furnish().await;
+    let refusals = [
+        (
+            "resources: {slots_per_trial: 4}",
+            Code::Unplaceable,
+            "worker `machine-1` has 2 slots of a kind",
+        ),
+        (
+            "resources: {selector: {zone: [a, b]}}",
+            Code::Unplaceable,
+            "a trial of 1 slot where zone=a|b: worker `machine-1` has other labels",
+        ),
+        (
+            "project: small\nresources: {slots_per_trial: 2}",
+            Code::OverQuota,
+            "project `small` may hold 1 at once",
+        ),
+    ];
+    for (number, (rest, code, said)) in refusals.into_iter().enumerate() {
+        let text = format!("{GRID}{rest}\n");
+        let key = format!("key-{number}");
+        let refused = house.client.experiment_submit(&file(&text), &key).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code, code, "{rest}");
+        assert!(refused.message.contains(said), "{refused}");
+        let preview = house.client.experiment_preview(&file(&text)).await.unwrap();
+        assert_eq!(preview.warnings, [refused], "{rest}");
+    }
+    let chip = "resources: {selector: {processor: [chip 0, chip 7]}}";
+    let row = submit(&house, &format!("{GRID}{chip}\n"), "chip").await;
+    assert_eq!(
+        experiment(&house, &row).await.spec.resources.selector.len(),
+        1
+    );
+    machine.has(1).await;
 }
 
 #[tokio::test]

@@ -257,24 +257,6 @@ async fn a_trial_that_is_stopped_counts_with_what_it_has() {
 }
 
 #[tokio::test]
-async fn a_drained_worker_keeps_what_it_has_and_gets_nothing_new() {
-    let (house, mut machine) = furnished(1).await;
-    submit(&house, GRID, "grid").await;
-    let lease = machine.has(1).await.remove(0);
-    house.client.worker_drain("machine-1").await.unwrap();
-    machine.has(1).await;
-    machine.train(&lease, 0.5, 1.0).await;
-    machine.poll(300).await;
-    assert!(machine.leases.is_empty());
-    let why = house
-        .client
-        .explain(&machine.id().to_string())
-        .await
-        .unwrap();
-    assert!(why.now.contains("drains"), "{why:?}");
-}
-
-#[tokio::test]
 async fn a_start_reaches_a_waiting_poll_at_once() {
     let (house, mut machine) = furnished(1).await;
     machine.poll(0).await;

@@ -272,7 +272,7 @@ impl Agent {
     /// Asks for no new work. Best effort: a lease that is granted all the same is not started.
     pub(super) async fn drain(&self) {
         let id = self.id.to_string();
-        match tokio::time::timeout(ASIDE, self.yard.client.worker_drain(&id)).await {
+        match tokio::time::timeout(ASIDE, self.yard.client.worker_drain(&id, None)).await {
             Ok(Ok(_)) => {}
             Ok(Err(fault)) => tracing::debug!("the coordinator was not told: {fault}"),
             Err(_) => tracing::debug!("the coordinator was not told in time"),

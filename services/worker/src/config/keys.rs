@@ -38,7 +38,7 @@ const ALL: &[Key] = &[
     key(
         "labels",
         "\"\"",
-        "Labels that the coordinator keeps with this worker, like `zone=a,disk=nvme`.",
+        "Labels of this worker, like `zone=a,disk=nvme`; `resources.selector` of an experiment file selects workers by them.",
     ),
     key(
         "slots.count",

@@ -22,7 +22,7 @@ use crate::v1::experiments::{
 };
 use crate::v1::features::{FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures};
 use crate::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
-use crate::v1::workers::{Desired, Poll, Register, Registered};
+use crate::v1::workers::{Desired, Poll, Register, Registered, WorkerView};
 use crate::v1::{Page, PageQuery};
 
 impl Client {
@@ -59,13 +59,21 @@ impl Client {
     }
 
     /// Workers.
-    pub async fn worker_list(&self, page: &PageQuery) -> Result<Page<Worker>, Fault> {
+    pub async fn worker_list(&self, page: &PageQuery) -> Result<Page<WorkerView>, Fault> {
         self.page(&["api", "v1", "workers"], page).await
     }
 
-    /// Gives a worker nothing new. `worker` is an id, a unique prefix of one, or a name.
-    pub async fn worker_drain(&self, worker: &str) -> Result<Worker, Fault> {
-        self.answer(Call::once(&["api", "v1", "workers", worker, "drain"]))
+    /// Gives a worker nothing new; what runs there yields after so many seconds, at once without a
+    /// number. `worker` is an id, a unique prefix of one, or a name.
+    pub async fn worker_drain(&self, worker: &str, grace_s: Option<u32>) -> Result<Worker, Fault> {
+        let path = ["api", "v1", "workers", worker, "drain"];
+        let call = Call::once(&path).query("grace_s", grace_s);
+        self.answer(call).await
+    }
+
+    /// Gives a worker work again.
+    pub async fn worker_undrain(&self, worker: &str) -> Result<Worker, Fault> {
+        self.answer(Call::once(&["api", "v1", "workers", worker, "undrain"]))
             .await
     }
 

@@ -150,7 +150,7 @@ async fn a_control_has_a_key_of_its_own_and_is_repeated_with_it() {
             "resume" => client.experiment_resume("e").await.unwrap_err().code,
             "cancel" => client.experiment_cancel("e").await.unwrap_err().code,
             "stop" => client.trial_stop("tri_1").await.unwrap_err().code,
-            "drain" => client.worker_drain("w").await.unwrap_err().code,
+            "drain" => client.worker_drain("w", None).await.unwrap_err().code,
             _ => client.task_cancel("tsk_1").await.unwrap_err().code,
         };
         assert_eq!(code, Code::WrongState, "{control}");

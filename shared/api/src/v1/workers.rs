@@ -57,6 +57,27 @@ pub struct Registered {
     pub poll_wait_ms: u64,
 }
 
+/// A worker in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerView {
+    /// The row.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub worker: Worker,
+    /// Why it gets no work although it is there, a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<String>,
+}
+
+/// Query of `POST /api/v1/workers/{id}/drain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainQuery {
+    /// What runs there may go on for so many seconds before it yields; 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<u32>,
+}
+
 /// Body of a poll.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Poll {

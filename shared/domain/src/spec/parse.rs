@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use super::section::{Faults, Section, describe};
 use super::{
-    ExperimentSpec, Resources, Runner, Share, apply, check, paths, promote, retention, runner,
+    ExperimentSpec, Runner, Share, apply, check, paths, promote, resources, retention, runner,
     search, training, yaml,
 };
 use crate::{Code, Fault, Hparams, name};
@@ -38,6 +38,7 @@ const HOMES: &[&str] = &[
     "search.validation",
     "search.space",
     "resources.slots_per_trial",
+    "resources.selector",
     "promote.model",
     "promote.alias",
     "promote.gates",
@@ -149,11 +150,7 @@ fn walk(map: &Map<String, Value>, faults: &Faults) -> Walked {
     let transfer = training::transfer(top.section("transfer"));
     let train = training::train(top.section("train"), faults);
     let written = search::search(top.section("search"), subject.is_command(), faults);
-    let mut inner = top.section("resources");
-    let resources = Resources {
-        slots_per_trial: inner.count("slots_per_trial", 1, 1..=1_024),
-    };
-    inner.finish(|_| None);
+    let resources = resources::resources(top.section("resources"), faults);
     let project = if map.contains_key("project") {
         named(&mut top, "project", "project: default")
     } else {

@@ -167,6 +167,36 @@ impl Cluster {
         worker.state == WorkerState::Alive && !self.soft.unheard.contains(&worker.id)
     }
 
+    /// Until when a worker gets no work because that of others failed there; nothing while all that
+    /// could get work are in the same state, for then it is not the worker.
+    pub fn excluded_until(&self, worker: WorkerId, now: Timestamp) -> Option<Timestamp> {
+        let until = |id| self.soft.ward.excluded_until(id);
+        let is_well = |row: &Worker| self.takes_work(row) && until(row.id) <= now;
+        let holds = until(worker) > now && self.workers().any(is_well);
+        holds.then(|| until(worker))
+    }
+
+    /// Whether a worker gets new work now.
+    pub fn is_open(&self, worker: &Worker, now: Timestamp) -> bool {
+        self.takes_work(worker) && self.excluded_until(worker.id, now).is_none()
+    }
+
+    /// Slots that the trials of a project hold, leases that were asked to stop included.
+    pub fn slots_of_project(&self, project: &str) -> u32 {
+        let of =
+            |lease: &&Lease| (self.owner(lease)).is_some_and(|owner| owner.spec.project == project);
+        self.leases().filter(of).map(Lease::world_size).sum()
+    }
+
+    /// The experiment whose trials a lease was granted to; a task's lease has none.
+    pub fn owner(&self, lease: &Lease) -> Option<&Experiment> {
+        let Work::Trials(members) = &lease.work else {
+            return None;
+        };
+        let member = self.trial(*members.first()?)?;
+        self.experiment(member.experiment)
+    }
+
     /// Starts in a row that failed: of a trial or a task, or on a worker.
     pub fn strikes(&self, subject: Subject) -> u32 {
         self.soft.strikes.get(&subject).copied().unwrap_or(0)

@@ -4,9 +4,10 @@ use super::draft::Draft;
 use super::experiment;
 use super::trial::{Fate, finish, has_result, spend};
 use super::{lease, not_found, search, task};
+use crate::{Cluster, Preemption, preemptions};
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
-use pomona_domain::lease::Lease;
+use pomona_domain::lease::{EndKind, Lease, StopReason};
 use pomona_domain::trial::{AfterStop, Trial, TrialState};
 use pomona_domain::{Code, ExperimentId, Fault, LeaseId, TrialId};
 use std::collections::BTreeMap;
@@ -94,11 +95,18 @@ pub(crate) fn resume(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
                 lease,
                 then: AfterStop::Paused,
             } => redirect(draft, trial, lease, AfterStop::Waiting),
+            // It has waited in vain: only from now on does waiting count.
+            TrialState::Waiting { not_before, .. } => {
+                let since = draft.now;
+                draft.trial(Trial {
+                    state: TrialState::Waiting { since, not_before },
+                    ..trial
+                });
+            }
             TrialState::Stopping {
                 then: AfterStop::Waiting | AfterStop::Canceled | AfterStop::Completed,
                 ..
             }
-            | TrialState::Waiting { .. }
             | TrialState::Running { .. }
             | TrialState::Completed
             | TrialState::Failed { .. }
@@ -119,7 +127,7 @@ pub(crate) fn cancel(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
         .map(|held| (held.id, held.clone()))
         .collect();
     for lease in held.values() {
-        lease::close(draft, lease, why);
+        lease::close(draft, lease, EndKind::Neutral, why);
     }
     for mut trial in trials.into_iter().filter(|trial| !trial.is_ended()) {
         if let Some(lease) = trial.lease().and_then(|id| held.get(&id)) {
@@ -164,7 +172,7 @@ pub(crate) fn ask(draft: &mut Draft, trial: Trial, then: AfterStop, why: &str) {
                 trial.number
             );
             stop(draft, trial, lease, then, why);
-            stop_others(draft, lease, &neighbour);
+            yields(draft, lease, StopReason::Request, &neighbour);
         }
         TrialState::Stopping {
             lease,
@@ -196,17 +204,46 @@ pub(crate) fn ask(draft: &mut Draft, trial: Trial, then: AfterStop, why: &str) {
     }
 }
 
-/// A process stops as a whole: who shares it with a trial that is stopped waits for another lease.
-fn stop_others(draft: &mut Draft, id: LeaseId, why: &str) {
+/// A process stops as a whole: who is on it writes a checkpoint and waits for another lease.
+pub(crate) fn yields(draft: &mut Draft, id: LeaseId, reason: StopReason, why: &str) {
+    lease::stop(draft, id, reason);
     let Some(lease) = draft.cluster().lease(id) else {
         return;
     };
-    let others: Vec<Trial> = (draft.cluster().members(lease))
+    let members: Vec<Trial> = (draft.cluster().members(lease))
         .filter(|trial| matches!(trial.state, TrialState::Running { .. }))
         .cloned()
         .collect();
-    for trial in others {
+    for trial in members {
         stop(draft, trial, id, AfterStop::Waiting, why);
+    }
+}
+
+/// Asks leases of lower priority to yield. Whether there was one.
+pub(crate) fn preempt(draft: &mut Draft) -> bool {
+    let found = preemptions(draft.cluster(), draft.now);
+    for one in &found {
+        let why = preempted_by(draft.cluster(), one);
+        yields(draft, one.lease, StopReason::Priority, &why);
+    }
+    !found.is_empty()
+}
+
+/// Who takes a lease's slots, for those who are on it.
+fn preempted_by(cluster: &Cluster, one: &Preemption) -> String {
+    let owner = |trial: &Trial| cluster.experiment(trial.experiment);
+    let taker = cluster
+        .trial(one.by)
+        .and_then(|trial| Some((trial, owner(trial)?)));
+    let own = cluster
+        .lease(one.lease)
+        .and_then(|lease| cluster.owner(lease));
+    match (taker, own) {
+        (Some((trial, taker)), Some(own)) => format!(
+            "preempted by trial {} of `{}`, whose priority is {}, its own is {}",
+            trial.number, taker.spec.name, taker.spec.priority, own.spec.priority
+        ),
+        (Some(_) | None, _) => "preempted by work of higher priority".to_owned(),
     }
 }
 
@@ -215,7 +252,7 @@ fn stop(draft: &mut Draft, mut trial: Trial, id: LeaseId, then: AfterStop, why: 
     draft.reason(Subject::Trial(trial.id), text);
     trial.state = TrialState::Stopping { lease: id, then };
     draft.trial(trial);
-    lease::stop(draft, id);
+    lease::stop(draft, id, StopReason::Request);
 }
 
 /// A stopping trial becomes something else than was asked first.

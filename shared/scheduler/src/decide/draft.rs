@@ -48,8 +48,8 @@ impl<'a> Draft<'a> {
         &self.view
     }
 
-    pub(crate) fn config(&self) -> Config {
-        *self.view.config()
+    pub(crate) fn config(&self) -> &Config {
+        self.view.config()
     }
 
     /// A fact that is no versioned row.

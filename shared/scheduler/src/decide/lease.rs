@@ -5,14 +5,15 @@ use super::trial::Fate;
 use super::{experiment, task, trial};
 use crate::cluster::subjects;
 use crate::explain::with_others;
-use crate::{NOT_STARTED, Placement, plan};
+use crate::{Placement, plan};
 use pomona_domain::change::Subject;
-use pomona_domain::experiment::Experiment;
-use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, StopKind, Work};
+use pomona_domain::lease::{
+    EndKind, Generation, Lease, LeaseState, SlotRef, StopKind, StopReason, Work,
+};
 use pomona_domain::report::Outcome;
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::{Trial, TrialState};
-use pomona_domain::{Fault, LeaseId, TrialId};
+use pomona_domain::{Code, Fault, LeaseId, TrialId};
 use std::collections::BTreeSet;
 
 /// Why a lease ends.
@@ -39,6 +40,26 @@ impl<'a> Cause<'a> {
         }
     }
 
+    /// What it says about the worker. Time is nobody's fault, and a trainer that says why it ends
+    /// has been well until then.
+    fn kind(self) -> EndKind {
+        match self {
+            Self::Exited(Outcome::Finished) => EndKind::Finished,
+            Self::Exited(Outcome::NotStarted { .. }) => EndKind::NotStarted,
+            Self::Exited(Outcome::Crashed { fault }) if fault.code != Code::TimeLimit => {
+                EndKind::Crashed
+            }
+            Self::Exited(
+                Outcome::Crashed { .. }
+                | Outcome::Stopped
+                | Outcome::Killed
+                | Outcome::Failed { .. },
+            )
+            | Self::Lost(_)
+            | Self::GraceOver => EndKind::Neutral,
+        }
+    }
+
     /// As a sentence about the lease.
     pub(crate) fn sentence(self) -> String {
         match self {
@@ -47,7 +68,9 @@ impl<'a> Cause<'a> {
             Self::Exited(Outcome::Killed) => "it was killed as asked".to_owned(),
             Self::Exited(Outcome::Failed { fault, .. }) => format!("it failed: {fault}"),
             Self::Exited(Outcome::Crashed { fault }) => format!("it crashed: {fault}"),
-            Self::Exited(Outcome::NotStarted { fault }) => format!("{NOT_STARTED}: {fault}"),
+            Self::Exited(Outcome::NotStarted { fault }) => {
+                format!("the worker could not start it: {fault}")
+            }
             Self::Lost(why) => why.to_owned(),
             Self::GraceOver => "it did not stop in time and was revoked".to_owned(),
         }
@@ -116,7 +139,7 @@ fn grant(draft: &mut Draft, placement: Placement) {
 
 /// Ends a lease and moves its work on.
 pub(crate) fn end(draft: &mut Draft, lease: &Lease, cause: Cause) {
-    close(draft, lease, &cause.sentence());
+    close(draft, lease, cause.kind(), &cause.sentence());
     match &lease.work {
         Work::Trials(members) => {
             let others = draft.cluster().members(lease).count().saturating_sub(1);
@@ -132,45 +155,47 @@ pub(crate) fn end(draft: &mut Draft, lease: &Lease, cause: Cause) {
 /// Ends one member of a lease; the others go on. The lease ends with its last member.
 pub(crate) fn part(draft: &mut Draft, lease: &Lease, mut row: Trial, fate: Fate, why: &str) {
     let owner = row.experiment;
+    let kind = match fate {
+        Fate::Completes => EndKind::Finished,
+        Fate::Stays
+        | Fate::Waits
+        | Fate::Retries
+        | Fate::BacksOff
+        | Fate::Fails(_)
+        | Fate::Pauses
+        | Fate::IsCanceled => EndKind::Neutral,
+    };
     trial::spend(&mut row, lease, draft.now);
     trial::finish(draft, row, fate, why);
     if draft.cluster().members(lease).next().is_none() {
-        close(draft, lease, why);
+        close(draft, lease, kind, why);
     }
     experiment::settle(draft, owner);
 }
 
 /// Ends a lease and counts what it cost; its work stays as it is. Every lease that ends, ends here.
-pub(crate) fn close(draft: &mut Draft, lease: &Lease, why: &str) {
+pub(crate) fn close(draft: &mut Draft, lease: &Lease, kind: EndKind, why: &str) {
     charge(draft, lease);
     let mut row = lease.clone();
     row.state = LeaseState::Ended {
         at: draft.now,
         reason: why.to_owned(),
+        kind,
     };
     draft.lease(row);
 }
 
 /// An experiment pays for its trials' leases. A lease counts once, however many trials were on it.
 fn charge(draft: &mut Draft, lease: &Lease) {
-    let Some(mut owner) = owner(draft, lease).cloned() else {
+    let Some(mut owner) = draft.cluster().owner(lease).cloned() else {
         return;
     };
     owner.spent.add(lease, draft.now);
     draft.experiment(owner);
 }
 
-/// The experiment whose trials a lease was granted to; a task's lease has none.
-fn owner<'a>(draft: &'a Draft, lease: &Lease) -> Option<&'a Experiment> {
-    let Work::Trials(members) = &lease.work else {
-        return None;
-    };
-    let member = draft.cluster().trial(*members.first()?)?;
-    draft.cluster().experiment(member.experiment)
-}
-
 /// Asks a lease to write checkpoints and end.
-pub(crate) fn stop(draft: &mut Draft, id: LeaseId) {
+pub(crate) fn stop(draft: &mut Draft, id: LeaseId, why: StopReason) {
     let now = draft.now;
     if let Some(row) = draft.cluster().lease(id)
         && row.state == LeaseState::Live
@@ -179,6 +204,7 @@ pub(crate) fn stop(draft: &mut Draft, id: LeaseId) {
         row.state = LeaseState::Stopping {
             how: StopKind::Checkpoint,
             since: now,
+            why,
         };
         draft.lease(row);
     }

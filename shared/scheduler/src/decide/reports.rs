@@ -8,7 +8,7 @@ use super::trial::{Company, Fate, fate, measured, unmeasured};
 use super::{experiment, not_found, search, task};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
-use pomona_domain::lease::{Lease, Work};
+use pomona_domain::lease::{EndKind, Lease, Work};
 use pomona_domain::metric::Observation;
 use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::trial::{BestPoint, Trial};
@@ -64,7 +64,7 @@ pub(crate) fn count(draft: &mut Draft, worker: WorkerId, report: &Report) {
         ReportBody::TrialEnded { trial, outcome } => ended(draft, &lease, *trial, outcome),
         ReportBody::Result { task, result } => {
             if lease.work == Work::Task(*task) {
-                close(draft, &lease, "its task answered");
+                close(draft, &lease, EndKind::Finished, "its task answered");
                 task::answered(draft, *task, result);
             }
         }

@@ -3,7 +3,7 @@
 
 use super::draft::Draft;
 use super::experiment;
-use crate::plan::unplaceable;
+use crate::{admission, unplaceable};
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::plan::{Plan, Spent};
@@ -25,6 +25,7 @@ pub(crate) fn submitted(
             format!("experiment `{id}` exists already"),
         ));
     }
+    admission(draft.cluster(), spec)?;
     let searcher = Searcher::with_costs(spec, &Costs::of(plan))?;
     let searcher = serde_json::to_value(&searcher).map_err(|error| {
         Fault::new(
@@ -53,7 +54,7 @@ pub(crate) fn submitted(
     for text in plan.into_iter().flat_map(Plan::sentences) {
         draft.reason(subject, text);
     }
-    if let Some(why) = unplaceable(draft.cluster(), spec.resources.slots_per_trial) {
+    if let Some(why) = unplaceable(draft.cluster(), spec) {
         let text = format!("it waits: {why}; it starts when such a worker joins");
         draft.reason(subject, text);
     }

@@ -8,6 +8,7 @@ use pomona_domain::backbone::Backbone;
 use pomona_domain::change::Subject;
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::ExperimentState;
+use pomona_domain::lease::EndKind;
 use pomona_domain::report::Outcome;
 use pomona_domain::task::{Task, TaskResult, TaskSpec, TaskState};
 use pomona_domain::{Change, Code, Fault, TaskId};
@@ -116,7 +117,7 @@ pub(crate) fn take_back(draft: &mut Draft, row: Task, why: &str) {
     if let TaskState::Running { lease } = row.state
         && let Some(held) = draft.cluster().lease(lease).cloned()
     {
-        close(draft, &held, why);
+        close(draft, &held, EndKind::Neutral, why);
     }
     finish(draft, row, TaskState::Canceled, why);
 }

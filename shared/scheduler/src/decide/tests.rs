@@ -1,6 +1,7 @@
 //! Decisions, one situation a test. The house checks S1 to S9, R4 and R5 after each.
 
 mod control;
+mod exclusion;
 mod fates;
 mod programs;
 mod promotion;
@@ -164,7 +165,9 @@ fn a_refused_event_changes_nothing_even_when_something_could_be_placed() {
         Code::NotFound
     );
     assert_eq!(house.state(id, 1).name(), "waiting");
-    house.tell(&Event::Drain(crate::testing::worker_id("a")));
+    let worker = crate::testing::worker_id("a");
+    let grace_ms = 0;
+    house.tell(&Event::Drain { worker, grace_ms });
     assert!(matches!(house.state(id, 1), TrialState::Waiting { .. }));
 }
 

@@ -2,6 +2,7 @@
 
 use super::draft::Draft;
 use super::lease::{Cause, end};
+use super::worker;
 use pomona_domain::change::Subject;
 use pomona_domain::lease::{Lease, LeaseState};
 use pomona_domain::worker::{Worker, WorkerState};
@@ -10,6 +11,7 @@ pub(crate) fn tick(draft: &mut Draft) {
     expire(draft);
     revoke(draft);
     lose(draft);
+    worker::clear(draft);
 }
 
 /// A lease whose worker is silent for longer than a term is over.

@@ -1,14 +1,18 @@
 //! Workers: they introduce themselves, beat, drain, come back.
 
+use super::control::yields;
 use super::draft::Draft;
 use super::lease::{Cause, end, end_all_of};
 use super::{not_found, reports};
 use pomona_domain::change::Subject;
-use pomona_domain::lease::Lease;
+use pomona_domain::lease::{Lease, LeaseState, StopReason, Work};
 use pomona_domain::report::Report;
 use pomona_domain::worker::{Slot, Worker, WorkerState};
-use pomona_domain::{Code, Fault, WorkerId};
+use pomona_domain::{Code, Fault, LeaseId, Timestamp, WorkerId};
 use std::collections::BTreeMap;
+
+/// The longest time that what runs on a worker may go on while it drains.
+const MAX_DRAIN_MS: i64 = 30 * 24 * 3_600_000;
 
 /// What a worker says about itself.
 pub(crate) struct Introduction<'a> {
@@ -29,6 +33,7 @@ pub(crate) fn registered(draft: &mut Draft, id: WorkerId, said: &Introduction) {
             slots: said.slots.to_vec(),
             labels: said.labels.clone(),
             state: WorkerState::Alive,
+            drain_by: None,
             acked_seq: 0,
             registered_at: draft.now,
             changed_at: draft.now,
@@ -38,16 +43,14 @@ pub(crate) fn registered(draft: &mut Draft, id: WorkerId, said: &Introduction) {
         return;
     };
     let again = old.incarnation == said.incarnation;
-    let state = match old.state {
-        WorkerState::Draining if again => WorkerState::Draining,
-        WorkerState::Alive | WorkerState::Draining | WorkerState::Lost => WorkerState::Alive,
-    };
+    let drain_by = old.drain_by.filter(|_| again);
     let mut row = Worker {
         name: said.name.to_owned(),
         incarnation: said.incarnation,
         slots: said.slots.to_vec(),
         labels: said.labels.clone(),
-        state,
+        state: standing(drain_by),
+        drain_by,
         ..old.clone()
     };
     if row == old {
@@ -74,6 +77,15 @@ pub(crate) fn registered(draft: &mut Draft, id: WorkerId, said: &Introduction) {
     }
 }
 
+/// What a worker is that is there.
+fn standing(drain_by: Option<Timestamp>) -> WorkerState {
+    if drain_by.is_some() {
+        WorkerState::Draining
+    } else {
+        WorkerState::Alive
+    }
+}
+
 fn holds_known_slots(lease: &Lease, slots: &[Slot]) -> bool {
     (lease.slots.iter()).all(|held| slots.iter().any(|slot| slot.index == held.index))
 }
@@ -93,7 +105,7 @@ pub(crate) fn polled(
     }
     let acked = row.acked_seq;
     if row.state == WorkerState::Lost {
-        row.state = WorkerState::Alive;
+        row.state = standing(row.drain_by);
         row.changed_at = draft.now;
         draft.reason(Subject::Worker(id), "heard of again");
         draft.worker(row.clone());
@@ -116,12 +128,21 @@ fn unknown(id: WorkerId, what: &str) -> Fault {
     Fault::new(Code::UnknownWorker, format!("worker `{id}` {what}")).hint("register again")
 }
 
-/// It keeps what it has and gets nothing new.
-pub(crate) fn drain(draft: &mut Draft, id: WorkerId) -> Result<(), Fault> {
+/// It gets nothing new, and what it has yields when its time is over. A later wish replaces an
+/// earlier one.
+pub(crate) fn drain(draft: &mut Draft, id: WorkerId, grace_ms: i64) -> Result<(), Fault> {
     let mut row = (draft.cluster().worker(id).cloned()).ok_or_else(|| not_found(id))?;
+    let by = draft.now.plus_ms(grace_ms.clamp(0, MAX_DRAIN_MS));
     match row.state {
-        WorkerState::Draining => return Ok(()),
-        WorkerState::Alive => {}
+        // To say it again changes nothing, unless it is to be over sooner or later.
+        WorkerState::Draining
+            if row
+                .drain_by
+                .is_some_and(|old| old <= draft.now && old <= by) =>
+        {
+            return Ok(());
+        }
+        WorkerState::Alive | WorkerState::Draining => {}
         WorkerState::Lost => {
             return Err(Fault::new(
                 Code::WrongState,
@@ -130,11 +151,56 @@ pub(crate) fn drain(draft: &mut Draft, id: WorkerId) -> Result<(), Fault> {
         }
     }
     row.state = WorkerState::Draining;
+    row.drain_by = Some(by);
     row.changed_at = draft.now;
     draft.worker(row);
-    draft.reason(
-        Subject::Worker(id),
-        "drains by request: it keeps what it has and gets nothing new",
-    );
+    let what = if by > draft.now {
+        let left = crate::explain::seconds(by.since_ms(draft.now));
+        format!("what runs there yields in {left}")
+    } else {
+        "what runs there writes a checkpoint and yields".to_owned()
+    };
+    let text = format!("drains by request: it gets nothing new and {what}");
+    draft.reason(Subject::Worker(id), text);
+    clear(draft);
     Ok(())
+}
+
+/// It gets work again.
+pub(crate) fn undrain(draft: &mut Draft, id: WorkerId) -> Result<(), Fault> {
+    let mut row = (draft.cluster().worker(id).cloned()).ok_or_else(|| not_found(id))?;
+    if row.drain_by.is_none() && row.state != WorkerState::Draining {
+        return Ok(());
+    }
+    row.drain_by = None;
+    if row.state == WorkerState::Draining {
+        row.state = WorkerState::Alive;
+        row.changed_at = draft.now;
+    }
+    draft.worker(row);
+    draft.reason(Subject::Worker(id), "gets work again by request");
+    Ok(())
+}
+
+/// What runs on workers that drain yields once its time is over. Tasks are too short to be worth
+/// it, and have no checkpoint: they end first.
+pub(crate) fn clear(draft: &mut Draft) {
+    let over = |row: &&Worker| {
+        let by = row.drain_by.unwrap_or_default();
+        row.state == WorkerState::Draining && by <= draft.now
+    };
+    let workers = draft.cluster().workers().filter(over);
+    let leases: Vec<(LeaseId, String)> = workers
+        .flat_map(|row| {
+            let held = draft.cluster().leases_of(row.id);
+            let yields = |lease: &&Lease| {
+                lease.state == LeaseState::Live && matches!(lease.work, Work::Trials(_))
+            };
+            held.filter(yields)
+                .map(|lease| (lease.id, format!("worker `{}` drains", row.name)))
+        })
+        .collect();
+    for (lease, why) in leases {
+        yields(draft, lease, StopReason::Drain, &why);
+    }
 }

@@ -86,7 +86,8 @@ fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
         | Event::Registered { .. }
         | Event::Measured { .. }
         | Event::Pin { .. }
-        | Event::Drain(_)
+        | Event::Drain { .. }
+        | Event::Undrain(_)
         | Event::TaskSubmitted { .. }
         | Event::TaskCanceled(_)
         | Event::AliasSet { .. }

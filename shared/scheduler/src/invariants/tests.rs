@@ -5,7 +5,7 @@ use crate::testing::{House, checkpoint, grid, observed};
 use crate::{Cluster, Config, Event};
 use pomona_domain::change::Change;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
-use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, Work};
+use pomona_domain::lease::{EndKind, Generation, Lease, LeaseState, SlotRef, Work};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove};
 use pomona_domain::report::{Outcome, ReportBody};
@@ -104,6 +104,7 @@ fn s3_sees_what_counts_without_a_report_of_the_current_lease() {
     over.state = LeaseState::Ended {
         at: house.now,
         reason: "gone".to_owned(),
+        kind: EndKind::Neutral,
     };
     let silent = house.poll(lease.slots[0].worker, Vec::new());
     found(s3(before, &silent, &[Change::Lease(Box::new(over))]), "S3");

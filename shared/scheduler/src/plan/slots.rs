@@ -3,84 +3,151 @@
 //! It never asks for whom.
 
 use crate::Cluster;
-use pomona_domain::WorkerId;
 use pomona_domain::change::Subject;
-use pomona_domain::lease::SlotRef;
-use pomona_domain::worker::{Slot, SlotKind, Worker};
+use pomona_domain::lease::{Lease, LeaseState, SlotRef};
+use pomona_domain::worker::{Selector, Slot, SlotKind, Worker, is_selected};
+use pomona_domain::{LeaseId, Timestamp, WorkerId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What work needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Slots of one worker and one kind.
+    pub(crate) slots: usize,
+    /// Labels of the worker.
+    pub(crate) selector: &'a Selector,
+    /// Whose starts may have failed before.
+    pub(crate) subject: Option<Subject>,
+}
+
 /// Free slots of one kind on one worker.
 #[derive(Debug, Clone)]
-struct Group {
-    worker: WorkerId,
-    kind: SlotKind,
+pub(crate) struct Group<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) kind: SlotKind,
     /// All its slots, busy ones included: what a gang may hope for.
     size: usize,
     free: BTreeSet<u32>,
+    /// Held by leases that were asked to stop: free soon.
+    coming: usize,
     /// Set aside for a gang that is next and still lacks slots here.
     reserved: bool,
 }
 
+impl Group<'_> {
+    /// Whether it can ever hold what is wanted, and is not set aside.
+    fn may_hold(&self, wanted: &Wanted) -> bool {
+        !self.reserved
+            && self.size >= wanted.slots
+            && is_selected(&self.worker.labels, wanted.selector)
+    }
+
+    /// Slots that what is wanted lacks here now.
+    pub(crate) fn lacks(&self, wanted: &Wanted) -> usize {
+        wanted.slots.saturating_sub(self.free.len())
+    }
+}
+
 /// Slots of workers that get work.
 #[derive(Debug, Clone)]
-pub(super) struct Slots(Vec<Group>);
+pub(crate) struct Slots<'a> {
+    cluster: &'a Cluster,
+    groups: Vec<Group<'a>>,
+}
 
-impl Slots {
+impl<'a> Slots<'a> {
     /// What no lease holds.
-    pub(super) fn free(cluster: &Cluster) -> Self {
-        let busy: BTreeSet<&SlotRef> = cluster.leases().flat_map(|lease| &lease.slots).collect();
+    pub(crate) fn free(cluster: &'a Cluster, now: Timestamp) -> Self {
+        Self::of(cluster, now, |_| true)
+    }
+
+    /// What no lease holds or leases that yield give back: as if they were gone.
+    pub(crate) fn promised(
+        cluster: &'a Cluster,
+        now: Timestamp,
+        yielding: &BTreeSet<LeaseId>,
+    ) -> Self {
+        Self::of(cluster, now, |lease| !yielding.contains(&lease.id))
+    }
+
+    fn of(cluster: &'a Cluster, now: Timestamp, holds: impl Fn(&Lease) -> bool) -> Self {
+        let mut held: BTreeMap<&SlotRef, bool> = BTreeMap::new();
+        for lease in cluster.leases().filter(|lease| holds(lease)) {
+            let stops = matches!(lease.state, LeaseState::Stopping { .. });
+            held.extend(lease.slots.iter().map(|slot| (slot, stops)));
+        }
         let groups = (cluster.workers())
-            .filter(|worker| cluster.takes_work(worker))
-            .flat_map(|worker| groups(worker, &busy));
-        Self(groups.collect())
+            .filter(|worker| cluster.is_open(worker, now))
+            .flat_map(|worker| groups(worker, &held))
+            .collect();
+        Self { cluster, groups }
     }
 
     /// Free slots that are not set aside.
-    pub(super) fn count(&self) -> usize {
-        let groups = self.0.iter().filter(|group| !group.reserved);
+    pub(crate) fn count(&self) -> usize {
+        let groups = self.groups.iter().filter(|group| !group.reserved);
         groups.map(|group| group.free.len()).sum()
     }
 
-    /// Takes slots where the fewest free ones stay behind: a GPU before a CPU, and a worker where
-    /// starts fail only when no other can. `tried` says how often the work itself failed to start.
-    pub(super) fn take(
-        &mut self,
-        cluster: &Cluster,
-        need: usize,
-        tried: u32,
-    ) -> Option<(WorkerId, Vec<u32>)> {
-        let doubt = cluster.config().doubt_after;
-        let group = (self.0.iter_mut())
-            .filter(|group| !group.reserved && need > 0 && group.free.len() >= need)
-            .min_by_key(|group| {
-                let strikes = cluster.strikes(Subject::Worker(group.worker));
-                let doubtful = strikes >= doubt || (tried >= doubt && strikes > 0);
-                let left = group.free.len() - need;
-                (doubtful, Reverse(group.kind), left, group.worker)
-            })?;
-        let taken: Vec<u32> = group.free.iter().copied().take(need).collect();
-        group.free.retain(|index| !taken.contains(index));
-        Some((group.worker, taken))
+    /// Those of them on workers that would do.
+    pub(crate) fn count_for(&self, wanted: &Wanted) -> usize {
+        self.groups_for(wanted).map(|group| group.free.len()).sum()
     }
 
-    /// What is next and does not fit yet gets one worker set aside: the one that lacks the fewest
-    /// slots. Without this a large gang would starve behind small trials.
-    pub(super) fn reserve(&mut self, need: usize) {
-        let group = (self.0.iter_mut())
-            .filter(|group| !group.reserved && group.size >= need)
+    /// Groups that may hold what is wanted.
+    pub(crate) fn groups_for(&self, wanted: &Wanted) -> impl Iterator<Item = &Group<'a>> {
+        self.groups.iter().filter(|group| group.may_hold(wanted))
+    }
+
+    /// Takes slots where the fewest free ones stay behind: a GPU before a CPU, and a worker where
+    /// starts fail only when no other can.
+    pub(crate) fn take(&mut self, wanted: &Wanted) -> Option<(WorkerId, Vec<u32>)> {
+        let doubt = self.cluster.config().doubt_after;
+        let tried = wanted
+            .subject
+            .map_or(0, |subject| self.cluster.strikes(subject));
+        let group = (self.groups.iter_mut())
+            .filter(|group| wanted.slots > 0 && group.may_hold(wanted) && group.lacks(wanted) == 0)
             .min_by_key(|group| {
-                let lacking = need.saturating_sub(group.free.len());
-                (lacking, Reverse(group.kind), group.worker)
+                let strikes = self.cluster.strikes(Subject::Worker(group.worker.id));
+                let doubtful = strikes >= doubt || (tried >= doubt && strikes > 0);
+                let left = group.free.len() - wanted.slots;
+                (doubtful, Reverse(group.kind), left, group.worker.id)
+            })?;
+        let taken: Vec<u32> = group.free.iter().copied().take(wanted.slots).collect();
+        group.free.retain(|index| !taken.contains(index));
+        Some((group.worker.id, taken))
+    }
+
+    /// What is next and does not fit yet gets one worker set aside: the one that will lack the
+    /// fewest slots once those that were asked to stop have. Without this a large gang would starve
+    /// behind small trials. `false`: there is none.
+    pub(crate) fn reserve(&mut self, wanted: &Wanted) -> bool {
+        let group = (self.groups.iter_mut())
+            .filter(|group| group.may_hold(wanted))
+            .min_by_key(|group| {
+                let lacks = group.lacks(wanted);
+                let later = lacks.saturating_sub(group.coming);
+                (later, lacks, Reverse(group.kind), group.worker.id)
             });
-        if let Some(group) = group {
-            group.reserved = true;
+        match group {
+            Some(group) => group.reserved = true,
+            None => return false,
         }
+        true
+    }
+
+    /// Nothing is set aside any more.
+    pub(crate) fn release(&mut self) {
+        self.groups
+            .iter_mut()
+            .for_each(|group| group.reserved = false);
     }
 }
 
 /// A worker's slots by kind.
-pub(super) fn kinds(worker: &Worker) -> BTreeMap<SlotKind, Vec<&Slot>> {
+pub(crate) fn kinds(worker: &Worker) -> BTreeMap<SlotKind, Vec<&Slot>> {
     let mut kinds: BTreeMap<SlotKind, Vec<&Slot>> = BTreeMap::new();
     for slot in &worker.slots {
         kinds.entry(slot.kind).or_default().push(slot);
@@ -88,18 +155,26 @@ pub(super) fn kinds(worker: &Worker) -> BTreeMap<SlotKind, Vec<&Slot>> {
     kinds
 }
 
-fn groups(worker: &Worker, busy: &BTreeSet<&SlotRef>) -> Vec<Group> {
-    let at = |index| SlotRef {
-        worker: worker.id,
-        index,
+fn groups<'a>(worker: &'a Worker, held: &BTreeMap<&SlotRef, bool>) -> Vec<Group<'a>> {
+    let state = |slot: &Slot| {
+        let at = SlotRef {
+            worker: worker.id,
+            index: slot.index,
+        };
+        held.get(&at).copied()
     };
     let group = |(kind, slots): (SlotKind, Vec<&Slot>)| Group {
-        worker: worker.id,
+        worker,
         kind,
         size: slots.len(),
-        free: (slots.iter().map(|slot| slot.index))
-            .filter(|index| !busy.contains(&at(*index)))
+        free: (slots.iter())
+            .filter(|slot| state(slot).is_none())
+            .map(|slot| slot.index)
             .collect(),
+        coming: slots
+            .iter()
+            .filter(|slot| state(slot) == Some(true))
+            .count(),
         reserved: false,
     };
     kinds(worker).into_iter().map(group).collect()

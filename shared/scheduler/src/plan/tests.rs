@@ -2,21 +2,22 @@
 
 use super::{Placement, plan};
 use crate::testing::spec;
-use crate::{Cluster, Config, invariants};
+use crate::{Cluster, Config};
 use pomona_domain::change::Change;
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::{Generation, Lease, LeaseState, SlotRef, Work};
 use pomona_domain::plan::Spent;
+use pomona_domain::policy::{Policy, Project};
 use pomona_domain::spec::{ExperimentSpec, Share};
 use pomona_domain::task::{Task, TaskSpec, TaskState};
 use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::worker::{SlotKind, Worker, WorkerState};
 use pomona_domain::{Digest, ExperimentId, Hparams, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
-use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 mod aside;
+mod properties;
 mod sharing;
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -24,7 +25,7 @@ const NOW: Timestamp = Timestamp(1_000_000);
 /// What waits and where there is room, for a table or a generator.
 #[derive(Debug, Clone, Default)]
 struct Room {
-    /// Slots by kind, whether the worker gets work.
+    /// Slots by kind, whether the worker gets work. Its zone is the parity of its place.
     workers: Vec<(Vec<SlotKind>, WorkerState)>,
     experiments: Vec<Asked>,
     tasks: Vec<i32>,
@@ -43,6 +44,12 @@ struct Asked {
     shares: bool,
     /// The trials' own limits, in turn; 0 is none.
     limits: Vec<u32>,
+    /// Its project, `p0` to `p2`: `p0` has weight 2, `p1` a quota of 3 slots.
+    project: u32,
+    /// The zone it selects, if any.
+    zone: Option<u32>,
+    /// How long ago it was submitted, in points of priority.
+    waited: i64,
 }
 
 fn asked(slots: u32, trials: u32, priority: i32) -> Asked {
@@ -55,6 +62,25 @@ fn asked(slots: u32, trials: u32, priority: i32) -> Asked {
         later: 0,
         shares: false,
         limits: Vec::new(),
+        project: 2,
+        zone: None,
+        waited: 0,
+    }
+}
+
+fn config() -> Config {
+    let project = |name: &str, weight, quota_slots| Project {
+        name: name.to_owned(),
+        weight,
+        quota_slots,
+    };
+    Config {
+        policy: Policy {
+            projects: vec![project("p0", 2, None), project("p1", 1, Some(3))],
+            pools: Vec::new(),
+        },
+        preempt_gap: 1,
+        ..Config::default()
     }
 }
 
@@ -64,7 +90,7 @@ fn base() -> ExperimentSpec {
 }
 
 fn cluster(room: &Room) -> Cluster {
-    let mut cluster = Cluster::new(Config::default());
+    let mut cluster = Cluster::new(config());
     let backbone = Change::Backbone(Box::new(crate::testing::backbone()));
     cluster.apply(NOW, &backbone);
     for (index, (kinds, state)) in room.workers.iter().enumerate() {
@@ -74,8 +100,9 @@ fn cluster(room: &Room) -> Cluster {
             name: format!("w{index}"),
             incarnation: 1,
             slots: crate::testing::slots(kinds),
-            labels: BTreeMap::new(),
+            labels: BTreeMap::from([("zone".to_owned(), (index % 2).to_string())]),
             state: *state,
+            drain_by: None,
             acked_seq: 0,
             registered_at: NOW,
             changed_at: NOW,
@@ -112,6 +139,11 @@ fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
     spec.search.max_concurrent = asked.at_once;
     spec.search.max_trials = asked.trials;
     spec.priority = asked.priority;
+    spec.project = format!("p{}", asked.project);
+    if let Some(zone) = asked.zone {
+        let values = vec![zone.to_string()];
+        spec.resources.selector.insert("zone".to_owned(), values);
+    }
     spec.share = if asked.shares {
         Share::Auto
     } else {
@@ -131,12 +163,13 @@ fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
         plan: None,
         spent: Spent::default(),
         // Submitted one after the other.
-        submitted_at: NOW.plus_ms(number as i64 - 1_000),
+        submitted_at: NOW.plus_ms(number as i64 - 1_000 - asked.waited * 600_000),
         ended_at: None,
     };
     cluster.apply(NOW, &Change::Experiment(Box::new(row)));
     for number in 1..=asked.trials {
         let wait = if number <= asked.later { 1_000 } else { 0 };
+        let row_since = NOW.plus_ms(-asked.waited * 600_000);
         let row = Trial {
             id: TrialId::derive(&id.to_string(), u64::from(number)),
             version: 1,
@@ -148,7 +181,7 @@ fn experiment(cluster: &mut Cluster, number: u64, asked: &Asked) {
             hparams: Hparams::default(),
             replicate: 0,
             state: TrialState::Waiting {
-                since: NOW,
+                since: row_since,
                 not_before: NOW.plus_ms(wait),
             },
             restarts: 0,
@@ -328,154 +361,4 @@ fn paused_experiments_lost_and_draining_workers_and_back_off_wait() {
     let cluster = cluster(&room);
     let placed = lines(&cluster, &plan(&cluster, NOW.plus_ms(1_000)));
     assert_eq!(placed, ["e2/1 on w3: 0", "e2/2 on w3: 1"]);
-}
-
-fn kinds() -> impl Strategy<Value = Vec<SlotKind>> {
-    let kind = prop_oneof![3 => Just(SlotKind::Cpu), 2 => Just(SlotKind::Cuda)];
-    prop::collection::vec(kind, 0..7)
-}
-
-fn rooms() -> impl Strategy<Value = Room> {
-    let state = prop_oneof![
-        6 => Just(WorkerState::Alive),
-        1 => Just(WorkerState::Draining),
-        1 => Just(WorkerState::Lost),
-    ];
-    let standing =
-        prop_oneof![5 => Just(ExperimentState::Active), 1 => Just(ExperimentState::Paused)];
-    let slots = prop_oneof![3 => Just(1u32), 2 => 1u32..5];
-    let limits = prop::collection::vec(0u32..4, 0..5);
-    let asked = (
-        (slots, 1u32..9, 1u32..9),
-        (0i32..3, standing, 0u32..3),
-        (any::<bool>(), limits),
-    );
-    let asked = asked.prop_map(
-        |((slots, trials, at_once), (priority, state, later), (shares, limits))| Asked {
-            slots,
-            trials,
-            at_once,
-            priority,
-            state,
-            later,
-            shares,
-            limits,
-        },
-    );
-    let workers = prop::collection::vec((kinds(), state), 0..5);
-    let experiments = prop::collection::vec(asked, 0..5);
-    let tasks = prop::collection::vec(0i32..3, 0..3);
-    (workers, experiments, tasks).prop_map(|(workers, experiments, tasks)| Room {
-        workers,
-        experiments,
-        tasks,
-    })
-}
-
-/// Whether something that waits would fit into what is free.
-fn fits_somewhere(cluster: &Cluster, need: usize) -> bool {
-    let busy: BTreeSet<&SlotRef> = cluster.leases().flat_map(|lease| &lease.slots).collect();
-    cluster
-        .workers()
-        .filter(|row| row.state == WorkerState::Alive)
-        .any(|row| {
-            [SlotKind::Cpu, SlotKind::Cuda].iter().any(|kind| {
-                let free = row.slots.iter().filter(|slot| {
-                    let index = slot.index;
-                    slot.kind == *kind
-                        && !busy.contains(&SlotRef {
-                            worker: row.id,
-                            index,
-                        })
-                });
-                free.count() >= need
-            })
-        })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    /// S1, S2, S5, S7 and S9 hold of what was planned, on a cluster that is empty or half full.
-    #[test]
-    fn a_plan_keeps_the_invariants_and_is_stable(room in rooms(), ends in any::<u64>()) {
-        let mut cluster = cluster(&room);
-        for _ in 0..3 {
-            let placements = plan(&cluster, NOW);
-            prop_assert_eq!(&placements, &plan(&cluster, NOW), "the same plan each time");
-            grant(&mut cluster, &placements);
-            prop_assert_eq!(invariants::check(&cluster), Ok(()));
-            prop_assert_eq!(invariants::s8(&cluster, NOW), Ok(()));
-            for lease in cluster.leases() {
-                let worker = cluster.worker(lease.slots[0].worker).expect("a worker");
-                let of: BTreeSet<SlotKind> = (lease.slots.iter())
-                    .map(|held| worker.slots[held.index as usize].kind)
-                    .collect();
-                prop_assert_eq!(of.len(), 1, "a gang is of one kind");
-            }
-            end_some(&mut cluster, ends);
-        }
-    }
-
-    /// The first in the queue never waits while it would fit: priorities are kept.
-    #[test]
-    fn what_is_first_and_fits_is_placed(room in rooms()) {
-        let before = cluster(&room);
-        let placed: BTreeSet<TrialId> = plan(&before, NOW)
-            .iter()
-            .flat_map(|placement| match &placement.work {
-                Work::Trials(members) => members.clone(),
-                Work::Task(_) => Vec::new(),
-            })
-            .collect();
-        let first = (before.experiments())
-            .filter(|row| row.state == ExperimentState::Active)
-            .min_by_key(|row| (std::cmp::Reverse(row.spec.priority), row.submitted_at, row.id));
-        if let (Some(first), true) = (first, room.tasks.is_empty()) {
-            let need = first.spec.resources.slots_per_trial as usize;
-            let trial = before.trials_of(first.id).find(|trial| match trial.state {
-                TrialState::Waiting { not_before, .. } => not_before <= NOW,
-                TrialState::Running { .. }
-                | TrialState::Stopping { .. }
-                | TrialState::Paused
-                | TrialState::Completed
-                | TrialState::Failed { .. }
-                | TrialState::Canceled => false,
-            });
-            if let Some(trial) = trial
-                && fits_somewhere(&before, need)
-            {
-                prop_assert!(placed.contains(&trial.id));
-            }
-        }
-    }
-}
-
-/// Some leases end, and their trials are done.
-fn end_some(cluster: &mut Cluster, which: u64) {
-    let leases: Vec<Lease> = cluster.leases().cloned().collect();
-    for (index, mut lease) in leases.into_iter().enumerate() {
-        if which >> (index % 64) & 1 == 0 {
-            continue;
-        }
-        lease.state = LeaseState::Ended {
-            at: NOW,
-            reason: "done".to_owned(),
-        };
-        cluster.apply(NOW, &Change::Lease(Box::new(lease.clone())));
-        match &lease.work {
-            Work::Trials(members) => {
-                for member in members {
-                    let mut row = cluster.trial(*member).cloned().expect("a trial");
-                    row.state = TrialState::Completed;
-                    cluster.apply(NOW, &Change::Trial(Box::new(row)));
-                }
-            }
-            Work::Task(task) => {
-                let mut row = cluster.task(*task).cloned().expect("a task");
-                row.state = TaskState::Canceled;
-                cluster.apply(NOW, &Change::Task(Box::new(row)));
-            }
-        }
-    }
 }

@@ -7,6 +7,7 @@ use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::{Lease, LeaseState, StopKind, Work};
 use pomona_domain::model::ModelFile;
+use pomona_domain::policy::Policy;
 use pomona_domain::task::{TaskResult, TaskSpec};
 use pomona_domain::trial::Trial;
 use pomona_domain::{
@@ -105,7 +106,7 @@ fn backbone() -> Backbone {
 
 impl Coordinator {
     pub fn new(config: Config) -> Self {
-        let mut cluster = Cluster::new(config);
+        let mut cluster = Cluster::new(config.clone());
         let mut journal = Journal::default();
         let known = Change::Backbone(Box::new(backbone()));
         cluster.apply(Timestamp::default(), &known);
@@ -214,7 +215,7 @@ impl Coordinator {
     /// Memory is read again, as at a start.
     pub fn restart(&mut self, now: Timestamp) -> Result<(), String> {
         let loaded = self.journal.load();
-        let mut cluster = Cluster::restore(loaded.clone(), self.config, now);
+        let mut cluster = Cluster::restore(loaded.clone(), self.config.clone(), now);
         for trial in cluster.missing_sources() {
             let rows = self.journal.source(trial);
             cluster.recall(rows.ok_or_else(|| format!("no rows of trial `{trial}`"))?);
@@ -224,6 +225,12 @@ impl Coordinator {
         self.cluster = cluster;
         self.is_up = true;
         Ok(())
+    }
+
+    /// The operator changes projects and pools, for which the coordinator begins anew.
+    pub fn change_policy(&mut self, now: Timestamp, policy: Policy) -> Result<(), String> {
+        self.config.policy = policy;
+        self.restart(now)
     }
 
     /// S10 in the middle of a run, and what experiments have spent.

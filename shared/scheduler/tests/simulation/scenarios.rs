@@ -109,10 +109,97 @@ scenario!(
      explain early/1
      worker a joins 2 slots
      submit wide 1 trials, 4 slots
+     submit far 1 trials, in moon
+     pool big of 4 slots in moon
+     submit wide 1 trials, 4 slots
+     submit far 1 trials, in mars|moon
      why wide
      explain wide
-     worker b joins 4 slots
+     explain far/1
+     worker b joins 4 slots in moon
      advance 1s
+     show"
+);
+
+scenario!(
+    higher_priority_takes_slots_by_checkpoint_and_yield,
+    "worker a joins 2 slots
+     submit grid 2 trials, 400 epochs
+     advance 60s
+     submit urgent 1 trials, 10 epochs, priority 70
+     submit equal 1 trials, 10 epochs, priority 55
+     explain urgent/1
+     advance 58s
+     show
+     advance 3s
+     show
+     explain equal/1
+     advance 15s
+     show
+     why grid/1
+     why grid/2
+     why urgent/1"
+);
+
+scenario!(
+    projects_share_by_weight_and_keep_to_their_quotas,
+    "project vision weighs 2
+     project text has quota 1
+     worker a joins 6 slots
+     submit words 4 trials, 10 epochs, project text
+     submit pictures 8 trials, 10 epochs, project vision
+     submit sounds 8 trials, 10 epochs, project audio
+     show
+     explain words/2
+     explain pictures/8
+     explain sounds/8
+     advance 20s
+     show
+     submit wide 1 trials, 2 slots, project text"
+);
+
+scenario!(
+    trials_run_only_where_their_labels_are,
+    "worker a joins 1 slots in a
+     worker b joins 2 slots in b
+     submit here 2 trials, 10 epochs, in b
+     submit late 1 trials, 10 epochs, in b
+     show
+     explain late/1
+     drain b
+     advance 3s
+     explain here/1
+     undrain b
+     advance 20s
+     show"
+);
+
+scenario!(
+    a_worker_on_which_all_breaks_is_excluded_for_a_while,
+    "worker a joins 1 slots
+     worker b joins 1 slots
+     a breaks everything
+     submit grid 6 trials, 8 epochs
+     advance 30s
+     show
+     explain a
+     explain grid/6
+     advance 200s
+     show
+     why grid/1"
+);
+
+scenario!(
+    what_breaks_everywhere_excludes_nobody,
+    "worker a joins 1 slots
+     worker b joins 1 slots
+     submit bad 3 trials, 8 epochs, 4 restarts
+     bad/1 will always crash
+     bad/2 will always crash
+     bad/3 will always crash
+     advance 40s
+     explain a
+     explain b
      show"
 );
 
@@ -212,12 +299,16 @@ scenario!(
 );
 
 scenario!(
-    a_drained_worker_keeps_what_it_has,
+    a_drained_worker_yields_what_it_has,
     "worker a joins 2 slots
      submit grid 4 trials, 10 epochs
      advance 2s
-     drain a
+     drain a in 4s
      explain a
+     advance 3s
+     explain grid/1
+     advance 2s
+     explain grid/1
      advance 15s
      show
      explain grid/3

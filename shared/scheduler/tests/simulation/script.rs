@@ -3,6 +3,7 @@
 
 use pomona_domain::change::Subject;
 use pomona_domain::lease::Work;
+use pomona_domain::policy::{Pool, Project};
 use pomona_domain::spec::{ExperimentSpec, Gate, Promote, Share, parse};
 use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::worker::{SlotKind, WorkerState};
@@ -49,12 +50,15 @@ pub fn play(script: &str) -> String {
 impl Play {
     fn line(&mut self, words: &[&str]) {
         match *words {
-            ["worker", name, "joins", slots, "slots"] => {
+            ["worker", name, "joins", slots, "slots", ref place @ ..] => {
                 let slots = vec![SlotKind::Cpu; number(slots)];
-                self.world.join(Worker::new(name, &slots));
+                let mut worker = Worker::new(name, &slots);
+                worker.labels = zone(place);
+                self.world.join(worker);
                 let soon = self.world.now.plus_ms(100);
                 self.advance_to(soon);
             }
+            ["project", ..] | ["pool", ..] => self.policy(words),
             ["submit", name, ref options @ ..] => self.submit(name, &options.join(" ")),
             ["advance", span] => {
                 let seconds = span.strip_suffix('s').expect("seconds");
@@ -89,9 +93,25 @@ impl Play {
                     .or_default()
                     .push_back(mood(fate));
             }
-            ["drain", name] => {
+            ["drain", name, ref deadline @ ..] => {
+                let worker = self.world.workers[self.worker(name)].id;
+                let grace_ms = match *deadline {
+                    ["in", span] => 1000 * number(span.trim_end_matches('s')) as i64,
+                    _ => 0,
+                };
+                self.world.wish(Event::Drain { worker, grace_ms });
+            }
+            ["undrain", name] => {
                 let id = self.world.workers[self.worker(name)].id;
-                self.world.wish(Event::Drain(id));
+                self.world.wish(Event::Undrain(id));
+            }
+            [name, "breaks", "everything"] => {
+                let at = self.worker(name);
+                self.world.workers[at].is_bad = true;
+            }
+            [name, "is", "mended"] => {
+                let at = self.worker(name);
+                self.world.workers[at].is_bad = false;
             }
             ["pause", name] => self.world.wish(Event::Pause(self.names[name])),
             ["resume", name] => self.world.wish(Event::Resume(self.names[name])),
@@ -109,6 +129,33 @@ impl Play {
             ["why", name] => self.why(name),
             _ => panic!("what is `{}`?", words.join(" ")),
         }
+    }
+
+    /// The operator changes the configuration: `project p weighs 2`, `project p has quota 2`,
+    /// `pool big of 4 slots in a`.
+    fn policy(&mut self, words: &[&str]) {
+        let mut policy = self.world.house.cluster.config().policy.clone();
+        match *words {
+            ["project", name, what @ ("weighs" | "has"), .., count] => {
+                let count = number(count) as u32;
+                policy.projects.push(Project {
+                    name: name.to_owned(),
+                    weight: if what == "weighs" { count } else { 1 },
+                    quota_slots: (what == "has").then_some(count),
+                });
+            }
+            ["pool", name, "of", slots, "slots", ref place @ ..] => policy.pools.push(Pool {
+                name: name.to_owned(),
+                slots: number(slots) as u32,
+                kind: SlotKind::Cpu,
+                labels: zone(place),
+                max_workers: 1,
+            }),
+            _ => panic!("what is `{}`?", words.join(" ")),
+        }
+        let now = self.world.now;
+        let changed = self.world.house.change_policy(now, policy);
+        changed.unwrap_or_else(|broken| panic!("{broken}"));
     }
 
     fn advance_to(&mut self, until: Timestamp) {
@@ -161,6 +208,11 @@ impl Play {
                 [count, "at", "once"] => spec.search.max_concurrent = number(count) as u32,
                 [count, "epochs"] => spec.train.epochs = number(count) as u32,
                 [count, "restarts"] => spec.max_restarts = number(count) as u32,
+                ["project", project] => project.clone_into(&mut spec.project),
+                ["in", zone] => {
+                    let values = zone.split('|').map(str::to_owned).collect();
+                    spec.resources.selector.insert("zone".to_owned(), values);
+                }
                 ["sharing"] => spec.share = Share::Auto,
                 ["priority", level] => spec.priority = number(level) as i32,
                 ["promoted", "to", model, "at", bound] => {
@@ -278,6 +330,14 @@ impl Play {
             text = text.replace(&id.to_string(), &format!("task-{}", at + 1));
         }
         text
+    }
+}
+
+/// `in a`: the labels of a worker or a pool.
+fn zone(place: &[&str]) -> BTreeMap<String, String> {
+    match *place {
+        ["in", zone] => BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
+        _ => BTreeMap::new(),
     }
 }
 

@@ -101,9 +101,11 @@ fn every_seed_keeps_the_invariants_and_comes_to_its_end() {
     let (promoted, leases) = (sum(|one| one.promoted), sum(|one| one.leases));
     let starts = sum(|one| one.starts);
     let (shared, halved) = (sum(|one| one.shared), sum(|one| one.halved));
+    let (preempted, drained) = (sum(|one| one.preempted), sum(|one| one.drained));
     println!(
         "{count} seeds: {} events, {leases} leases, {shared} of them shared, {completed} trials \
-         completed, {failed} failed, {halved} in smaller company, {promoted} alias moves",
+         completed, {failed} failed, {halved} in smaller company, {preempted} preempted, {drained} \
+         drained, {promoted} alias moves",
         told.iter().map(|one| one.events).sum::<u64>()
     );
     if count >= SEEDS {
@@ -113,6 +115,7 @@ fn every_seed_keeps_the_invariants_and_comes_to_its_end() {
             "too little happens"
         );
         assert!(starts > completed + failed, "nothing is ever leased twice");
+        assert!(preempted > 50 && drained > 50, "hardly anybody yields");
         assert!(shared > 600 && halved > 200, "trials hardly share leases");
     }
 }

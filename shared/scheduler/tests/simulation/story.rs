@@ -1,13 +1,16 @@
 //! What one seed tells: a cluster, experiments, users, faults; then a calm in which everything has
 //! to come to its end.
 
+use pomona_domain::change::Subject;
 use pomona_domain::lease::Work;
+use pomona_domain::policy::{Policy, Pool, Project};
 use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Gate, Promote, Retention, Share, parse};
 use pomona_domain::task::TaskSpec;
 use pomona_domain::trial::TrialState;
 use pomona_domain::worker::{SlotKind, WorkerState};
-use pomona_domain::{Digest, ExperimentId, TaskId, TrialId};
+use pomona_domain::{Digest, ExperimentId, TaskId, Timestamp, TrialId};
 use pomona_scheduler::{Config, Event};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::verdict::{finish, is_quiet};
@@ -28,6 +31,8 @@ pub enum Deed {
     StopTrial,
     Pin,
     Drain,
+    Undrain,
+    BadWorker,
     Task,
     Publish,
     CancelTask,
@@ -56,6 +61,10 @@ pub struct Told {
     pub shared: usize,
     /// Trials that were in the company of a fault that nobody owned.
     pub halved: usize,
+    /// Times that a trial was asked to yield to one of higher priority.
+    pub preempted: usize,
+    /// The same because its worker drained.
+    pub drained: usize,
     pub seconds: i64,
 }
 
@@ -87,9 +96,20 @@ pub fn tell(seed: u64, is_shown: bool) -> Result<Told, String> {
         shared: (world.house.journal.leases.values())
             .filter(|row| matches!(&row.work, Work::Trials(members) if members.len() > 1))
             .count(),
+        preempted: told(&world, "preempted by"),
+        drained: told(&world, "drains"),
         halved: trials().filter(|row| row.share_limit.is_some()).count(),
         seconds: world.now.since_ms(BEGIN) / 1000,
     })
+}
+
+/// How often a trial was told that it has to stop for a reason.
+fn told(world: &World, why: &str) -> usize {
+    let reasons = world.house.journal.reasons.iter();
+    let asked = |(about, _, text): &&(Subject, Timestamp, String)| {
+        matches!(about, Subject::Trial(_)) && text.starts_with("asked to") && text.contains(why)
+    };
+    reasons.filter(asked).count()
 }
 
 fn config(seed: u64) -> Config {
@@ -103,6 +123,38 @@ fn config(seed: u64) -> Config {
         queue_ahead: [2, 3, 6, 12, 12][(seed % 5) as usize],
         doubt_after: 2,
         max_members: [64, 2, 3, 5][(seed % 4) as usize],
+        aging_ms: [1_000, 0, 5_000][(seed % 3) as usize],
+        preempt_gap: [10, 20, 0, 1][(seed % 4) as usize],
+        preempt_after_ms: [500, 3_000, 8_000][(seed % 3) as usize],
+        exclude_after: [2, 3, 0, 1][(seed % 4) as usize],
+        exclude_window_ms: 20_000,
+        exclude_base_ms: 2_000,
+        exclude_max_ms: 10_000,
+        policy: policy(seed),
+    }
+}
+
+/// Projects that share, or are alone; pools for what no worker could run, in most worlds.
+fn policy(seed: u64) -> Policy {
+    let project = |name: &str, weight, quota_slots| Project {
+        name: name.to_owned(),
+        weight,
+        quota_slots,
+    };
+    let pool = |max_workers| Pool {
+        name: "later".to_owned(),
+        slots: 3,
+        kind: SlotKind::Cpu,
+        labels: BTreeMap::from([("zone".to_owned(), "l".to_owned())]),
+        max_workers,
+    };
+    Policy {
+        projects: match seed % 3 {
+            0 => Vec::new(),
+            1 => vec![project("p", 3, None), project("q", 1, Some(2))],
+            _ => vec![project("p", 1, Some(1)), project("q", 2, Some(4))],
+        },
+        pools: vec![pool(u32::from(!seed.is_multiple_of(5)))],
     }
 }
 
@@ -138,7 +190,10 @@ fn begin(seed: u64, is_shown: bool) -> World {
         if most > 2 && world.dice.chance(300) {
             slots.extend([SlotKind::Cuda; 2]);
         }
-        world.join(Worker::new(name, &slots));
+        let mut worker = Worker::new(name, &slots);
+        let zone = world.dice.pick(&["a", "b"]).to_owned();
+        worker.labels.insert("zone".to_owned(), zone);
+        world.join(worker);
     }
     for _ in 0..world.dice.count(1, 4) {
         let at = world.dice.between(0, STORM_MS / 2);
@@ -155,6 +210,9 @@ fn begin(seed: u64, is_shown: bool) -> World {
         Deed::Pin,
         Deed::Pin,
         Deed::Drain,
+        Deed::Drain,
+        Deed::Undrain,
+        Deed::BadWorker,
         Deed::Task,
         Deed::Task,
         Deed::Publish,
@@ -244,6 +302,12 @@ fn draw_spec(world: &mut World) -> ExperimentSpec {
         spec.time_limit_ms = Some(u64::from(world.dice.count(4_000, 20_000)));
     }
     spec.priority = world.dice.pick(&[40, 50, 50, 70]);
+    spec.project = world.dice.pick(&["p", "q", "r"]).to_owned();
+    if world.dice.chance(250) {
+        let zones = world.dice.pick(&[&["a"][..], &["b", "l"], &["l"]]);
+        let values = zones.iter().map(|zone| (*zone).to_owned()).collect();
+        spec.resources.selector.insert("zone".to_owned(), values);
+    }
     spec.max_restarts = world.dice.count(0, 3);
     spec.retention = Retention {
         best: world.dice.pick(&[None, Some(0), Some(1), Some(2), Some(5)]),
@@ -287,7 +351,16 @@ impl World {
             }
             Deed::Drain => {
                 let workers: Vec<_> = self.house.cluster.workers().map(|row| row.id).collect();
-                self.wish_of_one(&workers, Event::Drain);
+                let grace_ms = self.dice.pick(&[0, 0, 5_000]);
+                self.wish_of_one(&workers, |worker| Event::Drain { worker, grace_ms });
+            }
+            Deed::Undrain => {
+                let workers: Vec<_> = self.house.cluster.workers().map(|row| row.id).collect();
+                self.wish_of_one(&workers, Event::Undrain);
+            }
+            Deed::BadWorker => {
+                let at = self.any_worker();
+                self.workers[at].is_bad = true;
             }
             Deed::Task => self.submit_task(),
             Deed::Publish => {
@@ -422,11 +495,16 @@ impl World {
         };
         for at in 0..self.workers.len() {
             self.workers[at].cut_until = BEGIN;
+            self.workers[at].is_bad = false;
             let id = self.workers[at].id;
             let row = self.house.journal.workers.get(&id);
-            // Only a restart makes a drained worker useful again.
+            // A restart makes a drained worker useful again, and so does an operator.
             if row.is_some_and(|row| row.state == WorkerState::Draining) {
-                self.workers[at].die();
+                if self.dice.chance(500) {
+                    self.workers[at].die();
+                } else {
+                    self.wish(Event::Undrain(id));
+                }
             }
             // Some never come back: what they held must not wait for them.
             if self.dice.chance(600) {
@@ -437,7 +515,12 @@ impl World {
         let rows = self.house.journal.experiments.values();
         let most = rows.map(|row| row.spec.resources.slots_per_trial).max();
         let slots = vec![SlotKind::Cpu; most.unwrap_or(1) as usize];
-        self.join(Worker::new("large", &slots));
+        // It is whatever any file selects.
+        for (name, zone) in [("large", "l"), ("larger", "a")] {
+            let mut worker = Worker::new(name, &slots);
+            worker.labels.insert("zone".to_owned(), zone.to_owned());
+            self.join(worker);
+        }
         // A wish to pause may still be on its way.
         for wait in [0, 8_000] {
             self.plan_deed(wait, Deed::ResumeAll);

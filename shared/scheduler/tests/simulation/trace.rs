@@ -54,7 +54,8 @@ impl World {
             | Event::StopTrial(_)
             | Event::Measured { .. }
             | Event::Pin { .. }
-            | Event::Drain(_)
+            | Event::Drain { .. }
+            | Event::Undrain(_)
             | Event::TaskCanceled(_)
             | Event::AliasSet { .. }
             | Event::AliasRollback { .. } => format!("a user: {event:?}"),

@@ -20,6 +20,9 @@ pub struct Worker {
     pub id: WorkerId,
     pub name: String,
     pub slots: Vec<Slot>,
+    pub labels: BTreeMap<String, String>,
+    /// Every trainer breaks on it.
+    pub is_bad: bool,
     pub is_up: bool,
     pub is_registered: bool,
     /// Nothing comes through until then.
@@ -73,6 +76,8 @@ impl Worker {
             id: WorkerId::derive(name, 0),
             name: name.to_owned(),
             slots: slots.iter().enumerate().map(slot).collect(),
+            labels: BTreeMap::new(),
+            is_bad: false,
             is_up: true,
             is_registered: false,
             cut_until: Timestamp::default(),
@@ -110,7 +115,7 @@ impl Worker {
                 name: self.name.clone(),
                 incarnation: self.incarnation,
                 slots: self.slots.clone(),
-                labels: BTreeMap::new(),
+                labels: self.labels.clone(),
             };
             return (self.polls, event);
         }
@@ -192,10 +197,14 @@ impl Worker {
                 ));
             }
             held.extend(&want.slots);
+            let mut fates = moods(want);
+            if self.is_bad {
+                fates.fill(Mood::Crashes(0));
+            }
             let local = Local {
                 generation: want.generation,
                 slots: want.slots.clone(),
-                trainer: Trainer::new(want.job.clone(), &moods(want)),
+                trainer: Trainer::new(want.job.clone(), &fates),
                 time_left_ms: want.time_left_ms,
                 stop: want.stop,
                 is_live: want.stop.is_none(),

@@ -140,6 +140,7 @@ pub fn worker(number: u64) -> Worker {
         }],
         labels: BTreeMap::from([("zone".to_owned(), "a/b c".to_owned())]),
         state: WorkerState::Alive,
+        drain_by: Some(at(9)),
         acked_seq: 7,
         registered_at: at(0),
         changed_at: at(0),

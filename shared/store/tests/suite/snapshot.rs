@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::ExperimentState;
-use pomona_domain::lease::{LeaseState, StopKind, Work};
+use pomona_domain::lease::{EndKind, LeaseState, StopKind, StopReason, Work};
 use pomona_domain::model::Alias;
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::{ClassProbability, Prediction, TaskResult, TaskState};
@@ -157,10 +157,12 @@ async fn every_state_of_leases_and_workers_is_read_again(home: Home) {
         LeaseState::Stopping {
             how: StopKind::Kill,
             since: at(4),
+            why: StopReason::Priority,
         },
         LeaseState::Ended {
             at: at(5),
             reason: "the worker was lost".to_owned(),
+            kind: EndKind::Crashed,
         },
     ];
     for (number, state) in (1..).zip(leases) {
@@ -289,6 +291,7 @@ async fn the_highest_generation_is_remembered_after_its_lease_ended(home: Home) 
         .await;
     row.version = 2;
     row.state = LeaseState::Ended {
+        kind: EndKind::Finished,
         at: at(9),
         reason: "done".to_owned(),
     };

@@ -4,6 +4,7 @@ use pomona_api::shard::{Key, Plan};
 use pomona_api::v1::cluster::{Because, ClusterView, Explanation};
 use pomona_api::v1::features::{FeatureCopy, FeatureShard};
 use pomona_api::v1::models::{ModelView, VersionSummary};
+use pomona_api::v1::workers::WorkerView;
 use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, SetAside, Split};
@@ -394,7 +395,7 @@ pub fn predictions() -> Vec<Prediction> {
     ]
 }
 
-pub fn workers() -> Vec<Worker> {
+pub fn workers() -> Vec<WorkerView> {
     let slot = |index, kind, name: &str| Slot {
         index,
         kind,
@@ -409,6 +410,7 @@ pub fn workers() -> Vec<Worker> {
         slots,
         labels: BTreeMap::from([("room".to_owned(), "4".to_owned())]),
         state,
+        drain_by: None,
         acked_seq: 0,
         registered_at: at(0),
         changed_at: at(0),
@@ -419,9 +421,24 @@ pub fn workers() -> Vec<Worker> {
         slot(0, SlotKind::Cpu, "AMD EPYC 7B13"),
         slot(1, SlotKind::Cpu, "AMD EPYC 7B13"),
     ];
+    let seen = |worker, excluded: Option<&str>| WorkerView {
+        worker,
+        excluded: excluded.map(str::to_owned),
+    };
+    let orchard = row(0x5f0c_2a9b_e3d4_1786, "orchard", WorkerState::Alive, gpus);
+    let laptop = row(
+        0x0c2a_9be3_d417_865f,
+        "laptop",
+        WorkerState::Draining,
+        cpus.clone(),
+    );
+    let shed = row(0x9be3_d417_865f_0c2a, "shed", WorkerState::Alive, cpus);
+    let why =
+        "it is excluded for another 60 s: different trials failed there and nothing ended well";
     vec![
-        row(0x5f0c_2a9b_e3d4_1786, "orchard", WorkerState::Alive, gpus),
-        row(0x0c2a_9be3_d417_865f, "laptop", WorkerState::Draining, cpus),
+        seen(orchard, None),
+        seen(laptop, None),
+        seen(shed, Some(why)),
     ]
 }
 

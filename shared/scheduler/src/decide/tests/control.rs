@@ -4,7 +4,7 @@ use crate::Event;
 use crate::testing::{House, grid};
 use pomona_domain::Code;
 use pomona_domain::experiment::ExperimentState;
-use pomona_domain::lease::{LeaseState, StopKind};
+use pomona_domain::lease::{LeaseState, StopKind, StopReason};
 use pomona_domain::report::Outcome;
 use pomona_domain::trial::{AfterStop, TrialState};
 
@@ -34,7 +34,8 @@ fn pause_asks_for_checkpoints_and_resume_leases_again() {
         asked,
         LeaseState::Stopping {
             how,
-            since: house.now
+            since: house.now,
+            why: StopReason::Request,
         }
     );
     house.tell(&Event::Pause(id));

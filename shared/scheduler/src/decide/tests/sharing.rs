@@ -226,7 +226,10 @@ fn time_ends(left_before: bool) -> (House, ExperimentId) {
     let b = house.joins("b", 1);
     let id = house.submits(grid(2, "time_limit: 60s"));
     let (first, second) = (house.lease_of(id, 1), house.lease_of(id, 2));
-    house.tell(&Event::Drain(b));
+    house.tell(&Event::Drain {
+        worker: b,
+        grace_ms: 90_000,
+    });
     house.passes(10_000, &[a, b]);
     house.exits(&second, Outcome::Killed);
     house.passes(30_000, &[a, b]);

@@ -2,8 +2,13 @@
 
 use crate::Event;
 use crate::testing::{House, crashed, grid, worker_id};
+use pomona_domain::change::Subject;
+use pomona_domain::lease::LeaseState;
+use pomona_domain::report::Outcome;
+use pomona_domain::task::TaskSpec;
+use pomona_domain::trial::{AfterStop, TrialState};
 use pomona_domain::worker::{SlotKind, WorkerState};
-use pomona_domain::{Code, WorkerId};
+use pomona_domain::{Code, Digest, TaskId, WorkerId};
 
 fn standing(house: &House, id: WorkerId) -> WorkerState {
     house.cluster.worker(id).unwrap().state
@@ -109,39 +114,107 @@ fn after_a_restart_a_worker_gets_nothing_new_before_it_is_heard_of() {
     assert_eq!(house.state(id, 1).name(), "running");
 }
 
+fn drain(worker: WorkerId, grace_ms: i64) -> Event {
+    Event::Drain { worker, grace_ms }
+}
+
 #[test]
-fn a_draining_worker_keeps_what_it_has_and_gets_nothing_new() {
+fn what_runs_on_a_drained_worker_yields_by_checkpoint_and_nothing_new_comes() {
     let mut house = House::new();
     let a = house.joins("a", 2);
     let id = house.submits(grid(1, ""));
-    house.tell(&Event::Drain(a));
-    house.tell(&Event::Drain(a));
+    let lease = house.only_lease();
+    house.tell(&drain(a, 0));
+    let then = AfterStop::Waiting;
+    let stopping = TrialState::Stopping {
+        lease: lease.id,
+        then,
+    };
+    assert_eq!(house.state(id, 1), stopping);
+    let said = house.explains(Subject::Trial(house.trial(id, 1).id));
+    assert_eq!(
+        said,
+        "it was asked to stop on worker `a`, slot 0, because the worker drains, and will wait for \
+         another lease; it is revoked in 30 s"
+    );
+    // To say it again changes nothing.
+    house.tell(&drain(a, 0));
     assert_eq!(house.last, Vec::new());
+    house.exits(&lease, Outcome::Stopped);
+    let row = house.trial(id, 1);
+    assert_eq!((row.state.name(), row.restarts), ("waiting", 0));
+    let said = house.explains(Subject::Trial(row.id));
+    assert_eq!(said, "it waits: every worker drains and takes nothing new");
+    house.tell(&Event::Undrain(a));
+    assert_eq!(standing(&house, a), WorkerState::Alive);
+    assert_eq!(house.state(id, 1).name(), "running");
+    house.tell(&Event::Undrain(a));
+    assert_eq!(house.last, Vec::new());
+}
+
+#[test]
+fn a_deadline_lets_what_runs_go_on_until_it_is_over() {
+    let mut house = House::new();
+    let a = house.joins("a", 2);
+    let id = house.submits(grid(1, ""));
+    house.tell(&drain(a, 10_000));
     let late = house.submits(grid(1, ""));
+    house.passes(9_999, &[a]);
     assert_eq!(house.state(id, 1).name(), "running");
     assert_eq!(house.state(late, 1).name(), "waiting");
-    let said = house.explains(pomona_domain::change::Subject::Trial(
-        house.trial(late, 1).id,
-    ));
-    assert_eq!(said, "it waits: every worker drains and takes nothing new");
+    let said = house.explains(Subject::Worker(a));
+    assert!(
+        said.ends_with("it gets nothing new; what runs there yields in 0.0 s"),
+        "{said}"
+    );
+    house.passes(1, &[a]);
+    assert_eq!(house.state(id, 1).name(), "stopping");
+}
+
+#[test]
+fn tasks_on_a_drained_worker_end_first() {
+    let mut house = House::new();
+    let a = house.joins("a", 1);
+    let id = TaskId(1);
+    house.tell(&Event::TaskSubmitted {
+        id,
+        spec: TaskSpec::ImportBackbone {
+            name: "r".to_owned(),
+            arch: "resnet18".to_owned(),
+            weights: Digest([1; 32]),
+        },
+        priority: 60,
+    });
+    house.tell(&drain(a, 0));
+    assert_eq!(house.only_lease().state, LeaseState::Live);
+}
+
+#[test]
+fn a_drain_outlives_silence_and_not_the_process() {
+    let mut house = House::new();
+    let a = house.joins("a", 1);
+    house.tell(&drain(a, 0));
+    house.passes(30_001, &[]);
+    assert_eq!(standing(&house, a), WorkerState::Lost);
+    let poll = house.poll(a, Vec::new());
+    house.tell(&poll);
+    assert_eq!(standing(&house, a), WorkerState::Draining);
     // Its process keeps draining when it registers again; a new process does not.
     house.registers("a", 1, &[SlotKind::Cpu; 3]);
     assert_eq!(standing(&house, a), WorkerState::Draining);
     house.registers("a", 2, &[SlotKind::Cpu; 3]);
     assert_eq!(standing(&house, a), WorkerState::Alive);
-    assert_eq!(house.state(late, 1).name(), "running");
 }
 
 #[test]
 fn only_a_worker_that_beats_is_drained() {
     let mut house = House::new();
     let a = house.joins("a", 1);
-    assert_eq!(
-        house.refused(&Event::Drain(worker_id("nobody"))),
-        Code::NotFound
-    );
+    let nobody = worker_id("nobody");
+    assert_eq!(house.refused(&drain(nobody, 0)), Code::NotFound);
+    assert_eq!(house.refused(&Event::Undrain(nobody)), Code::NotFound);
     house.passes(30_001, &[]);
-    assert_eq!(house.refused(&Event::Drain(a)), Code::WrongState);
+    assert_eq!(house.refused(&drain(a, 0)), Code::WrongState);
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn slots_set_aside_are_said_to_be() {
     let said = house.explains(subject);
     assert_eq!(
         said,
-        "it waits: 1 of 2 slots are free and set aside for work of higher rank"
+        "it waits: 1 of 2 slots are free and set aside for work of higher rank; `e` is served first \
+         (priority 70, its own is 50)"
     );
 }
