@@ -6,7 +6,7 @@
 
 pub mod m0001_initial;
 pub mod m0002_leadership;
-pub mod m0006_objects;
+pub mod m0003_objects;
 pub mod tables;
 
 use sea_orm_migration::prelude::*;
@@ -21,7 +21,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m0001_initial::Migration),
             Box::new(m0002_leadership::Migration),
-            Box::new(m0006_objects::Migration),
+            Box::new(m0003_objects::Migration),
         ]
     }
 }

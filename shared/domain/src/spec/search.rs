@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::section::{Faults, Limits, Section, VAST, describe, shorten};
-use super::{KFold, METRICS, Search, Strategy, Validation, strategy, when};
+use super::{KFold, METRICS, Search, Validation, strategy, when};
 use crate::metric::{Direction, is_metric};
 use crate::space::{Conditions, Domain, Space};
 use crate::{Code, Fault};
@@ -22,16 +22,8 @@ pub(super) struct Written {
 /// Reads `search`.
 pub(super) fn search(mut section: Section<'_>, is_command: bool, faults: &Faults) -> Written {
     let strategy = strategy::strategy(&mut section);
-    if is_command && matches!(strategy, Strategy::Asha | Strategy::Hyperband) {
-        section.advise(
-            Code::NotForRunner,
-            "strategy",
-            format_args!(
-                "`{}` compares trials by their epochs, and nobody knows how many a program trains",
-                strategy.name()
-            ),
-            "use `grid`, `random` or `tpe`",
-        );
+    if is_command {
+        strategy::check_command(&section, strategy);
     }
     let metric = if is_command {
         own_metric(&mut section)

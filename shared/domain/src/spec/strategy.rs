@@ -118,6 +118,21 @@ pub(super) struct Settings {
     pub(super) warm_start: Option<WarmStart>,
 }
 
+/// Rungs are counted in epochs, which only our trainer promises to train.
+pub(super) fn check_command(section: &Section<'_>, strategy: Strategy) {
+    if matches!(strategy, Strategy::Asha | Strategy::Hyperband) {
+        section.advise(
+            Code::NotForRunner,
+            "strategy",
+            format_args!(
+                "`{}` compares trials by their epochs, and nobody knows how many a program trains",
+                strategy.name()
+            ),
+            "use `grid`, `random` or `tpe`",
+        );
+    }
+}
+
 /// Reads `search.strategy`.
 pub(super) fn strategy(section: &mut Section<'_>) -> Strategy {
     let all = [

@@ -38,8 +38,8 @@ fn submitted(rest: &str) -> Event {
         id: ExperimentId(77),
         spec: Box::new(spec(rest)),
         source: String::new(),
-        dataset: Digest([1; 32]),
-        backbone: Digest([2; 32]),
+        dataset: Some(Digest([1; 32])),
+        backbone: Some(Digest([2; 32])),
         plan: None,
     }
 }
