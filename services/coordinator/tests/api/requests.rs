@@ -367,7 +367,7 @@ async fn what_nothing_could_ever_run_is_refused_and_the_preview_says_the_same() 
         experiment(&house, &row).await.spec.resources.selector.len(),
         1
     );
-    machine.has(1).await;
+    machine.has(2).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use pomona_domain::ExperimentId;
 use pomona_domain::change::Subject;
 use pomona_domain::policy::{Policy, Project};
 use pomona_domain::report::Outcome;
+use pomona_domain::trial::Trial;
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -79,7 +80,7 @@ fn a_project_that_comes_late_gets_the_next_slots_until_it_has_its_part() {
          for their weights 1 and 1)"
     );
     for expect in [[3, 1], [2, 2], [2, 2]] {
-        let runs = house.cluster.trials_of(first).find_map(|row| row.lease());
+        let runs = house.cluster.trials_of(first).find_map(Trial::lease);
         let lease = house.lease(runs.expect("it runs"));
         house.exits(&lease, Outcome::Finished);
         assert_eq!(running(&house, &[first, late]), expect);

@@ -58,13 +58,46 @@ impl Play {
                 let soon = self.world.now.plus_ms(100);
                 self.advance_to(soon);
             }
-            ["project", ..] | ["pool", ..] => self.policy(words),
+            ["project" | "pool", ..] => self.policy(words),
             ["submit", name, ref options @ ..] => self.submit(name, &options.join(" ")),
             ["advance", span] => {
                 let seconds = span.strip_suffix('s').expect("seconds");
                 let until = self.world.now.plus_ms(1000 * number(seconds) as i64);
                 self.advance_to(until);
             }
+            ["restart", "coordinator"] => self.world.restart_coordinator(2_000),
+            [trial, "will", "always", "crash"] => {
+                self.world.poison.insert(self.trial(trial), 1);
+            }
+            [trial, "will", ref fate @ ..] => {
+                let id = self.trial(trial);
+                self.world
+                    .moods
+                    .entry(id)
+                    .or_default()
+                    .push_back(mood(fate));
+            }
+            ["pause", name] => self.world.wish(Event::Pause(self.names[name])),
+            ["resume", name] => self.world.wish(Event::Resume(self.names[name])),
+            ["cancel", name] => self.world.wish(Event::Cancel(self.names[name])),
+            ["stop", name] => self.world.wish(Event::StopTrial(self.trial(name))),
+            ["show"] => self.show(),
+            ["explain", name] => {
+                let said = explain(
+                    &self.world.house.cluster,
+                    self.subject(name),
+                    self.world.now,
+                );
+                let _ = writeln!(self.said, "  {name}: {said}");
+            }
+            ["why", name] => self.why(name),
+            _ => self.fate_of_worker(words),
+        }
+    }
+
+    /// What happens to one worker, or what an operator does to it.
+    fn fate_of_worker(&mut self, words: &[&str]) {
+        match *words {
             ["kill", name] => {
                 let at = self.worker(name);
                 self.world.workers[at].die();
@@ -80,18 +113,6 @@ impl Play {
             ["heal", name] => {
                 let at = self.worker(name);
                 self.world.workers[at].cut_until = BEGIN;
-            }
-            ["restart", "coordinator"] => self.world.restart_coordinator(2_000),
-            [trial, "will", "always", "crash"] => {
-                self.world.poison.insert(self.trial(trial), 1);
-            }
-            [trial, "will", ref fate @ ..] => {
-                let id = self.trial(trial);
-                self.world
-                    .moods
-                    .entry(id)
-                    .or_default()
-                    .push_back(mood(fate));
             }
             ["drain", name, ref deadline @ ..] => {
                 let worker = self.world.workers[self.worker(name)].id;
@@ -109,24 +130,6 @@ impl Play {
                 let at = self.worker(name);
                 self.world.workers[at].is_bad = true;
             }
-            [name, "is", "mended"] => {
-                let at = self.worker(name);
-                self.world.workers[at].is_bad = false;
-            }
-            ["pause", name] => self.world.wish(Event::Pause(self.names[name])),
-            ["resume", name] => self.world.wish(Event::Resume(self.names[name])),
-            ["cancel", name] => self.world.wish(Event::Cancel(self.names[name])),
-            ["stop", name] => self.world.wish(Event::StopTrial(self.trial(name))),
-            ["show"] => self.show(),
-            ["explain", name] => {
-                let said = explain(
-                    &self.world.house.cluster,
-                    self.subject(name),
-                    self.world.now,
-                );
-                let _ = writeln!(self.said, "  {name}: {said}");
-            }
-            ["why", name] => self.why(name),
             _ => panic!("what is `{}`?", words.join(" ")),
         }
     }

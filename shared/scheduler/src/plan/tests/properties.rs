@@ -41,9 +41,6 @@ fn rooms() -> impl Strategy<Value = Room> {
             (shares, limits),
             (project, zone, waited),
         )| Asked {
-            project,
-            zone,
-            waited,
             slots,
             trials,
             at_once,
@@ -52,6 +49,9 @@ fn rooms() -> impl Strategy<Value = Room> {
             later,
             shares,
             limits,
+            project,
+            zone,
+            waited,
         },
     );
     let workers = prop::collection::vec((kinds(), state), 0..5);
