@@ -25,7 +25,7 @@ impl MigrationTrait for Migration {
         for column in columns {
             let mut alter = Table::alter();
             alter.table(Blobs::Table).add_column(column);
-            manager.alter_table(alter.to_owned()).await?;
+            manager.alter_table(alter).await?;
         }
         let uploads = Table::create()
             .table(BlobUploads::Table)

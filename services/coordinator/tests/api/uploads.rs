@@ -71,15 +71,15 @@ struct Wire {
 }
 
 async fn wire(to: &str, breaks_after: u64) -> Wire {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = format!("http://{}", listener.local_addr().expect("loopback"));
     let carried = Arc::new(AtomicU64::new(0));
     let (to, count) = (to.to_owned(), Arc::clone(&carried));
     let is_broken = Arc::new(AtomicBool::new(false));
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let (from_client, to_client) = client.into_split();
-            let server = TcpStream::connect(&to).await.unwrap();
+            let server = TcpStream::connect(&to).await.expect("loopback");
             let (from_server, to_server) = server.into_split();
             let (count, is_broken) = (Arc::clone(&count), Arc::clone(&is_broken));
             tokio::spawn(async move {
@@ -118,13 +118,13 @@ async fn carry(
 /// Uploads over a wire that breaks; says how many bytes were sent more than once.
 async fn sent_again(house: &House, size: usize) -> u64 {
     let file = house.path("large");
-    std::fs::write(&file, bytes(size)).unwrap();
+    std::fs::write(&file, bytes(size)).expect("it works");
     let wire = wire(house.address(), size as u64 * 3 / 4).await;
-    let client = Client::new(&wire.address).unwrap();
-    let (digest, _) = client.blob_put_file(&file).await.unwrap();
+    let client = Client::new(&wire.address).expect("it works");
+    let (digest, _) = client.blob_put_file(&file).await.expect("it works");
     let got = house.path("got");
-    house.client.blob_get(digest, &got).await.unwrap();
-    assert!(std::fs::read(&got).unwrap() == bytes(size));
+    house.client.blob_get(digest, &got).await.expect("it works");
+    assert!(std::fs::read(&got).expect("it works") == bytes(size));
     let carried = wire.carried.load(Ordering::SeqCst);
     assert!(carried >= size as u64, "all went over the wire");
     carried - size as u64

@@ -131,7 +131,7 @@ async fn parts_that_are_not_what_was_announced_leave_nothing(home: Home) {
     let error = writer.finish(at(0)).await.unwrap_err();
     assert_eq!(error.code(), Code::DigestMismatch);
     assert_eq!((home.uploads(), home.parts()), (0, 0));
-    assert_eq!(objects(&home), [PathBuf::new(); 0]);
+    assert!(objects(&home).is_empty());
     assert_eq!(rows(&home).await, 0);
     assert_eq!(store.blob_stat(announced).await.unwrap(), None);
 }
@@ -146,7 +146,7 @@ async fn an_upload_in_parts_that_breaks_off_is_given_up(home: Home) {
     drop(writer);
     until(async || home.uploads() == 0 && rows(&home).await == 0).await;
     assert_eq!(home.parts(), 0);
-    assert_eq!(objects(&home), [PathBuf::new(); 0]);
+    assert!(objects(&home).is_empty());
 }
 
 async fn what_a_killed_coordinator_left_goes_by_age_and_a_live_upload_does_not(home: Home) {
@@ -160,7 +160,7 @@ async fn what_a_killed_coordinator_left_goes_by_age_and_a_live_upload_does_not(h
     let other = home.open().await;
     let begun = at(0).plus_ms(1000);
     let mut live = other.blob_writer(digest, u64::MAX, begun).await.unwrap();
-    live.write(&sent[..PART + 1]).await.unwrap();
+    live.write(&sent[..=PART]).await.unwrap();
     let late = at(0).plus_ms(UPLOAD_KEEP_MS);
     assert_eq!(collect(&store, late).await.given_up, 0);
     assert_eq!(home.uploads(), 2);
@@ -263,9 +263,9 @@ async fn a_server_that_is_killed_during_an_upload_is_waited_for(home: Home) {
     let (store, sent) = (home.open().await, bytes(3 * PART + 5));
     let digest = Digest::of(&sent);
     let mut writer = store.blob_writer(digest, u64::MAX, at(0)).await.unwrap();
-    writer.write(&sent[..PART + 1]).await.unwrap();
+    writer.write(&sent[..=PART]).await.unwrap();
     home.bucket().restart();
-    writer.write(&sent[PART + 1..2 * PART + 1]).await.unwrap();
+    writer.write(&sent[PART + 1..=2 * PART]).await.unwrap();
     home.bucket().restart();
     writer.write(&sent[2 * PART + 1..]).await.unwrap();
     writer.finish(at(0)).await.unwrap();
@@ -289,16 +289,17 @@ async fn a_wrong_secret_is_refused_and_not_said(home: Home) {
         config.keys = Some((Bucket::KEY.to_owned(), WRONG.to_owned()));
     };
     let store = with(&home, wrong).await;
-    let mut shown = format!("{store:?}");
+    let mut shown = vec![format!("{store:?}")];
     let put = store.blob_put(b"abc", at(0)).await.map(|_| ());
     for answer in [put, store.blobs_claim().await, store.blobs_ping().await] {
         let fault = Fault::from(answer.unwrap_err());
         assert_eq!(fault.code, Code::ObjectsRefused, "{fault}");
-        shown += &format!("{fault} {fault:?}");
+        shown.push(format!("{fault} {fault:?}"));
     }
     let mut config = home.bucket_config();
     wrong(&mut config);
-    shown += &format!("{config:?}");
+    shown.push(format!("{config:?}"));
+    let shown = shown.concat();
     assert!(shown.contains("SignatureDoesNotMatch"), "{shown}");
     assert!(!shown.contains(WRONG), "{shown}");
 }
@@ -334,7 +335,7 @@ async fn coordinators_share_a_bucket(home: Home) {
     let late = marked.plus_ms(BLOB_GRACE_MS);
     let (first, second) = tokio::join!(one.blob_gc(late), two.blob_gc(late));
     assert_eq!(first.unwrap().removed + second.unwrap().removed, 1);
-    assert_eq!(objects(&home), [PathBuf::new(); 0]);
+    assert!(objects(&home).is_empty());
 }
 
 async fn a_bucket_has_no_backup(home: Home) {
