@@ -4,6 +4,7 @@
 //! (when a worker was last heard of, back-off of tasks, starts that failed), which is never
 //! committed and may be lost: it changes when something happens, never whether it is right.
 
+use imbl::OrdMap;
 use pomona_domain::backbone::Backbone;
 use pomona_domain::change::{Change, Subject};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
@@ -22,6 +23,9 @@ use std::sync::Arc;
 
 mod health;
 mod read;
+mod tally;
+
+use tally::Tally;
 
 use health::Ward;
 
@@ -154,17 +158,18 @@ pub struct Recalled {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Everything the scheduler remembers.
+/// Everything the scheduler remembers. What may be large lies in maps that share what a copy has not
+/// changed: each decision works on a copy, and each commit shows one.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     config: Arc<Config>,
-    experiments: BTreeMap<ExperimentId, Arc<Experiment>>,
-    trials: BTreeMap<TrialId, Arc<Trial>>,
-    numbers: BTreeMap<ExperimentId, Arc<BTreeMap<u32, TrialId>>>,
-    leases: BTreeMap<LeaseId, Arc<Lease>>,
-    workers: BTreeMap<WorkerId, Arc<Worker>>,
-    tasks: BTreeMap<TaskId, Arc<Task>>,
-    checkpoints: BTreeMap<(TrialId, CheckpointKind), Checkpoint>,
+    experiments: OrdMap<ExperimentId, Arc<Experiment>>,
+    trials: OrdMap<TrialId, Arc<Trial>>,
+    tallies: OrdMap<ExperimentId, Tally>,
+    leases: OrdMap<LeaseId, Arc<Lease>>,
+    workers: OrdMap<WorkerId, Arc<Worker>>,
+    tasks: OrdMap<TaskId, Arc<Task>>,
+    checkpoints: OrdMap<(TrialId, CheckpointKind), Checkpoint>,
     datasets: BTreeMap<String, Arc<Dataset>>,
     backbones: BTreeMap<String, Arc<Backbone>>,
     versions: BTreeMap<String, Arc<Version>>,
@@ -201,13 +206,13 @@ impl Cluster {
     pub fn restore(snapshot: Snapshot, config: Config, now: Timestamp) -> Self {
         let mut cluster = Self {
             config: Arc::new(config),
-            experiments: BTreeMap::new(),
-            trials: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            leases: BTreeMap::new(),
-            workers: BTreeMap::new(),
-            tasks: BTreeMap::new(),
-            checkpoints: BTreeMap::new(),
+            experiments: OrdMap::new(),
+            trials: OrdMap::new(),
+            tallies: OrdMap::new(),
+            leases: OrdMap::new(),
+            workers: OrdMap::new(),
+            tasks: OrdMap::new(),
+            checkpoints: OrdMap::new(),
             datasets: BTreeMap::new(),
             backbones: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -240,15 +245,15 @@ impl Cluster {
     /// The rows, sorted by id: equals what the store loads (S10).
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
-            experiments: owned(&self.experiments),
-            trials: owned(&self.trials),
-            leases: owned(&self.leases),
-            workers: owned(&self.workers),
-            tasks: owned(&self.tasks),
+            experiments: owned(self.experiments.values()),
+            trials: owned(self.trials.values()),
+            leases: owned(self.leases.values()),
+            workers: owned(self.workers.values()),
+            tasks: owned(self.tasks.values()),
             checkpoints: self.checkpoints.values().cloned().collect(),
-            datasets: owned(&self.datasets),
-            backbones: owned(&self.backbones),
-            versions: owned(&self.versions),
+            datasets: owned(self.datasets.values()),
+            backbones: owned(self.backbones.values()),
+            versions: owned(self.versions.values()),
             published: self.published.iter().copied().collect(),
             aliases: self.aliases.values().cloned().collect(),
             generation: self.generation,
@@ -296,7 +301,7 @@ impl Cluster {
     fn apply_experiment(&mut self, row: &Experiment) {
         if !row.is_ended() {
             self.experiments.insert(row.id, Arc::new(row.clone()));
-            self.numbers.entry(row.id).or_default();
+            self.tallies.entry(row.id).or_default();
             return;
         }
         self.experiments.insert(row.id, Arc::new(row.clone()));
@@ -317,8 +322,8 @@ impl Cluster {
             }
         }
         self.experiments.remove(&row.id);
-        let numbers = self.numbers.remove(&row.id).unwrap_or_default();
-        for trial in numbers.values() {
+        let tally = self.tallies.remove(&row.id).unwrap_or_default();
+        for trial in tally.numbers.values() {
             self.trials.remove(trial);
             self.checkpoints.remove(&(*trial, CheckpointKind::Last));
             self.checkpoints.remove(&(*trial, CheckpointKind::Best));
@@ -328,12 +333,10 @@ impl Cluster {
 
     fn apply_trial(&mut self, row: &Trial) {
         // A decision may end an experiment by a row that stands before those of its trials.
-        let Some(numbers) = self.numbers.get_mut(&row.experiment) else {
+        let Some(tally) = self.tallies.get_mut(&row.experiment) else {
             return;
         };
-        if numbers.get(&row.number) != Some(&row.id) {
-            Arc::make_mut(numbers).insert(row.number, row.id);
-        }
+        tally.count(row, self.trials.get(&row.id).map(AsRef::as_ref));
         self.trials.insert(row.id, Arc::new(row.clone()));
     }
 
@@ -450,6 +453,6 @@ pub(crate) fn subjects(work: &Work) -> impl Iterator<Item = Subject> + '_ {
     (trials.iter().map(|trial| Subject::Trial(*trial))).chain(task.map(Subject::Task))
 }
 
-fn owned<K, V: Clone>(rows: &BTreeMap<K, Arc<V>>) -> Vec<V> {
-    rows.values().map(|row| (**row).clone()).collect()
+fn owned<'a, V: Clone + 'a>(rows: impl Iterator<Item = &'a Arc<V>>) -> Vec<V> {
+    rows.map(|row| (**row).clone()).collect()
 }

@@ -215,11 +215,9 @@ fn entry<'a>(cluster: &'a Cluster, row: &'a Experiment, now: Timestamp) -> Entry
         | TrialState::Failed { .. }
         | TrialState::Canceled => false,
     };
-    let trials: Vec<&Trial> = cluster.trials_of(row.id).filter(may_start).collect();
-    let live = cluster
-        .trials_of(row.id)
-        .filter(|trial| trial.lease().is_some())
-        .count();
+    let open = || cluster.open_trials_of(row.id);
+    let trials: Vec<&Trial> = open().filter(may_start).collect();
+    let live = open().filter(|trial| trial.lease().is_some()).count();
     let room = (row.spec.search.max_concurrent as usize).saturating_sub(live);
     Entry {
         owner: Owner::Experiment(row),

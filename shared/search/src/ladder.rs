@@ -361,6 +361,29 @@ impl Ladders {
     /// The point that is promoted next, and why; `no_more`: nobody new will come. Higher rungs come
     /// first, then the ladder that promoted fewest, so that none starves.
     pub(crate) fn promote(&mut self, no_more: bool) -> Vec<Action> {
+        while let Some(point) = self.next_promoted(no_more) {
+            let why = self.place(point);
+            if let Some(track) = self.open.get_mut(&point) {
+                track.is_held = false;
+            }
+            // It may have trained past the next rung before it stopped: nobody will measure it there
+            // again, so what was measured is compared now.
+            let further = self.hold(point, None);
+            if !further.is_empty() {
+                return further;
+            }
+            let goes_on = (self.open.get(&point)).is_some_and(|track| !track.is_held);
+            if goes_on {
+                return self.each(point, |trial| Action::Resume {
+                    trial,
+                    reason: format!("promoted: {why}"),
+                });
+            }
+        }
+        Vec::new()
+    }
+
+    fn next_promoted(&self, no_more: bool) -> Option<u32> {
         let mut found: Vec<(std::cmp::Reverse<usize>, usize, u32)> = Vec::new();
         for (name, ladder) in &self.by_name {
             for at in 0..ladder.rungs.len() {
@@ -372,17 +395,7 @@ impl Ladders {
                 found.extend(best.map(|point| (std::cmp::Reverse(at), next, point)));
             }
         }
-        let Some((_, _, point)) = found.into_iter().min() else {
-            return Vec::new();
-        };
-        let why = self.place(point);
-        if let Some(track) = self.open.get_mut(&point) {
-            track.is_held = false;
-        }
-        self.each(point, |trial| Action::Resume {
-            trial,
-            reason: format!("promoted: {why}"),
-        })
+        found.into_iter().min().map(|(_, _, point)| point)
     }
 
     /// Points that wait at a rung and are among those that go on, best first.

@@ -46,11 +46,22 @@ impl Cluster {
 
     /// Trials of an experiment, by number.
     pub fn trials_of(&self, experiment: ExperimentId) -> impl Iterator<Item = &Trial> {
-        let numbers = self.numbers.get(&experiment);
-        numbers
-            .into_iter()
-            .flat_map(|numbers| numbers.values())
-            .filter_map(|id| self.trial(*id))
+        let numbers =
+            (self.tallies.get(&experiment).into_iter()).flat_map(|tally| tally.numbers.values());
+        numbers.filter_map(|id| self.trial(*id))
+    }
+
+    /// Those of them that have not ended.
+    pub fn open_trials_of(&self, experiment: ExperimentId) -> impl Iterator<Item = &Trial> {
+        let open =
+            (self.tallies.get(&experiment).into_iter()).flat_map(|tally| tally.open.values());
+        open.filter_map(|id| self.trial(*id))
+    }
+
+    /// How many trials of an experiment have failed.
+    pub fn failed_trials_of(&self, experiment: ExperimentId) -> usize {
+        let tally = self.tallies.get(&experiment);
+        tally.map_or(0, |tally| tally.failed)
     }
 
     /// Live leases, by id.

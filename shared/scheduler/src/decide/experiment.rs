@@ -30,7 +30,7 @@ pub(crate) fn settle(draft: &mut Draft, id: ExperimentId) {
     {
         return end(draft, row, ExperimentState::Failed { fault }, "failed");
     }
-    if is_active(draft) && draft.cluster().trials_of(id).all(Trial::is_ended) {
+    if is_active(draft) && draft.cluster().open_trials_of(id).next().is_none() {
         conclude(draft, id);
     }
 }

@@ -100,7 +100,8 @@ pub(crate) fn refill(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
         return Ok(());
     };
     let is_waiting = |trial: &&Trial| matches!(trial.state, TrialState::Waiting { .. });
-    let waiting = draft.cluster().trials_of(id).filter(is_waiting).count();
+    let open = draft.cluster().open_trials_of(id);
+    let waiting = open.filter(is_waiting).count();
     let ahead = usize::try_from(draft.config().queue_ahead.max(1)).unwrap_or(usize::MAX);
     let room = ahead.saturating_sub(waiting);
     let search = &row.spec.search;
@@ -169,6 +170,9 @@ fn obey(draft: &mut Draft, id: ExperimentId, actions: Vec<Action>) {
 /// Ends an experiment early whose first trials all failed to measure the objective: the others would
 /// only do the same, one after the other.
 pub(crate) fn despair(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
+    if draft.cluster().failed_trials_of(id) < DESPAIR {
+        return Ok(());
+    }
     let trials = || draft.cluster().trials_of(id);
     let failed = trials().filter(|trial| match &trial.state {
         TrialState::Failed { fault } => {

@@ -29,11 +29,12 @@ pub fn is_quiet(world: &World) -> bool {
 /// Liveness, and what must be true of everything that was told.
 pub fn finish(world: &mut World) -> Result<(), String> {
     let open = |cluster: &pomona_scheduler::Cluster| {
-        let subject = |row: &Experiment| Subject::Experiment(row.id);
-        cluster
-            .experiments()
-            .map(|row| pomona_scheduler::explain(cluster, subject(row), world.now))
-            .collect::<Vec<_>>()
+        let trials = cluster.trials().filter(|row| !row.is_ended());
+        let open = (cluster.experiments().map(|row| Subject::Experiment(row.id)))
+            .chain(trials.map(|row| Subject::Trial(row.id)))
+            .chain(cluster.tasks().map(|row| Subject::Task(row.id)));
+        let explain = |subject| pomona_scheduler::explain(cluster, subject, world.now);
+        open.map(explain).collect::<Vec<_>>()
     };
     if !is_quiet(world) {
         return Err(format!(
