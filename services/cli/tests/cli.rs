@@ -222,6 +222,7 @@ fn every_example_can_be_previewed_without_a_server() {
     let mut files: Vec<PathBuf> = fs::read_dir(root().join("config/examples"))
         .expect("the examples")
         .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_file())
         .collect();
     files.sort();
     for file in files {

@@ -1,13 +1,15 @@
 //! Faults of every kind at random, seeded moments, and what must hold in the end: nothing lost,
 //! nothing counted twice, no slot leaked, no process left behind.
 //!
-//! `POMONA_CHAOS_SEEDS=20 make chaos` runs more of them; a failing seed is run again with
-//! `POMONA_CHAOS_FIRST=7`. What happened goes to `target/bench/chaos.json`.
+//! `make chaos` runs more seeds and more trials; a failing seed is run again with
+//! `make chaos SEEDS=1 FIRST=7`. What happened goes to `target/bench/chaos.json`.
 
 #[path = "chaos/places.rs"]
 mod places;
 #[path = "chaos/report.rs"]
 mod report;
+#[path = "chaos/rungs.rs"]
+mod rungs;
 #[path = "chaos/watch.rs"]
 mod watch;
 #[path = "chaos/wire.rs"]
@@ -24,7 +26,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::harness::{self, House, Worker};
-use places::{processes_in, small_disk, wrong_clock};
+use places::{SmallDisk, processes_in, wrong_clock};
 use report::Report;
 use watch::Watch;
 use wire::{Mood, Wire};
@@ -49,6 +51,36 @@ search:
     transfer.frozen_depth: {values: [all, _blocks.14]}
 ";
 
+/// A search with rungs. Each trial is a process of its own, so that there are many.
+fn asha(trials: u64) -> String {
+    format!(
+        "
+name: asha
+backbone: lite
+dataset: flowers
+share: \"off\"
+train: {{epochs: 9, batch_size: 16, optimizer: {{kind: adamw}}, learning_rate: 0.001}}
+search:
+  strategy: asha
+  metric: val/accuracy
+  max_trials: {trials}
+  max_concurrent: 6
+  space:
+    train.learning_rate: {{log_uniform: [1.0e-4, 1.0e-1]}}
+    train.optimizer.weight_decay: {{uniform: [0.0, 0.1]}}
+"
+    )
+}
+
+fn trials_of_asha() -> u64 {
+    number("POMONA_CHAOS_TRIALS", 40)
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().expect("a number"))
+}
+
 /// The kinds of faults, in the words of the report.
 const KINDS: [&str; 14] = [
     "leader_killed",
@@ -71,7 +103,7 @@ const KINDS: [&str; 14] = [
 struct Place {
     name: &'static str,
     /// Its data folder, on a small disk of its own where that can be made.
-    disk: Option<PathBuf>,
+    disk: Option<SmallDisk>,
     /// A file with the milliseconds that its clock is wrong by, and the library that reads it.
     clock: Option<(PathBuf, PathBuf)>,
     worker: Option<Worker>,
@@ -90,10 +122,6 @@ struct Chaos {
 
 #[test]
 fn chaos_loses_nothing() {
-    let number = |name: &str, default: u64| {
-        let text = std::env::var(name).ok();
-        text.map_or(default, |text| text.parse().expect("a number"))
-    };
     let first = number("POMONA_CHAOS_FIRST", 1);
     let seeds = number("POMONA_CHAOS_SEEDS", 3);
     let mut whole = Report::default();
@@ -124,7 +152,9 @@ impl Chaos {
             house,
         };
         for name in ["a", "b", "wired"] {
-            let disk = (name == "a").then(|| small_disk(&chaos.house)).flatten();
+            let disk = (name == "a")
+                .then(|| SmallDisk::mount(&chaos.house))
+                .flatten();
             let clock = (name == "b").then(|| wrong_clock(&chaos.house)).flatten();
             chaos.places.push(Place {
                 name,
@@ -138,11 +168,40 @@ impl Chaos {
         chaos
     }
 
-    /// The same grid twice: once with faults, once without.
+    /// A grid and a search with rungs, both twice: with faults, and without.
     fn run(mut self) -> Report {
-        let faulty = self.house.submit(GRID);
+        let asha = asha(trials_of_asha());
+        let faulty = [GRID, &asha].map(|file| self.under_faults(file));
+        self.mend();
+        let quiet = [GRID, &asha].map(|file| {
+            let id = self.house.submit(file);
+            self.wait_ended(&id);
+            id
+        });
+        let mut report = Report::default();
+        report.compare(&self.curves(&faulty[0]), &self.curves(&quiet[0]));
+        let curves = [&faulty[1], &quiet[1]].map(|id| self.curves(id));
+        for (id, curves) in [&faulty[1], &quiet[1]].into_iter().zip(&curves) {
+            let row = self.house.json(&["experiment", "show", id]);
+            let row = serde_json::from_value(row).expect("an experiment");
+            report.violations.extend(rungs::judge(&row, curves));
+        }
+        report
+            .lost
+            .extend(rungs::are_prefixes(&curves[0], &curves[1]));
+        self.leftovers(&mut report);
+        report.violations.append(&mut self.watch.violations);
+        report.looks = self.watch.looks;
+        report.struck = std::mem::take(&mut self.struck);
+        report.recovery = std::mem::take(&mut self.recovery);
+        report
+    }
+
+    /// Runs an experiment while faults strike.
+    fn under_faults(&mut self, file: &str) -> String {
+        let experiment = self.house.submit(file);
         let mut bag = Vec::new();
-        while !self.has_ended(&faulty) {
+        while !self.has_ended(&experiment) {
             self.calm();
             // Each kind once before any comes again.
             if bag.is_empty() {
@@ -153,17 +212,7 @@ impl Chaos {
                 *self.struck.entry(kind).or_default() += 1;
             }
         }
-        self.mend();
-        let quiet = self.house.submit(GRID);
-        self.wait_ended(&quiet);
-        let mut report = Report::default();
-        report.compare(&self.curves(&faulty), &self.curves(&quiet));
-        self.leftovers(&mut report);
-        report.violations = std::mem::take(&mut self.watch.violations);
-        report.looks = self.watch.looks;
-        report.struck = std::mem::take(&mut self.struck);
-        report.recovery = std::mem::take(&mut self.recovery);
-        report
+        experiment
     }
 
     /// A moment between faults, in which the database is watched.
@@ -302,8 +351,8 @@ impl Chaos {
     }
 
     fn fill_disk(&mut self) -> Option<()> {
-        let disk = self.places.iter().find_map(|place| place.disk.clone())?;
-        let file = disk.join("filler");
+        let disk = self.places.iter().find_map(|place| place.disk.as_ref())?;
+        let file = disk.0.join("filler");
         let status = Command::new("dd")
             .args(["if=/dev/zero", "bs=64k"])
             .arg(format!("of={}", file.display()))
@@ -340,7 +389,7 @@ impl Chaos {
         let place = &self.places[which];
         let mut variables = vec![("FAKE_STEP_MS", self.pace)];
         let usual = self.house.path(&format!("worker-{}", place.name));
-        let folder = place.disk.clone().unwrap_or(usual);
+        let folder = place.disk.as_ref().map_or(usual, |disk| disk.0.clone());
         if let Some((file, library)) = &place.clock {
             variables.push(("LD_PRELOAD", library.to_str().expect("UTF-8")));
             variables.push(("WRONG_CLOCK", file.to_str().expect("UTF-8")));
@@ -410,10 +459,5 @@ impl Chaos {
         let home = self.house.path("workers");
         let home = home.parent().expect("the house's own folder");
         report.orphans = processes_in(home).iter().map(u32::to_string).collect();
-        for place in &self.places {
-            if let Some(disk) = &place.disk {
-                let _ = Command::new("umount").arg(disk).status();
-            }
-        }
     }
 }

@@ -7,18 +7,29 @@ use std::process::Command;
 
 use crate::harness::{self, House};
 
-/// A disk of some megabytes; nothing where none can be mounted.
-pub fn small_disk(house: &House) -> Option<PathBuf> {
-    let folder = house.path("small-disk");
-    fs::create_dir_all(&folder).expect("a folder");
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
-        .arg(&folder)
-        .stderr(std::process::Stdio::null())
-        .status();
-    mounted
-        .is_ok_and(|status| status.success())
-        .then_some(folder)
+/// A disk of some megabytes; it is there as long as this.
+pub struct SmallDisk(pub PathBuf);
+
+impl SmallDisk {
+    /// Nothing where none can be mounted.
+    pub fn mount(house: &House) -> Option<Self> {
+        let folder = house.path("small-disk");
+        fs::create_dir_all(&folder).expect("a folder");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .arg(&folder)
+            .stderr(std::process::Stdio::null())
+            .status();
+        let is_there = mounted.is_ok_and(|status| status.success());
+        is_there.then_some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: whoever still has a file open there does not keep it.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 /// A library that adds what a file says to the wall clock; nothing where none can be made.

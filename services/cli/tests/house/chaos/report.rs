@@ -10,7 +10,7 @@ use std::path::Path;
 #[derive(Default)]
 pub struct Report {
     pub struck: BTreeMap<&'static str, u32>,
-    lost: Vec<String>,
+    pub lost: Vec<String>,
     doubled: Vec<String>,
     pub leaked: Vec<String>,
     pub orphans: Vec<String>,
