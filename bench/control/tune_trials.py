@@ -35,13 +35,13 @@ def fit(trials: int, folder: str) -> int:
 
 def main() -> None:
     trials = int(sys.argv[1])
-    with tempfile.TemporaryDirectory(prefix="pomona-ray-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pomona-ray-", ignore_cleanup_errors=True) as folder:
         begun = time.perf_counter()
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-        fit(1, folder)
+        ray.init(_temp_dir=folder, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        fit(1, f"{folder}/results")
         start = time.perf_counter() - begun
         begun = time.perf_counter()
-        fit(trials, folder)
+        fit(trials, f"{folder}/results")
         seconds = time.perf_counter() - begun
         ray.shutdown()
     print(json.dumps({"trials": trials, "seconds": seconds, "start_seconds": start}))
