@@ -5,13 +5,15 @@
 
 Starts `pomona up` (the release build) in a temporary folder, imports EfficientNet-lite0 and Tux Paint's
 photographs, runs the grid with the real trainer and writes, for each trial, its point and what it had on
-the validation split after each epoch, with the multiply-adds that the plan predicts for an epoch at each
-frozen depth. It is run once, by hand (README.md); benchmarks only read what it wrote.
+the validation split after each epoch, with what an epoch costs at each frozen depth: the multiply-adds that
+the plan predicts, and measured seconds. It is run once, by hand (README.md), and needs 20 GB for the checkpoints
+meanwhile; benchmarks only read what it wrote.
 """
 
 import json
 import platform
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,14 @@ def curve(trial: dict, epochs: int) -> dict:
         "accuracy": [round(one["val/accuracy"], 6) for one in seen],
         "loss": [round(one["val/loss"], 6) for one in seen],
     }
+
+
+def seconds_per_epoch(trials: list, epochs: int) -> dict:
+    """Median by frozen depth, with what a trial pays once shared out over its epochs."""
+    by_depth: dict = {}
+    for trial in trials:
+        by_depth.setdefault(trial["hparams"]["transfer.frozen_depth"], []).append(trial["active_ms"] / 1000 / epochs)
+    return {depth: round(statistics.median(seen), 3) for depth, seen in by_depth.items()}
 
 
 def record(spec: Path, folder: Path) -> dict:
@@ -68,6 +78,7 @@ def record(spec: Path, folder: Path) -> dict:
         },
         "epochs": epochs,
         "multiply_adds_per_epoch": {depth["frozen_depth"]: {"frozen_blocks": depth["frozen_blocks"], "epoch": depth["epoch"]} for depth in plan["depths"]},
+        "seconds_per_epoch": seconds_per_epoch(trials, epochs),
         "trials": [curve(trial, epochs) for trial in trials],
     }
 

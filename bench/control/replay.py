@@ -1,8 +1,8 @@
 """Recorded curves told to a searcher: what it pays until it has a trial as good as the grid's best.
 
-    replay.py CURVES.json REPLAY SEEDS SEARCHER…
+    replay.py CURVES.json CLOCK REPLAY SEEDS SEARCHER…
 
-REPLAY is our searcher on a line (the example `replay` of shared/search). Prints, for each searcher, a list
+CLOCK is `multiply_adds` or `seconds`. REPLAY is our searcher on a line (the example `replay` of shared/search). Prints, for each searcher, a list
 with an entry for each seed: {"share": of the grid's cost, "missed", "fault", "spent"}. README.md says what
 is counted. The loop, its four workers and its clock are the same for all; a searcher only says which trial
 comes next, and which ends. Trials come in the order that our searcher draws for the seed, so that no
@@ -26,10 +26,13 @@ NEAR = 0.002
 class Curves:
     """The grid as it was recorded."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, clock: str):
         recorded = json.loads(file.read_text())
         self.file, self.epochs, self.trials = recorded["made"]["experiment"], recorded["epochs"], recorded["trials"]
-        self.costs = recorded["multiply_adds_per_epoch"]
+        # What the plan predicts is what our searcher is told. A head alone counts as nothing there; the product says 1.
+        self.costs = {depth: {**cost, "epoch": max(cost["epoch"], 1)} for depth, cost in recorded["multiply_adds_per_epoch"].items()}
+        predicted = {depth: cost["epoch"] for depth, cost in self.costs.items()}
+        self.clock = {"multiply_adds": predicted, "seconds": recorded["seconds_per_epoch"]}[clock]
         self.index = {json.dumps(trial["hparams"], sort_keys=True): at for at, trial in enumerate(self.trials)}
         self.whole = sum(self.epochs * self.cost(at) for at in range(len(self.trials)))
         self.target = max(max(trial["accuracy"]) for trial in self.trials) - NEAR
@@ -38,7 +41,7 @@ class Curves:
         self.champions = [at for at, score in enumerate(scores) if score == min(scores)]
 
     def cost(self, at: int) -> float:
-        return self.costs[self.trials[at]["hparams"]["transfer.frozen_depth"]]["epoch"]
+        return self.clock[self.trials[at]["hparams"]["transfer.frozen_depth"]]
 
     def score(self, at: int, epoch: int) -> tuple:
         """Of the best epoch so far: accuracy, negated, and loss. Less is better."""
@@ -211,7 +214,7 @@ class Played:
 
 def main() -> None:
     logging.disable(logging.WARNING)
-    curves, program, seeds = Curves(Path(sys.argv[1])), sys.argv[2], range(int(sys.argv[3]))
+    curves, program, seeds = Curves(Path(sys.argv[1]), sys.argv[2]), sys.argv[3], range(int(sys.argv[4]))
     ours = {
         "asha": ("search.strategy=asha", f"search.asha={{eta: {ETA}, min_epochs: {GRACE}, form: stop}}"),
         "asha_promote": ("search.strategy=asha", f"search.asha={{eta: {ETA}, min_epochs: {GRACE}, form: promote}}"),
@@ -219,7 +222,7 @@ def main() -> None:
     }
     rivals = {"optuna_hyperband": Optuna, "ray_asha": Ray}
     made = {}
-    for name in sys.argv[4:]:
+    for name in sys.argv[5:]:
         order = Ours(curves, program, *ours.get(name, ours["asha"]))
         searcher = order if name in ours else rivals[name](curves, order)
         made[name] = [Played(curves, searcher, seed).told() for seed in seeds]
