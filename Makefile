@@ -72,10 +72,10 @@ chaos: ## Faults at random moments, 20 seeds (SEEDS, FIRST, TRIALS), and what th
 	POMONA_CHAOS_SEEDS=$(or $(SEEDS),20) POMONA_CHAOS_FIRST=$(or $(FIRST),1) POMONA_CHAOS_TRIALS=$(or $(TRIALS),500) $(CARGO) nextest run -p pomona-cli -E 'test(/chaos_loses_nothing/)' --no-capture
 
 .PHONY: bench-control
-bench-control: ## The control plane: trials a second, latencies, failover, as a table and target/bench/control.json; ROWS, ROUNDS
-	@$(SETUP) libtorch postgres
-	@$(CARGO) build --release --bins
-	@$(CARGO) build --release -p pomona-worker --example fleet
+bench-control: ## The control plane, beside Ray Tune and Optuna (fetched once, 200 MB), as a table and target/bench/control.json; ROWS, ROUNDS
+	@$(SETUP) libtorch lite0 tux postgres control-rivals
+	@$(CARGO) build --release --workspace --bins
+	@$(CARGO) build --release --example fleet --example replay
 	@$(PYTHON) scripts/bench_control.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ROWS)
 
 # A tree of its own: the same crates against another libtorch.

