@@ -261,7 +261,8 @@ def at_rest(folder: Path, postgres: Postgres, name: str) -> tuple:
 
 def failover_seconds(folder: Path, postgres: Postgres, name: str) -> list:
     url = postgres.create(name)
-    pair = [Coordinator(folder / f"{name}{side}", url) for side in "ab"]
+    blobs = f"file://{folder / name}-blobs"
+    pair = [Coordinator(folder / f"{name}{side}", url, BLOBS_URL=blobs) for side in "ab"]
     seen = []
     try:
         for _ in range(5):

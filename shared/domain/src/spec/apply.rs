@@ -9,8 +9,8 @@ use super::reach::path_fault;
 use super::runner::{self, PARAMS};
 use super::section::{Faults, Section};
 use super::{
-    ExperimentSpec, ProgramSpec, Retention, Runner, Train, Transfer, TrialSpec, kinds, parse,
-    paths, training, when, yaml,
+    ExperimentSpec, ProgramSpec, Retention, Runner, Search, Train, Transfer, TrialSpec, kinds,
+    parse, paths, training, when, yaml,
 };
 use crate::space::Domain;
 use crate::{Code, Fault, Hparams};
@@ -101,46 +101,7 @@ impl ExperimentSpec {
                 put(PARAMS, json!(self.params));
             }
         }
-        let search = &self.search;
-        let space: Map<String, Value> = search
-            .space
-            .iter()
-            .map(|(path, domain)| {
-                let set = domain_to_file(domain);
-                (path.clone(), when::to_file(set, search.when.get(path)))
-            })
-            .collect();
-        let mut section = json!({
-            "strategy": value_of(&search.strategy)?,
-            "metric": search.metric,
-            "direction": value_of(&search.direction)?,
-            "max_trials": search.max_trials,
-            "max_concurrent": search.max_concurrent,
-            "replicates": search.replicates,
-            "space": space,
-        });
-        if let Some(validation) = &search.validation {
-            section["validation"] = value_of(validation)?;
-        }
-        if let Some(asha) = &search.asha {
-            section["asha"] = value_of(asha)?;
-        }
-        if let Some(hyperband) = &search.hyperband {
-            section["hyperband"] = json!({
-                "eta": hyperband.eta,
-                "min_epochs": hyperband.min_epochs,
-            });
-        }
-        if let Some(tpe) = &search.tpe {
-            section["tpe"] = value_of(tpe)?;
-        }
-        if let Some(warm) = &search.warm_start {
-            section["warm_start"] = json!({
-                "experiments": warm.experiments,
-                "points": warm.points,
-            });
-        }
-        put("search", section);
+        put("search", search_to_file(&self.search)?);
         put("resources", value_of(&self.resources)?);
         put("project", json!(self.project));
         put("priority", json!(self.priority));
@@ -201,6 +162,49 @@ fn first(faults: Vec<Fault>, hparams: &Hparams) -> Fault {
         },
         None => Fault::new(Code::Internal, "a point was refused without a reason"),
     }
+}
+
+/// The section `search` as it stands in a file.
+fn search_to_file(search: &Search) -> Result<Value, Fault> {
+    let space: Map<String, Value> = search
+        .space
+        .iter()
+        .map(|(path, domain)| {
+            let set = domain_to_file(domain);
+            (path.clone(), when::to_file(set, search.when.get(path)))
+        })
+        .collect();
+    let mut section = json!({
+        "strategy": value_of(&search.strategy)?,
+        "metric": search.metric,
+        "direction": value_of(&search.direction)?,
+        "max_trials": search.max_trials,
+        "max_concurrent": search.max_concurrent,
+        "replicates": search.replicates,
+        "space": space,
+    });
+    if let Some(validation) = &search.validation {
+        section["validation"] = value_of(validation)?;
+    }
+    if let Some(asha) = &search.asha {
+        section["asha"] = value_of(asha)?;
+    }
+    if let Some(hyperband) = &search.hyperband {
+        section["hyperband"] = json!({
+            "eta": hyperband.eta,
+            "min_epochs": hyperband.min_epochs,
+        });
+    }
+    if let Some(tpe) = &search.tpe {
+        section["tpe"] = value_of(tpe)?;
+    }
+    if let Some(warm) = &search.warm_start {
+        section["warm_start"] = json!({
+            "experiments": warm.experiments,
+            "points": warm.points,
+        });
+    }
+    Ok(section)
 }
 
 fn domain_to_file(domain: &Domain) -> Value {
