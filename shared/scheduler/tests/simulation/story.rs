@@ -340,15 +340,7 @@ impl World {
                 let trials: Vec<TrialId> = self.house.cluster.trials().map(|row| row.id).collect();
                 self.wish_of_one(&trials, Event::StopTrial);
             }
-            Deed::Pin => {
-                let trials: Vec<TrialId> = self.house.journal.trials.keys().copied().collect();
-                let pinned = self.dice.chance(600);
-                self.wish_of_one(&trials, |trial| Event::Pin {
-                    trial,
-                    pinned,
-                    ended: None,
-                });
-            }
+            Deed::Pin => self.pin_or_let_go(),
             Deed::Drain => {
                 let workers: Vec<_> = self.house.cluster.workers().map(|row| row.id).collect();
                 let grace_ms = self.dice.pick(&[0, 0, 5_000]);
@@ -363,19 +355,7 @@ impl World {
                 self.workers[at].is_bad = true;
             }
             Deed::Task => self.submit_task(),
-            Deed::Publish => {
-                let trials: Vec<TrialId> = self.house.journal.trials.keys().copied().collect();
-                let id = TaskId(self.dice.any());
-                self.wish_of_one(&trials, |trial| Event::TaskSubmitted {
-                    id,
-                    spec: TaskSpec::Publish {
-                        model: "m".to_owned(),
-                        trial,
-                        alias: Some("tried".to_owned()),
-                    },
-                    priority: 60,
-                });
-            }
+            Deed::Publish => self.publish(),
             Deed::CancelTask => {
                 let tasks: Vec<TaskId> = self.house.cluster.tasks().map(|row| row.id).collect();
                 self.wish_of_one(&tasks, Event::TaskCanceled);
@@ -406,6 +386,30 @@ impl World {
             }
             Deed::Calm => self.calm_down(),
         }
+    }
+
+    fn pin_or_let_go(&mut self) {
+        let trials: Vec<TrialId> = self.house.journal.trials.keys().copied().collect();
+        let pinned = self.dice.chance(600);
+        self.wish_of_one(&trials, |trial| Event::Pin {
+            trial,
+            pinned,
+            ended: None,
+        });
+    }
+
+    fn publish(&mut self) {
+        let trials: Vec<TrialId> = self.house.journal.trials.keys().copied().collect();
+        let id = TaskId(self.dice.any());
+        self.wish_of_one(&trials, |trial| Event::TaskSubmitted {
+            id,
+            spec: TaskSpec::Publish {
+                model: "m".to_owned(),
+                trial,
+                alias: Some("tried".to_owned()),
+            },
+            priority: 60,
+        });
     }
 
     fn wish_for_an_alias(&mut self, deed: Deed) {

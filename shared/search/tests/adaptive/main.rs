@@ -8,7 +8,7 @@ use played::{Played, State};
 use pomona_domain::Hparams;
 use pomona_domain::metric::Direction;
 use pomona_domain::spec::{ExperimentSpec, Form, parse};
-use pomona_search::{Cost, Costs, Point, Searcher};
+use pomona_search::{Action, Cost, Costs, Point, Score, Searcher};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,6 +131,35 @@ fn what_a_promotion_says() {
 }
 
 /// The stop of a trial is a function of what stands at its rung up to its own entry.
+#[test]
+fn who_trains_past_the_next_rung_before_it_stops_is_compared_there_too() {
+    let spec = with_search(
+        4,
+        "{strategy: asha, asha: {eta: 2, form: promote}, max_trials: 2, \
+          space: {train.learning_rate: {values: [0.1, 0.01]}}}",
+    );
+    let mut searcher = Searcher::new(&spec).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(searcher.act()[..], [Action::Create(_)]));
+    }
+    assert!(matches!(
+        searcher.hear(1, 1, Score::of(0.9))[..],
+        [Action::Pause { trial: 1, .. }]
+    ));
+    // It does not hear that it should stop.
+    searcher.hear(1, 2, Score::of(0.9));
+    searcher.hear(2, 1, Score::of(0.1));
+    assert!(matches!(
+        searcher.act()[..],
+        [Action::Resume { trial: 1, .. }]
+    ));
+    assert!(!searcher.is_held(1), "it goes on, past both rungs");
+    let reached: Vec<usize> = (searcher.standings().iter())
+        .map(|rung| rung.entries.len())
+        .collect();
+    assert_eq!(reached, [2, 1]);
+}
+
 #[test]
 fn stops_are_worked_out_again_from_what_stands_at_the_rungs() {
     let spec = with_search(
