@@ -347,6 +347,20 @@ impl Drop for Second {
 }
 
 /// What a grid's trials measured, by learning rate.
+/// Waits until a worker is registered: a plan is made for the workers that are there.
+fn wait_alive(house: &House, name: &str) {
+    let end = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    loop {
+        let workers = house.json(&["worker", "list"]);
+        let mut rows = workers["items"].as_array().unwrap().iter();
+        if rows.any(|row| row["name"] == name && row["state"] == "alive") {
+            return;
+        }
+        assert!(std::time::Instant::now() < end, "`{name}` never came");
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+}
+
 fn measured(house: &House, trials: &[Value]) -> BTreeMap<String, Vec<Value>> {
     let of = |trial: &Value| {
         let id = trial["id"].as_str().unwrap();
@@ -369,6 +383,7 @@ fn a_second_machine_fetches_the_features_of_the_first_and_trains_the_same_bits()
     let one = workers["items"][0]["id"].as_str().unwrap();
     house.json(&["worker", "drain", one]);
     let second = Second::join(&house);
+    wait_alive(&house, "second");
     let again = house.train(&HEADS.replace("discs-heads", "discs-again"));
     let fetched = second.metric("pomona_feature_fetches_total{result=\"fetched\"}");
     assert!(fetched.is_some_and(|shards| shards > 0), "{fetched:?}");
