@@ -7,6 +7,7 @@ Prints a table and writes target/bench/control.json, in the form of the sharing 
 workers (the example `fleet`) speak the real protocol; PostgreSQL is a private instance with fsync.
 """
 
+import http.client
 import json
 import os
 import shutil
@@ -205,13 +206,13 @@ def process_trials_per_second(folder: Path, postgres: Postgres, name: str) -> fl
 
 def http_ms(house: Coordinator) -> float:
     """An empty round trip on a connection that stays open."""
-    with socket.create_connection(("127.0.0.1", house.port)) as line:
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    line = http.client.HTTPConnection("127.0.0.1", house.port)
 
-        def once() -> None:
-            line.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            line.recv(4096)
-        return statistics.median(bench.seconds(once) for _ in range(200)) * 1000
+    def once() -> None:
+        line.request("GET", "/healthz")
+        line.getresponse().read()
+    once()
+    return statistics.median(bench.seconds(once) for _ in range(200)) * 1000
 
 
 def start_latency(folder: Path, postgres: Postgres, name: str) -> dict:

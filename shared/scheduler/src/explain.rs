@@ -30,14 +30,18 @@ pub fn explain(cluster: &Cluster, subject: Subject, now: Timestamp) -> String {
 pub fn warning(cluster: &Cluster, id: ExperimentId) -> Option<Fault> {
     let row = cluster.experiment(id)?;
     let waits = row.state == ExperimentState::Active
-        && cluster.trials_of(id).all(|trial| trial.lease().is_none());
+        && cluster
+            .open_trials_of(id)
+            .all(|trial| trial.lease().is_none());
     if waits { lack(cluster, row) } else { None }
 }
 
 /// What the leases that an experiment's trials are on have cost up to now. With what the row says
 /// it spent, that is all so far.
 pub fn running(cluster: &Cluster, id: ExperimentId, now: Timestamp) -> Spent {
-    let leases: BTreeSet<LeaseId> = (cluster.trials_of(id)).filter_map(Trial::lease).collect();
+    let leases: BTreeSet<LeaseId> = (cluster.open_trials_of(id))
+        .filter_map(Trial::lease)
+        .collect();
     let mut spent = Spent::default();
     for lease in leases.into_iter().filter_map(|id| cluster.lease(id)) {
         spent.add(lease, now);
