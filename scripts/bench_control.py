@@ -246,9 +246,7 @@ def at_rest(folder: Path, postgres: Postgres, name: str) -> tuple:
     """Memory and start with 100,000 trials of 100 experiments, 50,000 of them queued."""
     house = fresh(folder, postgres, name)
     try:
-        ended = house.spec(1000)
-        for _ in range(50):
-            house.fleet("trials", ended)
+        house.fleet("trials", house.spec(1000), "50")
         queued = house.spec(1000, concurrent=1000)
         for _ in range(50):
             house.type("experiment", "submit", queued)

@@ -39,8 +39,12 @@ struct Arguments {
 
 #[derive(Debug, Clone, Subcommand)]
 enum What {
-    /// Submits an experiment and runs its trials to the end.
-    Trials { file: PathBuf },
+    /// Submits an experiment and runs its trials to the end, so many times.
+    Trials {
+        file: PathBuf,
+        #[arg(default_value_t = 1)]
+        times: u32,
+    },
     /// Submits an experiment of one trial so many times, each on idle slots.
     Starts { file: PathBuf, times: u32 },
     /// Beats once a second.
@@ -67,7 +71,13 @@ async fn main() -> Result<(), Fault> {
         });
     }
     let line = match arguments.what {
-        What::Trials { file } => trials(&client, &read(&file)?).await?,
+        What::Trials { file, times } => {
+            let body = read(&file)?;
+            for _ in 1..times {
+                trials(&client, &body).await?;
+            }
+            trials(&client, &body).await?
+        }
         What::Starts { file, times } => latencies(&client, &read(&file)?, times, starts).await?,
         What::Beats { seconds } => {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
