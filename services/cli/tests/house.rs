@@ -40,6 +40,15 @@ fn states(trials: &[Value]) -> Vec<&str> {
         .collect()
 }
 
+/// Waits until so many trials are completed and others run.
+fn wait_some_completed(house: &House, experiment: &str, least: usize) {
+    house.wait_trials(experiment, "some are completed", |trials| {
+        let states = states(trials);
+        let ended = states.iter().filter(|state| **state == "completed");
+        ended.count() >= least && states.contains(&"running")
+    });
+}
+
 /// Every trial completed, none twice, every epoch of every trial observed exactly once.
 fn nothing_lost(house: &House, experiment: &str) -> Vec<Value> {
     let trials = house.trials(experiment);
@@ -154,15 +163,8 @@ fn the_database_is_killed_in_mid_grid_with_the_coordinator_and_nothing_is_lost()
     let mut house = House::open_on_postgres();
     let worker = house.slow_worker("a", 2);
     let experiment = house.submit(GRID);
-    let completed = |trials: &[Value], least: usize| {
-        let states = states(trials);
-        let ended = states.iter().filter(|state| **state == "completed");
-        ended.count() >= least && states.contains(&"running")
-    };
     for round in 1..=3 {
-        house.wait_trials(&experiment, "some more are completed", |trials| {
-            completed(trials, 2 * round)
-        });
+        wait_some_completed(&house, &experiment, 2 * round);
         let postgres = house.postgres.as_mut().expect("its own server");
         postgres.stop();
         if round == 2 {

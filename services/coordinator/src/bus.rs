@@ -11,7 +11,7 @@ use pomona_domain::Change;
 use serde_json::Value;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, mpsc, watch};
 
 use relay::Said;
@@ -162,6 +162,11 @@ impl Bus {
                 frame,
             });
         }
+        self.show(ring);
+    }
+
+    /// Forgets what is over the limits, and wakes readers.
+    fn show(&self, mut ring: MutexGuard<'_, Ring>) {
         ring.shrink(self.kept, self.kept_bytes);
         drop(ring);
         self.newest.send_modify(|count| *count += 1);
@@ -224,7 +229,7 @@ impl Bus {
         self.newest.subscribe()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {
+    fn lock(&self) -> MutexGuard<'_, Ring> {
         // The ring is whole between statements: a reader that panicked broke nothing.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }

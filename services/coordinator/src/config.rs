@@ -236,11 +236,6 @@ impl Config {
         self.blobs.at(&self.data_dir().join(BLOBS))
     }
 
-    /// Whether it is said where the blobs lie.
-    pub fn has_blobs_url(&self) -> bool {
-        !self.blobs.url.is_empty()
-    }
-
     /// Terms and limits of the scheduler.
     pub fn scheduler(&self) -> pomona_scheduler::Config {
         pomona_scheduler::Config {

@@ -111,7 +111,7 @@ async fn rule(
             };
             match Engine::begin(&parts, &role, &visible, reign).await {
                 Ok(begun) => engine = Some(begun),
-                // Its leadership ends with its term, for somebody who can read.
+                // It stands again at once: who led last may.
                 Err(fault) => {
                     tracing::error!(code = %fault.code, "cannot read the cluster: {fault}");
                 }

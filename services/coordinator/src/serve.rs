@@ -168,7 +168,7 @@ fn candidate(config: &Config, listener: &TcpListener) -> Result<Candidate, Fault
 /// Refuses a folder of blobs of one's own beside another coordinator: what one keeps there, the
 /// other would not find.
 async fn check_blobs(config: &Config, store: &Store, me: &Candidate) -> Result<(), Fault> {
-    if !store.is_shared() || config.has_blobs_url() {
+    if !store.is_shared() || config.blobs.has_url() {
         return Ok(());
     }
     let other = store.leader().await?;
@@ -329,21 +329,28 @@ fn announce(address: &str) {
     tracing::info!(address, "listening");
 }
 
+async fn collect_blobs(app: &App) {
+    match app.store.blob_gc(app.now()).await {
+        Ok(report) => {
+            app.metrics.blobs_collected.inc_by(report.removed);
+            tracing::debug!(?report, "collected blobs");
+        }
+        Err(error) => tracing::warn!("cannot collect blobs: {}", Fault::from(error)),
+    }
+}
+
 /// Collects blobs and forgets what is over its time.
 async fn housekeeping(app: Data<App>) {
     let mut collect = tokio::time::interval(Duration::from_secs(app.config.blobs.collect_every_s));
     let mut retain = tokio::time::interval(RETAIN_EVERY);
     loop {
-        // One coordinator is enough; two would do no harm.
-        let leads = app.engine.generation().is_some();
         tokio::select! {
-            _ = collect.tick(), if leads => match app.store.blob_gc(app.now()).await {
-                Ok(report) => {
-                    app.metrics.blobs_collected.inc_by(report.removed);
-                    tracing::debug!(?report, "collected blobs");
+            _ = collect.tick() => {
+                // One coordinator is enough; two would do no harm.
+                if app.engine.generation().is_some() {
+                    collect_blobs(&app).await;
                 }
-                Err(error) => tracing::warn!("cannot collect blobs: {}", Fault::from(error)),
-            },
+            }
             _ = retain.tick() => {
                 let kept = app.store.retain(app.now(), &Retention::default()).await;
                 if let Err(error) = kept {

@@ -28,21 +28,9 @@ pub fn spawn(
     group: Option<i32>,
     folder: &Path,
 ) -> std::io::Result<Child> {
-    Command::new(launcher)
-        .arg("rank")
-        .arg("--parent")
-        .arg(std::process::id().to_string())
-        .arg("--")
-        .arg(program)
-        .args(arguments)
-        .envs(environment)
-        .current_dir(folder)
-        .process_group(group.unwrap_or(0))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
+    let mut command = bound(launcher);
+    command.arg(program).args(arguments).envs(environment);
+    start(command, group, folder)
 }
 
 /// Starts a program of one's own by way of `launcher` as a member of `group`, with these variables
@@ -54,12 +42,23 @@ pub fn spawn_kept(
     group: Option<i32>,
     folder: &Path,
 ) -> std::io::Result<Child> {
-    Command::new(launcher)
-        .arg("keep")
-        .arg("--")
-        .args(command)
-        .env_clear()
-        .envs(environment)
+    let mut keeper = Command::new(launcher);
+    keeper.args(["keep", "--"]).args(command);
+    keeper.env_clear().envs(environment);
+    start(keeper, group, folder)
+}
+
+/// The launcher, told to become what follows, bound to this process.
+fn bound(launcher: &Path) -> Command {
+    let mut command = Command::new(launcher);
+    let parent = std::process::id().to_string();
+    command.args(["rank", "--parent", &parent, "--"]);
+    command
+}
+
+/// Starts a member of a group, with piped streams.
+fn start(mut command: Command, group: Option<i32>, folder: &Path) -> std::io::Result<Child> {
+    command
         .current_dir(folder)
         .process_group(group.unwrap_or(0))
         .stdin(Stdio::piped())
@@ -78,11 +77,7 @@ pub async fn keep(command: &[OsString]) -> std::io::Result<i32> {
     // Heard and not followed: the whole group is asked to end, and the program decides. A handler,
     // unlike a signal that is ignored, is not inherited.
     let _heard = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-    let mut child = Command::new(LAUNCHER)
-        .arg("rank")
-        .arg("--parent")
-        .arg(std::process::id().to_string())
-        .arg("--")
+    let mut child = bound(Path::new(LAUNCHER))
         .args(command)
         .stdin(Stdio::null())
         .spawn()?;

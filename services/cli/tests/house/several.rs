@@ -7,18 +7,10 @@ use std::net::TcpStream;
 
 use crate::coordinators::http_get;
 use crate::harness::{self, GRID, House, Process};
-use crate::{nothing_lost, states};
+use crate::{nothing_lost, wait_some_completed};
 
 fn signal(process: &Process, signal: Signal) {
     harness::send(process.0.id(), signal);
-}
-
-fn wait_some_completed(house: &House, experiment: &str, least: usize) {
-    house.wait_trials(experiment, "some are completed", |trials| {
-        let states = states(trials);
-        let ended = states.iter().filter(|state| **state == "completed");
-        ended.count() >= least && states.contains(&"running")
-    });
 }
 
 /// No trial was started over: none was leased twice.

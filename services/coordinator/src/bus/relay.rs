@@ -53,7 +53,6 @@ struct Relay {
     metrics: Arc<Metrics>,
     role: watch::Receiver<Role>,
     said: mpsc::Receiver<Said>,
-    kept: usize,
 }
 
 /// Starts to write or read, as long as the bus lives.
@@ -79,7 +78,6 @@ pub fn start(
         metrics: Arc::clone(metrics),
         role,
         said,
-        kept: bus.kept,
     };
     Ok(tokio::spawn(async move {
         loop {
@@ -165,7 +163,7 @@ impl Relay {
                 Some((topic, frame)) => [("topic", topic.as_str().as_bytes()), ("frame", frame)],
                 None => [("topic", RESIGNED.as_bytes()), ("frame", b"")],
             };
-            let kept = StreamMaxlen::Approx(self.kept);
+            let kept = StreamMaxlen::Approx(self.bus.kept);
             // Refused when a later leader has written: then nobody wants it.
             pipe.xadd_maxlen(STREAM, kept, id, &fields).ignore();
         }
@@ -240,10 +238,8 @@ impl Bus {
                 topic,
                 frame,
             });
-            ring.shrink(self.kept, self.kept_bytes);
         }
-        drop(ring);
-        self.newest.send_modify(|count| *count += 1);
+        self.show(ring);
     }
 
     /// The id of the newest event that is known.

@@ -6,8 +6,8 @@
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::{Bytes, Data, Payload};
 use actix_web::{Error, FromRequest as _, HttpRequest, HttpResponse, ResponseError as _};
@@ -15,7 +15,7 @@ use pomona_domain::{Code, Fault};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::{App, Refusal, routes};
+use super::{App, Refusal, refusal, routes};
 use crate::engine::Role;
 
 /// Who handed a request on.
@@ -74,8 +74,10 @@ pub async fn to_leader(
     let app = request.app_data::<Data<App>>().cloned();
     let pattern = request.match_pattern().unwrap_or_default();
     let led = routes::is_led(request.method(), &pattern);
-    let is_here =
-        |app: &Data<App>| is_leader(app) || (pattern == routes::EVENTS && app.bus.is_relayed());
+    let is_here = |app: &Data<App>| {
+        let leads = app.engine.generation().is_some();
+        leads || (pattern == routes::EVENTS && app.bus.is_relayed())
+    };
     let Some(app) = app.filter(|app| led && !is_here(app)) else {
         return Ok(next.call(request).await?.map_into_left_body());
     };
@@ -84,17 +86,13 @@ pub async fn to_leader(
     let limit = app.config.http.max_body_bytes;
     let body = Payload::from_request(&request, &mut { payload }).await?;
     let answer = match body.to_bytes_limited(limit).await {
-        Err(_) => Err(too_large(limit)),
+        Err(_) => Err(refusal::too_large(limit)),
         Ok(Err(error)) => return Err(error),
         Ok(Ok(_)) if handed_on => Err(nobody()),
         Ok(Ok(body)) => hand_on(&app, &request, body).await,
     };
     let answer = answer.unwrap_or_else(|fault| Refusal::from(fault).error_response());
     Ok(ServiceResponse::new(request, answer).map_into_right_body())
-}
-
-fn is_leader(app: &App) -> bool {
-    matches!(*app.engine.role().borrow(), Role::Leads { .. })
 }
 
 /// Sends a request to whoever leads, as soon as somebody does.
@@ -130,13 +128,10 @@ async fn send(
 ) -> Result<reqwest::Response, reqwest::Error> {
     let path = request.uri().path_and_query();
     let path = path.map_or("/", |path| path.as_str());
-    let method = match *request.method() {
-        Method::GET => reqwest::Method::GET,
-        Method::PUT => reqwest::Method::PUT,
-        Method::DELETE => reqwest::Method::DELETE,
-        _ => reqwest::Method::POST,
-    };
-    let mut call = app.line.http.request(method, format!("{address}{path}"));
+    let url = format!("{address}{path}");
+    // The same word in the types of two versions of a library.
+    let method = reqwest::Method::from_bytes(request.method().as_str().as_bytes());
+    let mut call = app.line.http.request(method.unwrap_or_default(), url);
     for (name, value) in kept(request.headers()) {
         call = call.header(name.as_str(), value.as_bytes());
     }
@@ -171,11 +166,4 @@ fn nobody() -> Fault {
 fn broke(address: &str, error: &reqwest::Error) -> Fault {
     let text = format!("the coordinator that leads, at `{address}`, broke off: {error}");
     Fault::new(Code::NotReady, text).hint("look whether it was done before you ask again")
-}
-
-fn too_large(limit: usize) -> Fault {
-    Fault::new(
-        Code::TooLarge,
-        format!("the body is over its limit of {limit} bytes"),
-    )
 }

@@ -116,6 +116,14 @@ impl ResponseError for Refusal {
     }
 }
 
+/// A body that is larger than it may be.
+pub fn too_large(limit: usize) -> Fault {
+    Fault::new(
+        Code::TooLarge,
+        format!("the body is over its limit of {limit} bytes"),
+    )
+}
+
 /// A body that is not the JSON that was expected.
 #[expect(
     clippy::needless_pass_by_value,
@@ -124,10 +132,7 @@ impl ResponseError for Refusal {
 pub fn of_json(error: JsonPayloadError, _: &HttpRequest) -> actix_web::Error {
     use JsonPayloadError::{Deserialize, Overflow, OverflowKnownLength};
     let fault = if let Overflow { limit } | OverflowKnownLength { limit, .. } = &error {
-        Fault::new(
-            Code::TooLarge,
-            format!("the body is over its limit of {limit} bytes"),
-        )
+        too_large(*limit)
     } else if let Deserialize(cause) = &error {
         Fault::new(
             Code::BadRequest,
