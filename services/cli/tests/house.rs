@@ -7,6 +7,8 @@ mod chaos;
 mod coordinators;
 #[path = "house/digest.rs"]
 mod digest;
+#[path = "house/gangs.rs"]
+mod gangs;
 #[path = "house/harness.rs"]
 mod harness;
 #[path = "house/processes.rs"]

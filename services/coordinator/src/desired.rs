@@ -4,12 +4,12 @@
 
 use pomona_api::v1::workers::{
     BackboneBlobs, DataBlobs, Desired, DesiredLease, DesiredMember, DesiredProgram, DesiredWork,
-    ProgramCheckpoint,
+    Gang, ProgramCheckpoint,
 };
 use pomona_domain::backbone::frozen_blocks;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::Experiment;
-use pomona_domain::lease::{Lease, LeaseState, Work};
+use pomona_domain::lease::{Lease, Work};
 use pomona_domain::model::Version;
 use pomona_domain::plan::{Choice, CutPlan};
 use pomona_domain::task::TaskSpec;
@@ -125,10 +125,6 @@ struct Writer<'a> {
 impl Writer<'_> {
     async fn lease(&self, lease: &Lease, worker: WorkerId) -> Result<DesiredLease, Fault> {
         let slots = lease.slots.iter().filter(|slot| slot.worker == worker);
-        let stop = match &lease.state {
-            LeaseState::Stopping { how, .. } => Some(*how),
-            LeaseState::Live | LeaseState::Ended { .. } => None,
-        };
         let (time_left_ms, work) = match &lease.work {
             Work::Trials(_) => {
                 // Who has left meanwhile is not trained again by a worker that starts late.
@@ -142,7 +138,8 @@ impl Writer<'_> {
             lease: lease.id,
             generation: lease.generation,
             slots: slots.map(|slot| slot.index).collect(),
-            stop,
+            gang: gang(lease, worker),
+            stop: lease.stop(),
             time_left_ms,
             work,
         })
@@ -287,6 +284,20 @@ impl Writer<'_> {
             weights: experiment.backbone.ok_or_else(|| gone("backbone", name))?,
         })
     }
+}
+
+/// A worker's part of a lease on several.
+fn gang(lease: &Lease, worker: WorkerId) -> Option<Gang> {
+    let workers = lease.workers();
+    let part = workers.iter().position(|other| *other == worker)?;
+    let first = lease.slots.iter().position(|slot| slot.worker == worker)?;
+    lease.is_wide().then(|| Gang {
+        first_rank: first as u32,
+        world_size: lease.world_size(),
+        part: part as u32,
+        parts: workers.len() as u32,
+        rendezvous: lease.meets_at.clone(),
+    })
 }
 
 /// Path in the published folder → blob.

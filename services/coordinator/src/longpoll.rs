@@ -1,7 +1,7 @@
 //! The worker's heartbeat as a long poll: it answers at once when what should run differs from
 //! what the worker was told, or when its reports were counted; else after a while.
 
-use pomona_api::v1::workers::{Desired, MAX_REPORTS_PER_POLL, Poll, Running};
+use pomona_api::v1::workers::{Desired, DesiredLease, MAX_REPORTS_PER_POLL, Poll, Running};
 use pomona_domain::lease::StopKind;
 use pomona_domain::{Code, Digest, Fault, Generation, LeaseId, WorkerId};
 use pomona_scheduler::Event;
@@ -19,9 +19,10 @@ const MAX_LOGS: usize = 2000;
 /// A worker that was told and has not done it yet is told again after this long.
 const REMIND: Duration = Duration::from_secs(1);
 
-/// Leases as a worker was told of them, and features that it was asked to upload.
+/// Leases as a worker was told of them (how they are asked to end, whether their ranks can meet),
+/// and features that it was asked to upload.
 type Told1 = (
-    BTreeSet<(LeaseId, Generation, Option<u8>)>,
+    BTreeSet<(LeaseId, Generation, Option<u8>, bool)>,
     BTreeSet<Digest>,
 );
 
@@ -187,8 +188,15 @@ fn told(answer: &Desired) -> Told1 {
         StopKind::Kill => 1,
     };
     let leases = answer.leases.iter();
-    let leases = leases.map(|lease| (lease.lease, lease.generation, lease.stop.map(stop)));
-    (leases.collect(), answer.upload.iter().copied().collect())
+    let lease = |lease: &DesiredLease| {
+        let gang = lease.gang.as_ref();
+        let meets = gang.is_some_and(|gang| gang.rendezvous.is_some());
+        (lease.lease, lease.generation, lease.stop.map(stop), meets)
+    };
+    (
+        leases.map(lease).collect(),
+        answer.upload.iter().copied().collect(),
+    )
 }
 
 /// Whether other leases run than should.

@@ -11,7 +11,7 @@ use crate::fault;
 use cxx::UniquePtr;
 use pomona_api::trainer::Rendezvous;
 use pomona_domain::{Code, Digest, Fault, Generation};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -56,6 +56,18 @@ pub fn part(count: usize, rank: u32, world_size: u32) -> Range<usize> {
     start..start + base + usize::from(rank < rest)
 }
 
+/// The address of this machine at which peers reach a rank: that from which it reaches the store.
+/// Asking for the route sends nothing.
+fn own_address(store: &Rendezvous) -> String {
+    let route = |any: &str| {
+        let socket = UdpSocket::bind((any, 0))?;
+        socket.connect((store.host.as_str(), store.port))?;
+        Ok::<_, std::io::Error>(socket.local_addr()?.ip().to_string())
+    };
+    let found = route("0.0.0.0").or_else(|_| route("::"));
+    found.unwrap_or_else(|_| store.host.clone())
+}
+
 /// The ranks of a lease. A group of one rank has no peers and calls no collective.
 pub struct Group {
     // Declared first: dropped first.
@@ -94,7 +106,7 @@ impl Group {
             rank: rank as i32,
             size: world_size as i32,
             nccl: matches!(device, Device::Cuda(_)),
-            host: &rendezvous.host,
+            host: &own_address(rendezvous),
             timeout_ms: TIMEOUT_MS,
         };
         let group = ffi::group_new(&store, &join).map_err(lost)?;

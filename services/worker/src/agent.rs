@@ -13,7 +13,7 @@ use pomona_api::v1::workers::{Desired, DesiredLease, Running};
 use pomona_daemon::Signals;
 use pomona_domain::lease::StopKind;
 use pomona_domain::report::{Outcome, ReportBody};
-use pomona_domain::{Code, Digest, Fault, Generation, LeaseId, WorkerId};
+use pomona_domain::{Code, Digest, Fault, LeaseId, WorkerId};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
 use crate::config::Config;
@@ -39,21 +38,11 @@ use crate::ship::{Outbox, ship};
 use crate::spare::{Recipe, Spares};
 use crate::spool::Spool;
 use crate::work::cannot;
-use start::{Life, Yard};
+use start::{Held, Life, Yard};
 use talk::Manners;
 
 /// How long the last reports may take to be delivered when the worker stops.
 const FLUSH: Duration = Duration::from_secs(5);
-
-/// A lease on this machine.
-#[derive(Debug)]
-struct Held {
-    generation: Generation,
-    slots: Vec<u32>,
-    wish: watch::Sender<Wish>,
-    unwanted: Arc<AtomicBool>,
-    task: JoinHandle<()>,
-}
 
 /// The agent.
 #[derive(Debug)]
@@ -300,7 +289,7 @@ impl Agent {
         let recipe = Recipe {
             launcher: tools.launcher.to_path_buf(),
             trainer: tools.trainer.to_path_buf(),
-            environment: rank_environment(&tools.slots, 0, 1),
+            environment: rank_environment(&tools.slots, (0, 0), 1),
             folder: self.yard.work.to_path_buf(),
         };
         let spares = Spares::new(wanted);
@@ -360,6 +349,11 @@ impl Agent {
 
     /// Makes what runs become what should run.
     fn act(&mut self) {
+        for desired in &self.desired {
+            if let Some(held) = self.leases.get(&desired.lease) {
+                held.learn(desired);
+            }
+        }
         for action in reconcile(&self.desired, &self.locals()) {
             match action {
                 Action::Start(lease) if self.stop_by.is_none() => self.start(lease),
@@ -384,12 +378,14 @@ impl Agent {
         let owner = crate::work::told(&crate::work::owners(&desired.work));
         tracing::info!(lease.id = %lease, owner, ranks = desired.slots.len(), "starts");
         let (wish, wished) = watch::channel(Wish::Run);
+        let (meets_at, told) = watch::channel(None);
         let unwanted = Arc::new(AtomicBool::new(false));
         let (generation, slots) = (desired.generation, desired.slots.clone());
         let life = Life {
             desired,
             since: Instant::now(),
             wish: wished,
+            meets_at: told,
             unwanted: Arc::clone(&unwanted),
         };
         let task = tokio::spawn(self.yard.clone().live(life));
@@ -397,9 +393,13 @@ impl Agent {
             generation,
             slots,
             wish,
+            meets_at,
             unwanted,
             task,
         };
+        if let Some(desired) = self.find(lease) {
+            held.learn(desired);
+        }
         self.leases.insert(lease, held);
     }
 

@@ -62,6 +62,8 @@ pub struct Config {
     pub listen: String,
     /// Address of `/metrics` as others reach it.
     pub advertise: String,
+    /// Where other workers reach this one.
+    pub address: String,
     /// `key=value,…`.
     pub labels: String,
     /// Slots.

@@ -9,6 +9,7 @@ mod end;
 mod log;
 mod program;
 mod reports;
+mod share;
 
 use pomona_api::PROTOCOL;
 use pomona_api::trainer::{Event, TrainerWork};
@@ -34,6 +35,7 @@ use crate::work::Job;
 pub use crew::rank_environment;
 use crew::{Crew, Said};
 use end::{Cause, End, Status, Whose, Word};
+pub use share::Share;
 
 /// When a rank blames its peers, how long they may take to say why.
 const PEERS_GRACE: Duration = Duration::from_secs(1);
@@ -76,8 +78,10 @@ pub struct Order {
     pub generation: Generation,
     /// Whom its log lines belong to.
     pub owners: Vec<String>,
-    /// One slot for each rank.
+    /// One slot for each rank that is here.
     pub slots: Vec<Slot>,
+    /// Which ranks of the lease those are.
+    pub share: Share,
     /// Time it may still take.
     pub time_left: Option<Duration>,
     /// When it counts as stalled.
@@ -373,6 +377,7 @@ impl<'a> Supervisor<'a> {
                 });
                 state.progress = Some(said);
                 if self.order.is_trial() {
+                    let rank = self.order.share.rank(rank);
                     self.tools.metrics.progressed(rank, before, said);
                 }
             }
@@ -397,7 +402,7 @@ impl<'a> Supervisor<'a> {
             | Event::Checkpoint { .. }
             | Event::TrialEnded { .. }
             | Event::Result { .. }) => {
-                if rank == 0 {
+                if self.order.share.rank(rank) == 0 {
                     self.report(event);
                 }
             }
@@ -414,7 +419,7 @@ impl<'a> Supervisor<'a> {
         if rank == 0 {
             self.environment = environment;
         }
-        if self.ranks.iter().all(|rank| rank.started) {
+        if self.order.share.leads() && self.ranks.iter().all(|rank| rank.started) {
             let environment = std::mem::take(&mut self.environment);
             self.put(ReportBody::Started { environment }, Vec::new());
         }
@@ -438,7 +443,8 @@ impl<'a> Supervisor<'a> {
             Job::Trainer(_) => Whose::Trainer,
             Job::Program(_) => Whose::Program,
         };
-        end::outcome(self.cause.as_ref(), &ends, whose, starved)
+        let ranks = self.order.numbers();
+        end::outcome(self.cause.as_ref(), &ends, (whose, ranks), starved)
     }
 }
 
@@ -452,6 +458,11 @@ impl Order {
 
     fn ranks(&self) -> usize {
         self.job.ranks(self.slots.len())
+    }
+
+    /// The number of its first rank here, when it has others.
+    fn numbers(&self) -> Option<u32> {
+        (self.share.is_wide() || self.ranks() > 1).then(|| self.share.rank(0))
     }
 }
 

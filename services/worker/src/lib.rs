@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod offer;
 pub mod process;
 pub mod program;
+pub mod reach;
 pub mod reconcile;
 pub mod ship;
 pub mod slots;

@@ -3,6 +3,7 @@
 //! It must never see what this worker knows and it need not: its environment is made from a short
 //! list, not inherited.
 
+use pomona_api::trainer::Rendezvous;
 use pomona_api::v1::workers::DesiredProgram;
 use pomona_domain::spec::{Processes, ProgramSpec, variables};
 use pomona_domain::worker::{Slot, SlotKind};
@@ -11,6 +12,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::lease::Share;
 use crate::slots::Slots;
 use crate::work::{Places, cannot};
 
@@ -37,8 +39,6 @@ const INHERITED: [&str; 15] = [
     "USER",
     "VIRTUAL_ENV",
 ];
-/// Where the ranks of a program meet.
-const HOST: &str = "127.0.0.1";
 
 /// What is run, with paths of this machine.
 #[derive(Debug, Clone)]
@@ -103,12 +103,14 @@ pub struct Seat<'a> {
     pub lease: LeaseId,
     /// Its generation.
     pub generation: Generation,
-    /// All slots of the lease.
+    /// All slots of the lease that are here.
     pub slots: &'a [Slot],
-    /// This process, from 0.
+    /// This process among those that are here, from 0.
     pub rank: usize,
+    /// Which part of the lease is here.
+    pub share: &'a Share,
     /// Where the ranks may meet.
-    pub port: u16,
+    pub at: &'a Rendezvous,
 }
 
 impl ProgramWork {
@@ -186,7 +188,7 @@ impl ProgramWork {
         all.insert("PYTHONUNBUFFERED".to_owned(), "1".to_owned());
         all.extend(self.spec.program.env.clone());
         all.extend(devices(seat.slots));
-        all.extend(torchrun(seat, ranks));
+        all.extend(torchrun(seat, ranks, self.spec.program.processes));
         all.extend(self.pomona(folders, seat));
         all
     }
@@ -230,21 +232,29 @@ fn devices(slots: &[Slot]) -> [(String, String); 2] {
     ]
 }
 
-/// What `torchrun` sets, for one machine.
-fn torchrun(seat: &Seat<'_>, ranks: usize) -> BTreeMap<String, String> {
-    let (rank, ranks) = (seat.rank.to_string(), ranks.to_string());
+/// What `torchrun` sets, and `NNODES`, which its users know. `here` processes are on this worker.
+fn torchrun(seat: &Seat<'_>, here: usize, processes: Processes) -> BTreeMap<String, String> {
+    let share = seat.share;
+    let (rank, ranks) = match processes {
+        Processes::PerSlot => (share.rank(seat.rank as u32), share.world_size),
+        // One on each worker.
+        Processes::One => (share.part, share.parts),
+    };
+    let (rank, ranks) = (rank.to_string(), ranks.to_string());
+    let (part, parts) = (share.part.to_string(), share.parts.to_string());
     let table = [
         ("RANK", rank.clone()),
-        ("LOCAL_RANK", rank.clone()),
+        ("LOCAL_RANK", seat.rank.to_string()),
         ("ROLE_RANK", rank),
         ("ROLE_NAME", "default".to_owned()),
         ("WORLD_SIZE", ranks.clone()),
-        ("LOCAL_WORLD_SIZE", ranks.clone()),
+        ("LOCAL_WORLD_SIZE", here.to_string()),
         ("ROLE_WORLD_SIZE", ranks),
-        ("GROUP_RANK", "0".to_owned()),
-        ("GROUP_WORLD_SIZE", "1".to_owned()),
-        ("MASTER_ADDR", HOST.to_owned()),
-        ("MASTER_PORT", seat.port.to_string()),
+        ("GROUP_RANK", part),
+        ("GROUP_WORLD_SIZE", parts.clone()),
+        ("NNODES", parts),
+        ("MASTER_ADDR", seat.at.host.clone()),
+        ("MASTER_PORT", seat.at.port.to_string()),
         ("TORCHELASTIC_RUN_ID", seat.lease.to_string()),
         ("TORCHELASTIC_RESTART_COUNT", "0".to_owned()),
         ("TORCHELASTIC_MAX_RESTARTS", "0".to_owned()),
@@ -254,8 +264,8 @@ fn torchrun(seat: &Seat<'_>, ranks: usize) -> BTreeMap<String, String> {
     table.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> std::io::Result<u16> {
-    let listener = std::net::TcpListener::bind((HOST, 0))?;
+/// A port of an address of this machine that was free a moment ago.
+pub fn free_port(host: &str) -> std::io::Result<u16> {
+    let listener = std::net::TcpListener::bind((host, 0))?;
     Ok(listener.local_addr()?.port())
 }

@@ -327,6 +327,7 @@ fn checkpoint_of(body: &ReportBody) -> Option<(TrialId, CheckpointKind)> {
             trial, checkpoint, ..
         } => Some((*trial, *checkpoint)),
         ReportBody::Started { .. }
+        | ReportBody::Meets { .. }
         | ReportBody::Observed { .. }
         | ReportBody::TrialEnded { .. }
         | ReportBody::Result { .. }

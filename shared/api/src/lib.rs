@@ -12,4 +12,4 @@ pub mod v1;
 
 /// The protocol that workers and coordinators of one cluster share; they refuse each other politely
 /// (`E0003`) when it differs.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;

@@ -10,6 +10,7 @@
 
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::ImportOptions;
+pub use pomona_domain::lease::Rendezvous;
 use pomona_domain::model::Lineage;
 use pomona_domain::report::Outcome;
 use pomona_domain::spec::TrialSpec;
@@ -46,15 +47,6 @@ pub struct Command {
     pub rendezvous: Option<Rendezvous>,
     /// What to do.
     pub work: TrainerWork,
-}
-
-/// Address of a c10d TCPStore.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rendezvous {
-    /// MASTER_ADDR.
-    pub host: String,
-    /// MASTER_PORT.
-    pub port: u16,
 }
 
 /// What to do. All paths are absolute; inputs are read-only files named by their digest.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use crate::report::Outcome;
+use crate::{Code, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
 
 /// The fencing number: it only grows over the life of a cluster.
 #[derive(
@@ -96,6 +97,68 @@ pub enum LeaseState {
     },
 }
 
+/// Where the ranks of a lease meet: the address of its c10d store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rendezvous {
+    /// MASTER_ADDR.
+    pub host: String,
+    /// MASTER_PORT.
+    pub port: u16,
+}
+
+/// How one worker's part of a lease ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartEnd {
+    /// The worker says so.
+    Exited(Outcome),
+    /// The worker is gone, began anew or did not answer in time: why, a sentence.
+    Lost(String),
+}
+
+/// A part of a lease on several workers that is over, while its slots wait for the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Whose part.
+    pub worker: WorkerId,
+    /// When that was known.
+    pub at: Timestamp,
+    /// How it ended.
+    pub end: PartEnd,
+}
+
+impl Part {
+    /// How much it says about what broke a lease; the least is the culprit. What has a reason of
+    /// its own comes before what ended without one, and that before what blames its peers: a rank
+    /// that loses a peer says so long before anybody knows that the peer's machine is gone.
+    fn weight(&self) -> u32 {
+        match &self.end {
+            PartEnd::Exited(Outcome::Failed { fault, .. }) if fault.code == Code::RankLost => 2,
+            PartEnd::Exited(Outcome::Failed { .. }) => 0,
+            PartEnd::Exited(Outcome::Crashed { .. } | Outcome::NotStarted { .. })
+            | PartEnd::Lost(_) => 1,
+            PartEnd::Exited(Outcome::Stopped) => 3,
+            PartEnd::Exited(Outcome::Killed) => 4,
+            PartEnd::Exited(Outcome::Finished) => 5,
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.end == PartEnd::Exited(Outcome::Finished)
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(
+            self.end,
+            PartEnd::Lost(_) | PartEnd::Exited(Outcome::Killed)
+        )
+    }
+
+    fn is_good(&self) -> bool {
+        self.is_finished() || self.end == PartEnd::Exited(Outcome::Stopped)
+    }
+}
+
 /// Slots given to work. S5: it holds exactly `world_size` slots.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
@@ -107,8 +170,14 @@ pub struct Lease {
     pub generation: Generation,
     /// What it is for.
     pub work: Work,
-    /// The slots, one per rank, rank 0 first.
+    /// The slots, one per rank, rank 0 first; those of one worker follow each other.
     pub slots: Vec<SlotRef>,
+    /// Where its ranks meet, once the worker of rank 0 has said so; only over several workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meets_at: Option<Rendezvous>,
+    /// Parts of it that are over, oldest first; only over several workers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
     /// Whether it is live.
     pub state: LeaseState,
     /// When it was granted.
@@ -125,4 +194,71 @@ impl Lease {
     pub fn is_live(&self) -> bool {
         !matches!(self.state, LeaseState::Ended { .. })
     }
+
+    /// Its workers, in the order of its ranks.
+    pub fn workers(&self) -> Vec<WorkerId> {
+        let mut workers: Vec<WorkerId> = self.slots.iter().map(|slot| slot.worker).collect();
+        workers.dedup();
+        workers
+    }
+
+    /// Whether it lies on several workers.
+    pub fn is_wide(&self) -> bool {
+        let first = self.slots.first();
+        self.slots
+            .iter()
+            .any(|slot| first.is_some_and(|first| first.worker != slot.worker))
+    }
+
+    /// Whether rank 0 is on this worker: what it says about trials counts, what others say does not.
+    pub fn is_led_by(&self, worker: WorkerId) -> bool {
+        self.slots.first().is_some_and(|slot| slot.worker == worker)
+    }
+
+    /// Whether a worker holds slots of it on which something may still run.
+    pub fn is_open_on(&self, worker: WorkerId) -> bool {
+        self.slots.iter().any(|slot| slot.worker == worker)
+            && self.parts.iter().all(|part| part.worker != worker)
+    }
+
+    /// How the parts that are left are asked to end because of those that are over, and since when.
+    /// A part other than rank 0's that finished asks for nothing: rank 0 may have more to do.
+    pub fn breaks(&self) -> Option<(StopKind, Timestamp)> {
+        let asks = |part: &&Part| !part.is_finished() || self.is_led_by(part.worker);
+        let since = self.parts.iter().find(asks)?.at;
+        let broken = self.parts.iter().find(|part| !part.is_good());
+        Some(broken.map_or((StopKind::Checkpoint, since), |part| {
+            (StopKind::Kill, part.at)
+        }))
+    }
+
+    /// How a worker's part of it is asked to end, if it is.
+    pub fn stop(&self) -> Option<StopKind> {
+        let asked = match &self.state {
+            LeaseState::Stopping { how, .. } => Some(*how),
+            LeaseState::Live | LeaseState::Ended { .. } => None,
+        };
+        match (asked, self.breaks()) {
+            (Some(StopKind::Kill), _) | (_, Some((StopKind::Kill, _))) => Some(StopKind::Kill),
+            (Some(how), _) | (None, Some((how, _))) => Some(how),
+            (None, None) => None,
+        }
+    }
+
+    /// The part that says how the whole ended: that of rank 0 if all ended well, else the one that
+    /// broke it. `None` of a lease on one worker.
+    pub fn culprit(&self) -> Option<&Part> {
+        let lead = self.parts.iter().find(|part| self.is_led_by(part.worker));
+        let is_done = lead.is_some_and(Part::is_finished);
+        // Nothing is missing of a part that vanished after rank 0 had done all there was to do.
+        let is_well = |part: &Part| part.is_good() || (is_done && part.is_gone());
+        if self.parts.iter().all(is_well) {
+            return lead;
+        }
+        // The first of equals: what came later may be its doing.
+        self.parts.iter().min_by_key(|part| part.weight())
+    }
 }
+
+#[cfg(test)]
+mod tests;

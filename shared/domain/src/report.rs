@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::checkpoint::CheckpointKind;
+use crate::lease::Rendezvous;
 use crate::task::TaskResult;
 use crate::{Digest, Fault, Generation, LeaseId, TaskId, Timestamp, TrialId};
 
@@ -31,6 +32,12 @@ pub enum ReportBody {
     Started {
         /// Resolved choices of rank 0.
         environment: BTreeMap<String, String>,
+    },
+    /// Ranks of a lease on several workers meet here: said by the worker of rank 0, before its ranks
+    /// start.
+    Meets {
+        /// Its c10d store, as the other workers reach it.
+        at: Rendezvous,
     },
     /// Metrics of one evaluation.
     Observed {
@@ -83,7 +90,7 @@ pub enum ReportBody {
 }
 
 /// How a lease ended on the worker.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
     /// Done.

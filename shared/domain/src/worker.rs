@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::{Timestamp, WorkerId};
 
+/// The label by which a worker says what its processor is: features are shared between equal ones,
+/// and so are trials whose ranks are on several workers.
+pub const PROCESSOR: &str = "processor";
+
 /// What a slot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

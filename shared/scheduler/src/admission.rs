@@ -3,19 +3,34 @@
 //! It never asks what is free, only what there is and what may come.
 
 use crate::Cluster;
-use crate::plan::slots::kinds;
+use crate::plan::slots::{kinds, model};
 use pomona_domain::policy::Pool;
 use pomona_domain::spec::ExperimentSpec;
-use pomona_domain::worker::{Selector, Worker, WorkerState, is_selected, show_selector};
+use pomona_domain::worker::{Selector, SlotKind, Worker, WorkerState, is_selected, show_selector};
 use pomona_domain::{Code, Fault};
+use std::collections::BTreeMap;
 
 /// Workers and pools that a refusal names one by one.
 const MAX_NAMED: usize = 5;
 
-/// Most slots of one kind on one worker, of those that get work; 0 without any.
+/// Most slots of one kind on one worker, of those that get work; 0 without any. What is advised
+/// counts no trial over several workers, whose ranks meet over a network.
 pub fn largest_gang(cluster: &Cluster) -> usize {
     let alive = (cluster.workers()).filter(|worker| worker.state == WorkerState::Alive);
     alive.map(largest).max().unwrap_or(0)
+}
+
+/// Most slots of some workers that are alike.
+fn together<'a>(workers: impl Iterator<Item = &'a Worker>) -> usize {
+    let mut classes: BTreeMap<(SlotKind, &str), usize> = BTreeMap::new();
+    for worker in workers {
+        for (kind, slots) in kinds(worker) {
+            if let Some(model) = model(worker, &slots) {
+                *classes.entry((kind, model)).or_default() += slots.len();
+            }
+        }
+    }
+    classes.into_values().max().unwrap_or(0)
 }
 
 fn largest(worker: &Worker) -> usize {
@@ -45,16 +60,23 @@ pub fn admission(cluster: &Cluster, spec: &ExperimentSpec) -> Result<(), Fault> 
     let of_workers = workers().map(|row| lack_of_worker(row, slots, selector));
     let of_pools = pools().map(|row| lack_of_pool(row, slots, selector));
     let lacks: Option<Vec<String>> = of_workers.chain(of_pools).collect();
+    let selected = workers().filter(|row| is_selected(&row.labels, selector));
+    let most = together(selected);
     match lacks {
-        Some(lacks) if !is_unknown => Err(refusal(slots, selector, &lacks)),
+        Some(lacks) if !is_unknown && most < slots as usize => {
+            Err(refusal(slots, selector, &lacks, most))
+        }
         Some(_) | None => Ok(()),
     }
 }
 
-fn refusal(slots: u32, selector: &Selector, lacks: &[String]) -> Fault {
+fn refusal(slots: u32, selector: &Selector, lacks: &[String], together: usize) -> Fault {
     let mut named = lacks[..lacks.len().min(MAX_NAMED)].join("; ");
     if lacks.len() > MAX_NAMED {
         named = format!("{named}; and {} more", lacks.len() - MAX_NAMED);
+    }
+    if slots > 1 && together > 0 {
+        named = format!("{named}; {} of all workers are alike", count(together));
     }
     let text = format!(
         "no worker or pool could ever run {}: {named}",
@@ -98,8 +120,13 @@ fn lack_of_pool(row: &Pool, slots: u32, selector: &Selector) -> Option<String> {
     if !is_selected(&row.labels, selector) {
         return Some(format!("workers of pool `{name}` have other labels"));
     }
-    let most = row.slots;
-    (most < slots).then(|| format!("a worker of pool `{name}` has {}", count(most as usize)))
+    // Workers of a pool are alike, so that one trial may have slots of several.
+    let most = u64::from(row.slots) * u64::from(row.max_workers);
+    let one = count(row.slots as usize);
+    (most < u64::from(slots)).then(|| match row.max_workers {
+        1 => format!("a worker of pool `{name}` has {one}"),
+        most => format!("a worker of pool `{name}` has {one}, and there are at most {most}"),
+    })
 }
 
 /// Why nothing that is there now could serve an experiment's trials: `E0301`. Workers that are lost
@@ -114,7 +141,8 @@ pub fn unplaceable(cluster: &Cluster, spec: &ExperimentSpec) -> Option<Fault> {
     };
     let selected = || alive().filter(|row| is_selected(&row.labels, selector));
     let most = selected().map(largest).max().unwrap_or(0);
-    if most >= slots as usize {
+    let together = together(selected());
+    if most.max(together) >= slots as usize {
         return None;
     }
     let drains = (cluster.workers())
@@ -124,9 +152,14 @@ pub fn unplaceable(cluster: &Cluster, spec: &ExperimentSpec) -> Option<Fault> {
         let whose = if selector.is_empty() {
             "the largest"
         } else {
-            "the largest that it selects"
+            "the largest selected"
         };
-        format!("a trial asks for {slots} slots of one worker, {whose} has {most}")
+        let alike = if together > most {
+            format!(", and all that are alike have {together}")
+        } else {
+            String::new()
+        };
+        format!("a trial asks for {slots} slots, {whose} worker has {most}{alike}")
     } else if drains && selector.is_empty() {
         "every worker drains and takes nothing new".to_owned()
     } else if drains {

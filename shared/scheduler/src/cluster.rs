@@ -347,15 +347,20 @@ impl Cluster {
             return;
         };
         self.leases.remove(&row.id);
-        let worker = row.slots.first().map(|slot| slot.worker);
-        for subject in subjects(&row.work).chain(worker.map(Subject::Worker)) {
+        // A lease that one of several workers broke says nothing about the others.
+        let workers = match row.culprit() {
+            Some(part) if *kind != EndKind::Finished => vec![part.worker],
+            Some(_) | None => row.workers(),
+        };
+        let on = workers.iter().copied().map(Subject::Worker);
+        for subject in subjects(&row.work).chain(on) {
             if *kind == EndKind::NotStarted {
                 *self.soft.strikes.entry(subject).or_default() += 1;
             } else {
                 self.soft.strikes.remove(&subject);
             }
         }
-        if let Some(worker) = worker {
+        for worker in workers {
             let mut whose = subjects(&row.work);
             let alone = whose.next().filter(|_| whose.next().is_none());
             let ward = &mut self.soft.ward;

@@ -4,7 +4,7 @@ use crate::Cluster;
 use crate::unplaceable;
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
-use pomona_domain::lease::{Lease, LeaseState, StopReason};
+use pomona_domain::lease::{LeaseState, SlotRef, StopReason};
 use pomona_domain::plan::Spent;
 use pomona_domain::task::{Task, TaskState};
 use pomona_domain::trial::{AfterStop, Trial, TrialState};
@@ -157,32 +157,38 @@ fn trial(cluster: &Cluster, row: &Trial, now: Timestamp) -> String {
 }
 
 fn held(cluster: &Cluster, worker: &Worker) -> usize {
-    (cluster.leases_of(worker.id))
+    // What is over here may still hold slots for the sake of others.
+    (cluster.leases())
         .flat_map(|lease| &lease.slots)
         .filter(|slot| slot.worker == worker.id)
         .count()
 }
 
 fn place(cluster: &Cluster, lease: LeaseId) -> String {
-    let Some(lease) = cluster.lease(lease) else {
-        return "on a lease".to_owned();
-    };
-    let slots: Vec<String> = (lease.slots.iter())
-        .map(|slot| slot.index.to_string())
-        .collect();
-    let noun = if slots.len() == 1 { "slot" } else { "slots" };
-    format!(
-        "on worker `{}`, {noun} {}",
-        name(cluster, lease),
-        slots.join(", ")
-    )
+    match cluster.lease(lease) {
+        Some(lease) => format!("on {}", places(cluster, &lease.slots)),
+        None => "on a lease".to_owned(),
+    }
 }
 
-fn name(cluster: &Cluster, lease: &Lease) -> String {
-    let worker = lease
-        .slots
-        .first()
-        .and_then(|slot| cluster.worker(slot.worker));
+/// ``worker `a`, slots 0, 1``, of several workers with `and` between them.
+pub(crate) fn places(cluster: &Cluster, slots: &[SlotRef]) -> String {
+    let of_one = |slots: &[SlotRef]| {
+        let name = slots.first().map(|slot| worker_name(cluster, slot.worker));
+        let indexes: Vec<String> = slots.iter().map(|slot| slot.index.to_string()).collect();
+        let noun = if slots.len() == 1 { "slot" } else { "slots" };
+        let name = name.unwrap_or_default();
+        format!("worker `{name}`, {noun} {}", indexes.join(", "))
+    };
+    let parts: Vec<String> = slots
+        .chunk_by(|a, b| a.worker == b.worker)
+        .map(of_one)
+        .collect();
+    parts.join(" and ")
+}
+
+pub(crate) fn worker_name(cluster: &Cluster, worker: WorkerId) -> String {
+    let worker = cluster.worker(worker);
     worker.map_or_else(String::new, |worker| worker.name.clone())
 }
 

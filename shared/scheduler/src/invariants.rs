@@ -4,12 +4,14 @@
 //! They look and never repair. R1 and R3 belong to the store; T1 to T5 to the trainer.
 
 use crate::cluster::subjects;
+use crate::plan::slots::model;
 use crate::{Cluster, Decision, Event, plan, preemptions, sharing};
 use pomona_domain::change::{Change, Subject};
 use pomona_domain::lease::{Lease, LeaseState, SlotRef, Work};
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::{Trial, TrialState};
+use pomona_domain::worker::SlotKind;
 use pomona_domain::{LeaseId, Timestamp, TrialId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -135,7 +137,7 @@ pub fn s4(before: &Cluster, changes: &[Change]) -> Verdict {
     Ok(())
 }
 
-/// A lease holds exactly `world_size` slots of one worker, or none. Its trials are of one
+/// A lease holds exactly `world_size` slots of one kind, or none. Its trials are of one
 /// experiment; several of them hold one slot, may share it, and are no more than each allows.
 pub fn s5(cluster: &Cluster) -> Verdict {
     for lease in cluster.leases() {
@@ -157,18 +159,33 @@ pub fn s5(cluster: &Cluster) -> Verdict {
             ));
         }
         let workers: BTreeSet<_> = lease.slots.iter().map(|slot| slot.worker).collect();
+        let kinds: BTreeSet<_> = (lease.slots.iter())
+            .filter_map(|slot| kind_of(cluster, slot))
+            .map(|(kind, model)| (kind, lease.is_wide().then_some(model)))
+            .collect();
+        let are_alike = kinds.len() == 1 && kinds.iter().all(|(_, model)| *model != Some(None));
         let known = (lease.slots.iter()).all(|slot| {
             (cluster.worker(slot.worker))
                 .is_some_and(|row| row.slots.iter().any(|there| there.index == slot.index))
         });
-        if workers.len() != 1 || !known {
+        // Those of one worker lie together, so each worker has a row of ranks.
+        if workers.len() != lease.workers().len() || !are_alike || !known {
             return Err(format!(
-                "S5 lease `{}` holds {:?}: not slots of one worker",
+                "S5 lease `{}` holds {:?}: not slots that are alike, worker by worker",
                 lease.id, lease.slots
             ));
         }
     }
     Ok(())
+}
+
+/// A slot's kind, and the model that all slots of its kind on its worker are of.
+fn kind_of<'a>(cluster: &'a Cluster, slot: &SlotRef) -> Option<(SlotKind, Option<&'a str>)> {
+    let worker = cluster.worker(slot.worker)?;
+    let mut there = worker.slots.iter();
+    let kind = there.find(|there| there.index == slot.index)?.kind;
+    let like = worker.slots.iter().filter(|there| there.kind == kind);
+    Some((kind, model(worker, &like.collect::<Vec<_>>())))
 }
 
 /// Whether several trials may be on one lease.
@@ -286,8 +303,8 @@ fn is_used(cluster: &Cluster, lease: &Lease) -> bool {
 pub fn s8(cluster: &Cluster, now: Timestamp) -> Verdict {
     if let Some(left) = plan(cluster, now).first() {
         return Err(format!(
-            "S8 {:?} could have been placed on worker `{}` and was not",
-            left.work, left.worker
+            "S8 {:?} could have been placed on {:?} and was not",
+            left.work, left.slots
         ));
     }
     match preemptions(cluster, now).first() {

@@ -1,12 +1,13 @@
 //! Gang placement: which waiting work gets which free slots. See the README beside this crate.
 //!
-//! Pure. All slots of one worker and one kind, or none (S5); what it returns never overlaps with a
-//! live lease or with itself (S1); planning a planned cluster returns nothing (S8).
+//! Pure. All slots or none (S5): of one worker and one kind, or, where no worker has so many, alike
+//! ones of the fewest workers. What it returns never overlaps with a live lease or with itself (S1);
+//! planning a planned cluster returns nothing (S8).
 
 use crate::Cluster;
 use crate::queue::{Owner, Queue};
-use pomona_domain::lease::Work;
-use pomona_domain::{Timestamp, WorkerId};
+use pomona_domain::Timestamp;
+use pomona_domain::lease::{SlotRef, Work};
 
 mod company;
 pub(crate) mod slots;
@@ -19,10 +20,8 @@ use slots::{Slots, Wanted};
 pub struct Placement {
     /// What.
     pub work: Work,
-    /// Where.
-    pub worker: WorkerId,
-    /// Slot indexes, one per rank, rank 0 first.
-    pub slots: Vec<u32>,
+    /// Where: one slot per rank, rank 0 first, those of one worker together.
+    pub slots: Vec<SlotRef>,
 }
 
 /// Places what can be placed now, best first. The queue is walked anew after each placement, so
@@ -59,7 +58,7 @@ fn walk<'a>(
         }
         let wanted = entry.wanted();
         let free = slots.count_for(&wanted);
-        let Some((worker, taken)) = slots.take(&wanted) else {
+        let Some(taken) = slots.take(&wanted) else {
             set_aside(slots, &wanted, entry.room.min(quota));
             continue;
         };
@@ -69,11 +68,7 @@ fn walk<'a>(
             Owner::Experiment(_) => Work::Trials(rows.iter().map(|row| row.id).collect()),
         };
         queue.placed(at, &rows);
-        return Some(Placement {
-            work,
-            worker,
-            slots: taken,
-        });
+        return Some(Placement { work, slots: taken });
     }
     None
 }

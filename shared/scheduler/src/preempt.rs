@@ -6,7 +6,7 @@
 
 use crate::Cluster;
 use crate::plan::set_aside;
-use crate::plan::slots::{Group, Slots};
+use crate::plan::slots::{Site, Slots};
 use crate::queue::{Entry, Owner, Queue};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::lease::{Lease, LeaseState, Work};
@@ -39,7 +39,7 @@ pub fn preemptions(cluster: &Cluster, now: Timestamp) -> Vec<Preemption> {
     if cluster.config().preempt_gap == 0 {
         return Vec::new();
     }
-    let stops = |lease: &&Lease| matches!(lease.state, LeaseState::Stopping { .. });
+    let stops = |lease: &&Lease| lease.stop().is_some();
     let mut yielding: BTreeSet<LeaseId> = cluster
         .leases()
         .filter(stops)
@@ -87,7 +87,7 @@ fn walk(
     None
 }
 
-/// Who yields for an entry: of all groups the one where it costs least.
+/// Who yields for an entry: of all sites the one where it costs least.
 fn victims(
     cluster: &Cluster,
     now: Timestamp,
@@ -96,28 +96,18 @@ fn victims(
     yielding: &BTreeSet<LeaseId>,
 ) -> Option<Vec<LeaseId>> {
     let wanted = entry.wanted();
-    let of_group = |group: &Group| {
-        let held = held(cluster, group)
+    let of_site = |site: &Site| {
+        let held = (cluster.leases())
             .filter(|lease| !yielding.contains(&lease.id))
-            .filter_map(|lease| victim(cluster, now, lease))
+            .filter_map(|lease| victim(cluster, now, (lease, site.count(&lease.slots))))
             .filter(|victim| is_below(cluster, victim.priority, entry.priority()))
             .collect();
-        cheapest(held, group.lacks(&wanted)).map(|chosen| (cost(&chosen), group.worker.id, chosen))
+        let first = site.groups.iter().map(|group| group.worker.id).min();
+        cheapest(held, site.lacks(&wanted)).map(|chosen| (cost(&chosen), first, chosen))
     };
-    let best: Option<(_, WorkerId, Vec<Victim>)> =
-        slots.groups_for(&wanted).filter_map(of_group).min();
+    let best: Option<(_, Option<WorkerId>, Vec<Victim>)> =
+        slots.sites(&wanted).iter().filter_map(of_site).min();
     best.map(|(_, _, chosen)| chosen.into_iter().map(|victim| victim.lease).collect())
-}
-
-/// Live leases on the slots of a group.
-fn held<'a>(cluster: &'a Cluster, group: &Group<'a>) -> impl Iterator<Item = &'a Lease> {
-    let (worker, kind) = (group.worker, group.kind);
-    cluster.leases_of(worker.id).filter(move |lease| {
-        let first = lease.slots.first();
-        first.is_some_and(|held| {
-            (worker.slots.iter()).any(|slot| slot.index == held.index && slot.kind == kind)
-        })
-    })
 }
 
 /// Whether a priority is so far below another that it yields.
@@ -125,16 +115,16 @@ fn is_below(cluster: &Cluster, low: i32, high: i32) -> bool {
     i64::from(low) + i64::from(cluster.config().preempt_gap) <= i64::from(high)
 }
 
-/// A lease that may be asked to yield: of trials, and held for long enough.
-fn victim(cluster: &Cluster, now: Timestamp, lease: &Lease) -> Option<Victim> {
-    let owner = cluster.owner(lease)?;
+/// A lease that may be asked to yield so many slots: of trials, and held for long enough.
+fn victim(cluster: &Cluster, now: Timestamp, (lease, slots): (&Lease, usize)) -> Option<Victim> {
+    let owner = cluster.owner(lease).filter(|_| slots > 0)?;
     let long_enough = now.since_ms(lease.granted_at) >= cluster.config().preempt_after_ms;
     (lease.state == LeaseState::Live && long_enough).then(|| Victim {
         priority: owner.spec.priority,
         unsaved_ms: unsaved_ms(cluster, now, lease),
         granted: Reverse(lease.granted_at),
         lease: lease.id,
-        slots: lease.slots.len(),
+        slots,
     })
 }
 

@@ -10,7 +10,7 @@ use pomona_domain::lease::{Generation, Lease};
 use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::spec::{ExperimentSpec, parse};
 use pomona_domain::trial::{Trial, TrialState};
-use pomona_domain::worker::{Slot, SlotKind};
+use pomona_domain::worker::{PROCESSOR, Slot, SlotKind};
 use pomona_domain::{Code, Digest, ExperimentId, Fault, LeaseId, Timestamp, TrialId, WorkerId};
 use std::collections::BTreeMap;
 
@@ -140,6 +140,46 @@ impl House {
 
     pub(crate) fn joins(&mut self, name: &str, count: usize) -> WorkerId {
         self.registers(name, 1, &vec![SlotKind::Cpu; count])
+    }
+
+    /// The same on a processor, whose slots are alike wherever they are.
+    pub(crate) fn joins_on(&mut self, name: &str, count: usize, processor: &str) -> WorkerId {
+        self.tell(&Event::Registered {
+            id: worker_id(name),
+            name: name.to_owned(),
+            incarnation: 1,
+            slots: slots(&vec![SlotKind::Cpu; count]),
+            labels: BTreeMap::from([(PROCESSOR.to_owned(), processor.to_owned())]),
+        });
+        worker_id(name)
+    }
+
+    /// A worker of [`House::joins_on`] began anew.
+    pub(crate) fn registers_again(&mut self, name: &str, count: usize) {
+        let row = self.cluster.worker(worker_id(name)).expect("a worker");
+        let (incarnation, labels) = (row.incarnation + 1, row.labels.clone());
+        self.tell(&Event::Registered {
+            id: worker_id(name),
+            name: name.to_owned(),
+            incarnation,
+            slots: slots(&vec![SlotKind::Cpu; count]),
+            labels,
+        });
+    }
+
+    /// A worker reports something of a lease.
+    pub(crate) fn says_on(&mut self, worker: WorkerId, lease: &Lease, body: ReportBody) {
+        let seq = self.seqs.entry(worker).or_default();
+        *seq += 1;
+        let report = Report {
+            seq: *seq,
+            lease: lease.id,
+            generation: lease.generation,
+            at: self.now,
+            body,
+        };
+        let event = self.poll(worker, vec![report]);
+        self.tell(&event);
     }
 
     /// The same, with a label `zone`.

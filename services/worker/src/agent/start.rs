@@ -5,23 +5,26 @@
 //! unless nobody wants one.
 
 use pomona_api::client::Client;
+use pomona_api::trainer::Rendezvous;
 use pomona_api::v1::workers::{DesiredLease, DesiredWork};
 use pomona_domain::report::{Outcome, ReportBody};
 use pomona_domain::worker::Slot;
-use pomona_domain::{Code, Digest, Fault};
+use pomona_domain::{Code, Digest, Fault, Generation};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use super::is_passing;
 use crate::cache::{Cache, Pin};
 use crate::config::Config;
 use crate::features::Features;
-use crate::lease::{Order, Tools, Wish, supervise};
+use crate::lease::{Order, Share, Tools, Wish, supervise};
 use crate::program::ProgramWork;
+use crate::reach;
 use crate::work::{Job, Places, cannot, inputs, owners, told, trainer_work};
 
 /// Wait after the first fetch that failed; it doubles.
@@ -43,12 +46,40 @@ pub(super) struct Yard {
     pub(super) over: Arc<Notify>,
 }
 
+/// A lease on this machine.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) generation: Generation,
+    pub(super) slots: Vec<u32>,
+    pub(super) wish: watch::Sender<Wish>,
+    /// Where its ranks meet those of other workers.
+    pub(super) meets_at: watch::Sender<Option<Rendezvous>>,
+    pub(super) unwanted: Arc<AtomicBool>,
+    pub(super) task: JoinHandle<()>,
+}
+
+impl Held {
+    /// Remembers where its ranks meet, once the coordinator says it.
+    pub(super) fn learn(&self, desired: &DesiredLease) {
+        let known = desired
+            .gang
+            .as_ref()
+            .and_then(|gang| gang.rendezvous.clone());
+        if let Some(at) = known.filter(|_| desired.generation == self.generation) {
+            self.meets_at
+                .send_if_modified(|told| told.replace(at).is_none());
+        }
+    }
+}
+
 /// A lease to live.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) desired: DesiredLease,
     pub(super) since: Instant,
     pub(super) wish: watch::Receiver<Wish>,
+    /// Where its ranks meet those of other workers, once that is known.
+    pub(super) meets_at: watch::Receiver<Option<Rendezvous>>,
     /// Set when the coordinator does not know the lease any more.
     pub(super) unwanted: Arc<AtomicBool>,
 }
@@ -74,7 +105,7 @@ impl Yard {
 
     async fn run(&self, life: &mut Life, folder: &Path) -> Result<Outcome, Fault> {
         let mut wish = life.wish.clone();
-        let pins = tokio::select! {
+        let (pins, share) = tokio::select! {
             biased;
             ended = wish.wait_for(|wish| *wish > Wish::Run) => {
                 return Ok(match ended.map(|wish| *wish) {
@@ -82,12 +113,28 @@ impl Yard {
                     Ok(Wish::Kill) | Err(_) => Outcome::Killed,
                 });
             }
-            pins = self.fetch_all(&life.desired.work) => pins?,
+            ready = self.make_ready(life) => ready?,
         };
-        let order = self.order(life, folder, &pins)?;
+        let order = self.order(life, folder, &pins, share)?;
         let outcome = supervise(&self.tools, &order, life.wish.clone()).await;
         drop(pins);
         Ok(outcome)
+    }
+
+    /// All that must be there before a process starts: the blobs, and where to meet the ranks of
+    /// other workers. Those learn that from the first one, or are told to end.
+    async fn make_ready(&self, life: &Life) -> Result<(BTreeMap<Digest, Pin>, Share), Fault> {
+        let desired = &life.desired;
+        let pins = self.fetch_all(&desired.work).await?;
+        let Some(gang) = &desired.gang else {
+            return Ok((pins, Share::whole(desired.slots.len())));
+        };
+        let meets_at = match gang.part {
+            0 => None,
+            _ => Some(met(life.meets_at.clone()).await),
+        };
+        let host = reach::address(&self.config.address, &self.config.server).await;
+        Ok((pins, Share::of(gang, meets_at, host)))
     }
 
     async fn fetch_all(&self, work: &DesiredWork) -> Result<BTreeMap<Digest, Pin>, Fault> {
@@ -124,6 +171,7 @@ impl Yard {
         life: &Life,
         folder: &Path,
         pins: &BTreeMap<Digest, Pin>,
+        share: Share,
     ) -> Result<Order, Fault> {
         let desired = &life.desired;
         let broken = |error: std::io::Error| cannot("make", folder, &error);
@@ -152,6 +200,7 @@ impl Yard {
             generation: desired.generation,
             owners: owners(&desired.work),
             slots: self.slots(&desired.slots)?,
+            share,
             time_left: left.map(|left| left.saturating_sub(life.since.elapsed())),
             limits,
             job: self.job(&desired.work, &places)?,
@@ -196,6 +245,20 @@ impl Yard {
             let Err(error) = done else { return };
             tracing::error!(lease.id = %lease, "an exit cannot be kept: {}", error.fault());
             tokio::time::sleep(LONGEST_PAUSE).await;
+        }
+    }
+}
+
+/// Where ranks meet, once that is known.
+async fn met(mut told: watch::Receiver<Option<Rendezvous>>) -> Rendezvous {
+    loop {
+        let known = told.borrow_and_update().clone();
+        if let Some(at) = known {
+            return at;
+        }
+        if told.changed().await.is_err() {
+            // The agent itself ends, and this task with it.
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -36,6 +36,11 @@ const ALL: &[Key] = &[
         "Address of `/metrics` as Prometheus reaches it; empty means `listen`.",
     ),
     key(
+        "address",
+        "\"\"",
+        "Address of this machine at which ranks on other workers meet those here, when a trial has slots of several workers; empty means the one from which it reaches the coordinator.",
+    ),
+    key(
         "labels",
         "\"\"",
         "Labels of this worker, like `zone=a,disk=nvme`; `resources.selector` of an experiment file selects workers by them.",

@@ -6,6 +6,7 @@
 use nix::sys::signal::Signal as Kill;
 use pomona_api::PROTOCOL;
 use pomona_api::trainer::{Command, Event, Rendezvous, Signal, TrainerWork};
+use pomona_domain::report::ReportBody;
 use pomona_domain::worker::{Slot, SlotKind};
 use pomona_domain::{Code, Fault};
 use serde::Deserialize;
@@ -35,8 +36,6 @@ const CHANNEL: usize = 64;
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long the store may take to say its port.
 const STORE_START: Duration = Duration::from_mins(1);
-/// Where ranks of one machine find each other.
-const HOST: &str = "127.0.0.1";
 
 /// What comes from a lease's processes.
 #[derive(Debug)]
@@ -120,7 +119,15 @@ impl Crew {
         blocking(move || task.prepare(&places)).await??;
         let cwd = work.cwd(&folders);
         let broken = |error: std::io::Error| cannot_start(&cwd, &error);
-        let port = free_port().map_err(broken)?;
+        let at = if let Some(at) = &order.share.meets_at {
+            at.clone()
+        } else {
+            let host = order.share.host.clone();
+            let port = free_port(&host).map_err(broken)?;
+            let at = Rendezvous { host, port };
+            tell_others(tools, order, &at)?;
+            at
+        };
         let (mut crew, say) = Self::new(Bell::Signal);
         for rank in 0..work.ranks(order.slots.len()) {
             let seat = Seat {
@@ -128,14 +135,16 @@ impl Crew {
                 generation: order.generation,
                 slots: &order.slots,
                 rank,
-                port,
+                share: &order.share,
+                at: &at,
             };
             let environment = work.environment(&tools.slots, &folders, &seat);
             let (launcher, argv) = (&tools.launcher, &work.spec.program.argv);
             let group = Some(crew.group).filter(|group| *group != 0);
             let child = process::spawn_kept(launcher, argv, &environment, group, &cwd);
             let child = crew.lead(child.map_err(broken)?);
-            let script = (rank == 0).then(|| Script::new(Arc::clone(work), folders.clone()));
+            let script = (order.share.leads() && rank == 0)
+                .then(|| Script::new(Arc::clone(work), folders.clone()));
             crew.follow(tools, order, child, Tongue::Program(script), &say);
         }
         Ok(crew)
@@ -161,9 +170,14 @@ impl Crew {
         work: &TrainerWork,
     ) -> Result<Self, Fault> {
         let (mut crew, say) = Self::new(Bell::Line);
-        let rendezvous = match order.slots.len() {
-            0 | 1 => None,
-            _ => Some(crew.start_store(tools, order, &say).await?),
+        let rendezvous = match &order.share.meets_at {
+            Some(at) => Some(at.clone()),
+            None if order.share.world_size > 1 => {
+                let at = crew.start_store(tools, order, &say).await?;
+                tell_others(tools, order, &at)?;
+                Some(at)
+            }
+            None => None,
         };
         // From here to the last spawn nothing is awaited: a rank that ends at once is still there
         // for the others to join its group.
@@ -184,7 +198,8 @@ impl Crew {
         say: &mpsc::Sender<Said>,
     ) -> Result<Rendezvous, Fault> {
         let environment = tools.slots.cuda_environment();
-        let arguments = ["store", "--host", HOST];
+        let host = &order.share.host;
+        let arguments = ["store", "--host", host];
         let mut child = self.spawn(tools, order, &arguments, &environment)?;
         self.store = child.stdin.take();
         let stdout = child.stdout.take();
@@ -207,7 +222,7 @@ impl Crew {
             let _ = say.send(Said::StoreGone { tail }).await;
         });
         Ok(Rendezvous {
-            host: HOST.to_owned(),
+            host: host.clone(),
             port,
         })
     }
@@ -221,7 +236,7 @@ impl Crew {
         say: &mpsc::Sender<Said>,
     ) -> Result<(), Fault> {
         let environment = environment(tools, order, rank, rendezvous);
-        let spare = match order.slots.len() {
+        let spare = match order.share.world_size {
             1 => tools.spares.take(&tools.trainer),
             _ => None,
         };
@@ -247,13 +262,14 @@ impl Crew {
         self.stdins.push(child.stdin.take());
         self.alive += 1;
         let (ended, ending) = watch::channel(false);
-        let tail = Tail::start(tools, order, rank, child.stderr.take(), &ended);
+        let number = order.share.rank(rank);
+        let tail = Tail::start(tools, order, number, child.stderr.take(), &ended);
         let stdout = child.stdout.take();
         let ear = Ear {
             rank,
             tongue,
             tools: tools.clone(),
-            pen: Pen::new(tools, order, rank),
+            pen: Pen::new(tools, order, number),
             say: say.clone(),
             ended: ending,
             abandoned: self.abandon.subscribe(),
@@ -374,6 +390,18 @@ impl Drop for Crew {
     }
 }
 
+/// The other workers of the lease learn where its ranks meet.
+fn tell_others(tools: &Tools, order: &Order, at: &Rendezvous) -> Result<(), Fault> {
+    if !order.share.is_wide() {
+        return Ok(());
+    }
+    let body = ReportBody::Meets { at: at.clone() };
+    let told = tools
+        .spool
+        .put(order.lease, order.generation, body, Vec::new());
+    told.map_err(|error| error.fault())
+}
+
 fn command(
     tools: &Tools,
     order: &Order,
@@ -385,8 +413,8 @@ fn command(
         protocol: PROTOCOL,
         lease: order.lease,
         generation: order.generation,
-        rank,
-        world_size: order.slots.len() as u32,
+        rank: order.share.rank(rank),
+        world_size: order.share.world_size,
         local_rank: rank,
         device: slot.kind,
         slot: slot.index,
@@ -403,7 +431,8 @@ fn environment(
     rank: usize,
     rendezvous: Option<&Rendezvous>,
 ) -> BTreeMap<String, String> {
-    let mut all = rank_environment(&tools.slots, rank, order.slots.len());
+    let (local, number) = (rank as u32, order.share.rank(rank as u32));
+    let mut all = rank_environment(&tools.slots, (local, number), order.share.world_size);
     let mut set = |name: &str, value: String| all.insert(name.to_owned(), value);
     if let Some(at) = rendezvous {
         set("MASTER_ADDR", at.host.clone());
@@ -420,12 +449,16 @@ fn environment(
 }
 
 /// What a rank has in its environment whatever it is told to do.
-pub fn rank_environment(slots: &Slots, rank: usize, ranks: usize) -> BTreeMap<String, String> {
+pub fn rank_environment(
+    slots: &Slots,
+    (local, rank): (u32, u32),
+    ranks: u32,
+) -> BTreeMap<String, String> {
     let mut all = slots.cuda_environment();
     all.extend(cpu_environment(slots.threads));
     let mut set = |name: &str, value: String| all.insert(name.to_owned(), value);
     set("RANK", rank.to_string());
-    set("LOCAL_RANK", rank.to_string());
+    set("LOCAL_RANK", local.to_string());
     set("WORLD_SIZE", ranks.to_string());
     all
 }

@@ -143,9 +143,14 @@ impl End {
     }
 }
 
-/// How the lease ended. `starved` says that this machine killed processes for want of memory
-/// meanwhile.
-pub fn outcome(cause: Option<&Cause>, ends: &[End], whose: Whose, starved: bool) -> Outcome {
+/// How the lease ended here. `whose` says whose processes they were and the number of the first one,
+/// when they have numbers; `starved` that this machine killed processes for want of memory meanwhile.
+pub fn outcome(
+    cause: Option<&Cause>,
+    ends: &[End],
+    whose: (Whose, Option<u32>),
+    starved: bool,
+) -> Outcome {
     if let Some(Cause::Broken(outcome)) = cause {
         // A good end would hide that something of it is missing.
         return outcome.clone();
@@ -168,7 +173,7 @@ pub fn outcome(cause: Option<&Cause>, ends: &[End], whose: Whose, starved: bool)
 
 /// The end of the rank that began it: one with a reason of its own before one without words,
 /// before one that blames its peers.
-fn culprit(ends: &[End], whose: Whose, starved: bool) -> Outcome {
+fn culprit(ends: &[End], (whose, first): (Whose, Option<u32>), starved: bool) -> Outcome {
     let weight = |end: &End| match (&end.word, end.blames_peers()) {
         (_, true) => 2,
         (Some(Word::Failed { .. }), false) => 0,
@@ -176,8 +181,8 @@ fn culprit(ends: &[End], whose: Whose, starved: bool) -> Outcome {
     };
     let bad = ends.iter().enumerate().filter(|(_, end)| !end.is_good());
     let own = bad.clone().filter(|(_, end)| !end.killed);
-    let first = own.min_by_key(|(_, end)| weight(end));
-    let Some((rank, end)) = first.or_else(|| bad.min_by_key(|(_, end)| weight(end))) else {
+    let worst = own.min_by_key(|(_, end)| weight(end));
+    let Some((rank, end)) = worst.or_else(|| bad.min_by_key(|(_, end)| weight(end))) else {
         let fault = Fault::new(Code::TrainerCrashed, "the ranks ended without a trace");
         return Outcome::Crashed { fault };
     };
@@ -194,10 +199,10 @@ fn culprit(ends: &[End], whose: Whose, starved: bool) -> Outcome {
             .hint("`pomona doctor` on the worker's machine says what is missing");
         return Outcome::NotStarted { fault };
     }
-    let who = match (ends.len(), whose) {
-        (1, Whose::Trainer) => "the trainer".to_owned(),
-        (1, Whose::Program) => "the program".to_owned(),
-        _ => format!("rank {rank}"),
+    let who = match (first, whose) {
+        (None, Whose::Trainer) => "the trainer".to_owned(),
+        (None, Whose::Program) => "the program".to_owned(),
+        (Some(first), _) => format!("rank {}", first as usize + rank),
     };
     let fault = if starved && end.status == Status::Signal(SIGKILL) {
         let message = format!("{who} was killed because the machine ran out of memory{said}");

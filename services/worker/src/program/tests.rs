@@ -173,28 +173,36 @@ fn slots(kind: SlotKind, indexes: &[u32]) -> Vec<Slot> {
     indexes.iter().map(slot).collect()
 }
 
+/// The environment of a process on slots 1 and 3.
+fn told(
+    processes: Processes,
+    kind: SlotKind,
+    (rank, share): (usize, &Share),
+) -> BTreeMap<String, String> {
+    let folders = Folders::of(Path::new("/lease"), Path::new("/lease/output"));
+    let host = "127.0.0.1".to_owned();
+    let seat = Seat {
+        lease: LeaseId(5),
+        generation: Generation(9),
+        slots: &slots(kind, &[1, 3]),
+        rank,
+        share,
+        at: &Rendezvous { host, port: 4242 },
+    };
+    work(processes).environment(&Slots::cpu(Some(4)), &folders, &seat)
+}
+
 #[test]
 fn a_process_is_told_its_place_its_devices_and_its_point_and_nothing_of_this_worker() {
-    let machine = Slots::cpu(Some(4));
-    let folders = Folders::of(Path::new("/lease"), Path::new("/lease/output"));
-    let told = |processes, kind, rank| {
-        let slots = slots(kind, &[1, 3]);
-        let seat = Seat {
-            lease: LeaseId(5),
-            generation: Generation(9),
-            slots: &slots,
-            rank,
-            port: 4242,
-        };
-        work(processes).environment(&machine, &folders, &seat)
-    };
-    let all = told(Processes::PerSlot, SlotKind::Cuda, 1);
+    let whole = Share::whole(2);
+    let all = told(Processes::PerSlot, SlotKind::Cuda, (1, &whole));
     for (name, expect) in [
         ("CUDA_VISIBLE_DEVICES", "1,3"),
         ("RANK", "1"),
         ("LOCAL_RANK", "1"),
         ("WORLD_SIZE", "2"),
         ("LOCAL_WORLD_SIZE", "2"),
+        ("NNODES", "1"),
         ("MASTER_ADDR", "127.0.0.1"),
         ("MASTER_PORT", "4242"),
         ("OMP_NUM_THREADS", "7"),
@@ -214,10 +222,38 @@ fn a_process_is_told_its_place_its_devices_and_its_point_and_nothing_of_this_wor
     // Cargo sets a lot of variables for a test, as a service manager does for a worker.
     assert!(std::env::vars().any(|(name, _)| name.starts_with("CARGO")));
     assert!(!all.keys().any(|name| name.starts_with("CARGO")), "{all:?}");
-    let one = told(Processes::One, SlotKind::Cpu, 0);
+    let one = told(Processes::One, SlotKind::Cpu, (0, &whole));
     assert_eq!(one["CUDA_VISIBLE_DEVICES"], "");
     assert_eq!(
         (one["WORLD_SIZE"].as_str(), one["RANK"].as_str()),
         ("1", "0")
     );
+}
+
+#[test]
+fn a_process_on_the_second_of_two_workers_has_the_last_two_of_five_ranks() {
+    let share = Share {
+        first_rank: 3,
+        world_size: 5,
+        part: 1,
+        parts: 2,
+        ..Share::whole(2)
+    };
+    for (processes, rank, world, local) in [
+        (Processes::PerSlot, "4", "5", ("1", "2")),
+        (Processes::One, "1", "2", ("1", "1")),
+    ] {
+        let all = told(processes, SlotKind::Cpu, (1, &share));
+        for (name, expect) in [
+            ("RANK", rank),
+            ("WORLD_SIZE", world),
+            ("LOCAL_RANK", local.0),
+            ("LOCAL_WORLD_SIZE", local.1),
+            ("GROUP_RANK", "1"),
+            ("GROUP_WORLD_SIZE", "2"),
+            ("NNODES", "2"),
+        ] {
+            assert_eq!(all[name], expect, "{name}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ fn want(id: u64, generation: u64, slots: &[u32], stop: Option<StopKind>) -> Desi
         lease: LeaseId(id),
         generation: Generation(generation),
         slots: slots.to_vec(),
+        gang: None,
         stop,
         time_left_ms: None,
         work: DesiredWork::ImportBackbone {

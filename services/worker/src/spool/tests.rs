@@ -34,6 +34,7 @@ fn steps(spool: &Spool) -> Vec<(u64, u64)> {
     let step = |body: &ReportBody| match body {
         ReportBody::Observed { step, .. } | ReportBody::Checkpoint { step, .. } => *step,
         ReportBody::Started { .. }
+        | ReportBody::Meets { .. }
         | ReportBody::TrialEnded { .. }
         | ReportBody::Result { .. }
         | ReportBody::Exited { .. } => 0,

@@ -7,7 +7,7 @@ use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::spec::TrialSpec;
 use pomona_domain::{Digest, Generation, LeaseId, TrialId};
 use pomona_worker::fetch::Desk;
-use pomona_worker::lease::{Order, Tools, Wish, supervise};
+use pomona_worker::lease::{Order, Share, Tools, Wish, supervise};
 use pomona_worker::logs::Logs;
 use pomona_worker::metrics::Metrics;
 use pomona_worker::ship::Outbox;
@@ -109,6 +109,7 @@ impl Bench {
             generation: Generation(1),
             owners: vec![TrialId(1).to_string()],
             slots: self.tools.slots.list[..self.slots as usize].to_vec(),
+            share: Share::whole(self.slots as usize),
             time_left: self.time_left,
             limits: self.limits,
             job: Job::Trainer(work),
@@ -293,6 +294,7 @@ pub fn observed(reports: &[Report]) -> Vec<(u64, u32, BTreeMap<String, f64>)> {
             ..
         } => Some((*step, *epoch, metrics.clone())),
         ReportBody::Started { .. }
+        | ReportBody::Meets { .. }
         | ReportBody::Checkpoint { .. }
         | ReportBody::Result { .. }
         | ReportBody::TrialEnded { .. }
@@ -309,6 +311,7 @@ pub fn checkpoints(reports: &[Report], wanted: CheckpointKind) -> Vec<u64> {
         } if *checkpoint == wanted => Some(*step),
         ReportBody::Checkpoint { .. }
         | ReportBody::Started { .. }
+        | ReportBody::Meets { .. }
         | ReportBody::Observed { .. }
         | ReportBody::Result { .. }
         | ReportBody::TrialEnded { .. }

@@ -30,6 +30,7 @@ fn answer(reports: &[Report]) -> TaskResult {
     let found = reports.iter().find_map(|report| match &report.body {
         ReportBody::Result { result, .. } => Some((**result).clone()),
         ReportBody::Started { .. }
+        | ReportBody::Meets { .. }
         | ReportBody::Observed { .. }
         | ReportBody::Checkpoint { .. }
         | ReportBody::TrialEnded { .. }

@@ -156,6 +156,7 @@ async fn trials_of_one_lease_end_one_by_one_and_each_has_its_own_log() {
                 Some((*trial, *outcome == Outcome::Finished))
             }
             ReportBody::Started { .. }
+            | ReportBody::Meets { .. }
             | ReportBody::Observed { .. }
             | ReportBody::Checkpoint { .. }
             | ReportBody::Result { .. }

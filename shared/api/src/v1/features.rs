@@ -50,8 +50,7 @@ pub struct WantFeatures {
     pub wait_ms: u64,
 }
 
-/// The label by which a worker says what its processor is: features are shared between equal ones.
-pub const PROCESSOR: &str = "processor";
+pub use pomona_domain::worker::PROCESSOR;
 
 /// Most shards that are asked for at once.
 pub const MAX_WANTED: usize = 1000;

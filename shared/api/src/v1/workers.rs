@@ -3,7 +3,7 @@
 //! It is a long poll: it answers at once when that differs, else after `wait_ms`.
 
 use pomona_domain::dataset::ImportOptions;
-use pomona_domain::lease::StopKind;
+use pomona_domain::lease::{Rendezvous, StopKind};
 use pomona_domain::model::Lineage;
 pub use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::spec::{ProgramSpec, TrialSpec};
@@ -160,8 +160,11 @@ pub struct DesiredLease {
     /// Its generation.
     #[schema(value_type = u64)]
     pub generation: Generation,
-    /// Slot index of each rank on this worker, rank 0 first.
+    /// Slot index of each rank on this worker, the lowest rank first.
     pub slots: Vec<u32>,
+    /// Where this part stands in the whole, when the lease lies on several workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<Gang>,
     /// Asked to end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -171,6 +174,24 @@ pub struct DesiredLease {
     pub time_left_ms: Option<u64>,
     /// What to run. Blobs are fetched from `GET /api/v1/blobs/{digest}` into the worker's cache.
     pub work: DesiredWork,
+}
+
+/// One worker's part of a lease on several workers. Its ranks follow each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gang {
+    /// The rank of the first slot here.
+    pub first_rank: u32,
+    /// Slots of the whole lease.
+    pub world_size: u32,
+    /// This worker's place among those of the lease, from 0; the first one starts the store at
+    /// which all ranks meet, and reports where.
+    pub part: u32,
+    /// Workers of the lease.
+    pub parts: u32,
+    /// Where the ranks meet, once that is known: the other workers wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub rendezvous: Option<Rendezvous>,
 }
 
 /// What to run, with blobs where a trainer gets paths.

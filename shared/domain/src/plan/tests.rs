@@ -17,6 +17,8 @@ fn lease(slots: u32, work: Work) -> Lease {
         slots: (0..slots).map(slot).collect(),
         state: LeaseState::Live,
         granted_at: Timestamp(1_000),
+        meets_at: None,
+        parts: Vec::new(),
     }
 }
 

@@ -67,8 +67,17 @@ fn what_no_worker_or_pool_could_ever_run_is_refused_with_what_each_lacks() {
             format!("E0301: {wide}: worker `a` has 2 slots of a kind"),
         ),
         (vec![pool("p", 4, "y", 1)], FOUR, "let in".to_owned()),
+        (vec![pool("p", 1, "y", 4)], FOUR, "let in".to_owned()),
         (
-            vec![pool("p", 4, "y", 0), pool("q", 3, "y", 9)],
+            vec![pool("p", 1, "y", 3)],
+            FOUR,
+            format!(
+                "E0301: {wide}: worker `a` has 2 slots of a kind; a worker of pool `p` has 1 slot, \
+                 and there are at most 3"
+            ),
+        ),
+        (
+            vec![pool("p", 4, "y", 0), pool("q", 3, "y", 1)],
             FOUR,
             format!(
                 "E0301: {wide}: worker `a` has 2 slots of a kind; pool `p` is closed; a worker of \
@@ -98,6 +107,25 @@ fn what_no_worker_or_pool_could_ever_run_is_refused_with_what_each_lacks() {
     ] {
         assert_eq!(told(pools, rest), expect, "{rest}");
     }
+}
+
+#[test]
+fn workers_that_are_alike_count_together() {
+    let mut house = house(Vec::new());
+    house.joins_on("a", 2, "x");
+    house.joins_on("b", 1, "x");
+    house.joins_on("c", 2, "y");
+    let fault = house
+        .decide(&submitted(FOUR))
+        .expect_err("three are not four");
+    assert_eq!(
+        fault.message,
+        "no worker or pool could ever run a trial of 4 slots: worker `a` has 2 slots of a kind; \
+         worker `c` has 2 slots of a kind; worker `b` has 1 slot of a kind; 3 slots of all workers \
+         are alike"
+    );
+    house.joins_on("d", 2, "y");
+    house.tell(&submitted(FOUR));
 }
 
 #[test]
@@ -144,10 +172,7 @@ fn what_waits_for_a_pool_says_for_which() {
     let mut house = house(vec![pool("p", 4, "y", 1)]);
     house.joins_in("a", 2, "x");
     for (rest, message) in [
-        (
-            FOUR,
-            "a trial asks for 4 slots of one worker, the largest has 2",
-        ),
+        (FOUR, "a trial asks for 4 slots, the largest worker has 2"),
         (
             "resources: {selector: {zone: y}}",
             "no worker has the labels it selects (zone=y)",

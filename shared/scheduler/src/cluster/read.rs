@@ -74,10 +74,9 @@ impl Cluster {
         self.leases.get(&id).map(AsRef::as_ref)
     }
 
-    /// Live leases that hold a slot of a worker.
+    /// Live leases that hold a slot of a worker and are not over there.
     pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
-        self.leases()
-            .filter(move |lease| lease.slots.iter().any(|slot| slot.worker == worker))
+        self.leases().filter(move |lease| lease.is_open_on(worker))
     }
 
     /// The trials that are still on a lease, in its order: one that has ended, or left it, is not.

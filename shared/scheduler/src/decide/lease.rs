@@ -4,16 +4,16 @@ use super::draft::Draft;
 use super::trial::Fate;
 use super::{experiment, task, trial};
 use crate::cluster::subjects;
-use crate::explain::with_others;
+use crate::explain::{places, with_others, worker_name};
 use crate::{Placement, plan};
 use pomona_domain::change::Subject;
 use pomona_domain::lease::{
-    EndKind, Generation, Lease, LeaseState, SlotRef, StopKind, StopReason, Work,
+    EndKind, Generation, Lease, LeaseState, Part, PartEnd, StopKind, StopReason, Work,
 };
 use pomona_domain::report::Outcome;
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::{Trial, TrialState};
-use pomona_domain::{Code, Fault, LeaseId, TrialId};
+use pomona_domain::{Code, Fault, LeaseId, TrialId, WorkerId};
 use std::collections::BTreeSet;
 
 /// Why a lease ends.
@@ -89,24 +89,19 @@ fn grant(draft: &mut Draft, placement: Placement) {
     // With the time: a restored backup counts generations again, and a worker that still runs a
     // lease of the other history must not take a new one for it.
     let id = LeaseId::derive(&format!("cluster at {}", draft.now.0), generation.0);
-    let worker = draft.cluster().worker(placement.worker);
-    let name = worker.map_or_else(String::new, |worker| worker.name.clone());
-    let indexes: Vec<String> = placement.slots.iter().map(ToString::to_string).collect();
     let lease = Lease {
         id,
         version: 0,
         generation,
         work: placement.work,
-        slots: (placement.slots.iter())
-            .map(|index| SlotRef {
-                worker: placement.worker,
-                index: *index,
-            })
-            .collect(),
+        slots: placement.slots,
         state: LeaseState::Live,
         granted_at: draft.now,
+        meets_at: None,
+        parts: Vec::new(),
     };
     let work = lease.work.clone();
+    let place = places(draft.cluster(), &lease.slots);
     draft.lease(lease);
     match &work {
         Work::Trials(members) => {
@@ -126,14 +121,50 @@ fn grant(draft: &mut Draft, placement: Placement) {
         }
     }
     let text = format!(
-        "placed on worker `{name}`, {} {}{} (generation {})",
-        if indexes.len() == 1 { "slot" } else { "slots" },
-        indexes.join(", "),
+        "placed on {place}{} (generation {})",
         with_others(draft.cluster(), id),
         generation.0
     );
     for subject in subjects(&work) {
         draft.reason(subject, text.clone());
+    }
+}
+
+/// What a worker held of a lease is over. The lease ends with its last part, and only then are its
+/// slots free and does its work move on: once, and for what broke it.
+pub(crate) fn part_over(draft: &mut Draft, lease: &Lease, worker: WorkerId, cause: Cause) {
+    if !lease.is_wide() {
+        return end(draft, lease, cause);
+    }
+    if !lease.is_open_on(worker) {
+        return;
+    }
+    let mut row = lease.clone();
+    row.parts.push(Part {
+        worker,
+        at: draft.now,
+        end: match cause {
+            Cause::Exited(outcome) => PartEnd::Exited(outcome.clone()),
+            Cause::Lost(_) | Cause::GraceOver => PartEnd::Lost(cause.sentence()),
+        },
+    });
+    if row.workers().iter().any(|worker| row.is_open_on(*worker)) {
+        if lease.breaks().is_none() && row.breaks().is_some() {
+            let name = worker_name(draft.cluster(), worker);
+            let text = format!(
+                "its part on worker `{name}` is over ({}): the others are asked to end",
+                cause.sentence()
+            );
+            for subject in subjects(&row.work) {
+                draft.reason(subject, text.clone());
+            }
+        }
+        return draft.lease(row);
+    }
+    match row.culprit().map(|part| part.end.clone()) {
+        Some(PartEnd::Exited(outcome)) => end(draft, &row, Cause::Exited(&outcome)),
+        Some(PartEnd::Lost(why)) => end(draft, &row, Cause::Lost(&why)),
+        None => end(draft, &row, cause),
     }
 }
 
@@ -222,10 +253,10 @@ fn settle(draft: &mut Draft, trials: &[TrialId]) {
 }
 
 /// Ends every lease of a worker that is gone.
-pub(crate) fn end_all_of(draft: &mut Draft, worker: pomona_domain::WorkerId, why: &str) -> usize {
+pub(crate) fn end_all_of(draft: &mut Draft, worker: WorkerId, why: &str) -> usize {
     let leases: Vec<Lease> = draft.cluster().leases_of(worker).cloned().collect();
     for lease in &leases {
-        end(draft, lease, Cause::Lost(why));
+        part_over(draft, lease, worker, Cause::Lost(why));
     }
     if !leases.is_empty() {
         let text = format!("{} of its leases ended: {why}", leases.len());

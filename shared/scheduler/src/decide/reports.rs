@@ -3,12 +3,12 @@
 //! forgotten.
 
 use super::draft::Draft;
-use super::lease::{Cause, close, end, part};
+use super::lease::{Cause, close, part, part_over};
 use super::trial::{Company, Fate, fate, measured, unmeasured};
 use super::{experiment, not_found, search, task};
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
-use pomona_domain::lease::{EndKind, Lease, Work};
+use pomona_domain::lease::{EndKind, Lease, Rendezvous, Work};
 use pomona_domain::metric::Observation;
 use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::trial::{BestPoint, Trial};
@@ -22,6 +22,7 @@ pub(crate) fn count(draft: &mut Draft, worker: WorkerId, report: &Report) {
     };
     match &report.body {
         ReportBody::Started { environment } => started(draft, &lease, environment),
+        ReportBody::Meets { at } => meets(draft, lease, at),
         ReportBody::Observed {
             trial,
             step,
@@ -68,15 +69,19 @@ pub(crate) fn count(draft: &mut Draft, worker: WorkerId, report: &Report) {
                 task::answered(draft, *task, result);
             }
         }
-        ReportBody::Exited { outcome } => end(draft, &lease, Cause::Exited(outcome)),
+        ReportBody::Exited { outcome } => {
+            part_over(draft, &lease, worker, Cause::Exited(outcome));
+        }
     }
 }
 
-/// S3: the live lease of this generation on this worker.
+/// S3: the live lease of this generation, while it is not over on this worker. Of several workers
+/// only that of rank 0 speaks for the trials; of the others nothing counts but their exit.
 fn current(draft: &Draft, worker: WorkerId, report: &Report) -> Option<Lease> {
     (draft.cluster().lease(report.lease))
         .filter(|lease| lease.generation == report.generation)
-        .filter(|lease| lease.slots.iter().any(|slot| slot.worker == worker))
+        .filter(|lease| lease.is_open_on(worker))
+        .filter(|lease| lease.is_led_by(worker) || matches!(report.body, ReportBody::Exited { .. }))
         .cloned()
 }
 
@@ -84,6 +89,14 @@ fn current(draft: &Draft, worker: WorkerId, report: &Report) -> Option<Lease> {
 fn member(draft: &Draft, lease: &Lease, id: TrialId) -> Option<Trial> {
     let mut members = draft.cluster().members(lease);
     members.find(|trial| trial.id == id).cloned()
+}
+
+/// The other workers of a lease are told where its ranks meet.
+fn meets(draft: &mut Draft, mut lease: Lease, at: &Rendezvous) {
+    if lease.is_wide() && lease.meets_at.is_none() {
+        lease.meets_at = Some(at.clone());
+        draft.lease(lease);
+    }
 }
 
 /// What was resolved when a trial first ran stays with it: a resume must match it.

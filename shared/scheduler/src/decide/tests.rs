@@ -3,6 +3,7 @@
 mod control;
 mod exclusion;
 mod fates;
+mod gangs;
 mod programs;
 mod promotion;
 mod reports;
@@ -103,7 +104,7 @@ fn an_experiment_that_no_worker_can_serve_says_so_at_once() {
     let said = house.explains(Subject::Experiment(id));
     assert_eq!(
         said,
-        "it waits: a trial asks for 4 slots of one worker, the largest has 2"
+        "it waits: a trial asks for 4 slots, the largest worker has 2"
     );
     house.joins("b", 4);
     assert_eq!(house.state(id, 1).name(), "running");

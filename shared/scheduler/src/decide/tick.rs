@@ -1,11 +1,12 @@
 //! What time does by itself: leases expire, stops run out of grace, workers are lost.
 
 use super::draft::Draft;
-use super::lease::{Cause, end};
+use super::lease::{Cause, end, part_over};
 use super::worker;
 use pomona_domain::change::Subject;
 use pomona_domain::lease::{Lease, LeaseState};
 use pomona_domain::worker::{Worker, WorkerState};
+use pomona_domain::{LeaseId, WorkerId};
 
 pub(crate) fn tick(draft: &mut Draft) {
     expire(draft);
@@ -14,24 +15,32 @@ pub(crate) fn tick(draft: &mut Draft) {
     worker::clear(draft);
 }
 
-/// A lease whose worker is silent for longer than a term is over.
+/// What a worker holds of a lease is over when it is silent for longer than a term.
 fn expire(draft: &mut Draft) {
     let term = draft.config().lease_term_ms;
-    let over: Vec<Lease> = (draft.cluster().leases())
-        .filter(|lease| {
-            lease.slots.iter().any(|slot| {
-                let heard = draft.cluster().heard(slot.worker).max(lease.granted_at);
-                draft.now.since_ms(heard) > term
-            })
-        })
-        .cloned()
-        .collect();
-    for lease in over {
-        end(
-            draft,
-            &lease,
-            Cause::Lost("its worker was silent for longer than the lease's term"),
-        );
+    let is_silent = |lease: &Lease, worker: &WorkerId| {
+        let heard = draft.cluster().heard(*worker).max(lease.granted_at);
+        lease.is_open_on(*worker) && draft.now.since_ms(heard) > term
+    };
+    let of = |lease: &Lease| {
+        let mut workers = lease.workers();
+        workers.retain(|worker| is_silent(lease, worker));
+        workers
+            .into_iter()
+            .map(|worker| (lease.id, worker))
+            .collect::<Vec<_>>()
+    };
+    let over: Vec<(LeaseId, WorkerId)> = draft.cluster().leases().flat_map(of).collect();
+    let why = "its worker was silent for longer than the lease's term";
+    for (lease, worker) in over {
+        leave(draft, lease, worker, Cause::Lost(why));
+    }
+}
+
+/// A part of a lease is over, if the lease is not by now.
+fn leave(draft: &mut Draft, lease: LeaseId, worker: WorkerId, cause: Cause) {
+    if let Some(lease) = draft.cluster().lease(lease).cloned() {
+        part_over(draft, &lease, worker, cause);
     }
 }
 
@@ -47,6 +56,24 @@ fn revoke(draft: &mut Draft) {
         .collect();
     for lease in over {
         end(draft, &lease, Cause::GraceOver);
+    }
+    // The rest of one that broke: what it broke for counts.
+    let broken = |lease: &Lease| {
+        lease
+            .breaks()
+            .is_some_and(|(_, at)| draft.now.since_ms(at) > grace)
+    };
+    let left = |lease: &Lease| {
+        let open = lease
+            .workers()
+            .into_iter()
+            .filter(|worker| lease.is_open_on(*worker));
+        open.map(|worker| (lease.id, worker)).collect::<Vec<_>>()
+    };
+    let leases = draft.cluster().leases().filter(|lease| broken(lease));
+    let over: Vec<(LeaseId, WorkerId)> = leases.flat_map(left).collect();
+    for (lease, worker) in over {
+        leave(draft, lease, worker, Cause::GraceOver);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::control::yields;
 use super::draft::Draft;
-use super::lease::{Cause, end, end_all_of};
+use super::lease::{Cause, end_all_of, part_over};
 use super::{not_found, reports};
 use pomona_domain::change::Subject;
 use pomona_domain::lease::{Lease, LeaseState, StopReason, Work};
@@ -61,15 +61,12 @@ pub(crate) fn registered(draft: &mut Draft, id: WorkerId, said: &Introduction) {
     if again {
         draft.reason(Subject::Worker(id), "registered again");
         let gone: Vec<Lease> = (draft.cluster().leases_of(id))
-            .filter(|lease| !holds_known_slots(lease, said.slots))
+            .filter(|lease| !holds_known_slots(lease, id, said.slots))
             .cloned()
             .collect();
         for lease in gone {
-            end(
-                draft,
-                &lease,
-                Cause::Lost("its slots are gone from the worker"),
-            );
+            let why = "its slots are gone from the worker";
+            part_over(draft, &lease, id, Cause::Lost(why));
         }
     } else {
         draft.reason(Subject::Worker(id), "registered again after a restart");
@@ -86,8 +83,9 @@ fn standing(drain_by: Option<Timestamp>) -> WorkerState {
     }
 }
 
-fn holds_known_slots(lease: &Lease, slots: &[Slot]) -> bool {
-    (lease.slots.iter()).all(|held| slots.iter().any(|slot| slot.index == held.index))
+fn holds_known_slots(lease: &Lease, worker: WorkerId, slots: &[Slot]) -> bool {
+    let mut held = lease.slots.iter().filter(|held| held.worker == worker);
+    held.all(|held| slots.iter().any(|slot| slot.index == held.index))
 }
 
 /// A heartbeat: what it reports counts once.

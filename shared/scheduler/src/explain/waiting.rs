@@ -5,7 +5,7 @@ use crate::Cluster;
 use crate::queue::{Entry, Owner, Queue};
 use pomona_domain::Timestamp;
 use pomona_domain::experiment::{Experiment, ExperimentState};
-use pomona_domain::lease::{Lease, LeaseState};
+use pomona_domain::lease::{Lease, SlotRef};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::{Selector, Worker, WorkerState, is_selected, show_selector};
@@ -108,7 +108,13 @@ fn room(
     } else if free == 0 {
         format!("all {slots} slots{where_} are busy")
     } else if need > 1 {
-        format!("no worker has {need} free slots ({free} of {slots}{where_} are free in all)")
+        let size = open.iter().map(|row| row.slots.len()).max();
+        let whose = if size < Some(need) {
+            "workers that are alike do not have"
+        } else {
+            "no worker has"
+        };
+        format!("{whose} {need} free slots ({free} of {slots}{where_} are free in all)")
     } else {
         format!("{free} of {slots} slots{where_} are free and set aside for work of higher rank")
     };
@@ -139,12 +145,12 @@ fn excluded(cluster: &Cluster, shut: &[&Worker], now: Timestamp) -> Option<Strin
 
 /// Slots that come free soon.
 fn coming(cluster: &Cluster, open: &[&Worker]) -> Option<String> {
-    let stops = |lease: &&Lease| matches!(lease.state, LeaseState::Stopping { .. });
-    let leases = open
-        .iter()
-        .flat_map(|row| cluster.leases_of(row.id))
-        .filter(stops);
-    let slots: u32 = leases.map(Lease::world_size).sum();
+    let stops = |lease: &&Lease| lease.stop().is_some();
+    let is_open = |slot: &&SlotRef| open.iter().any(|row| row.id == slot.worker);
+    let slots = (cluster.leases().filter(stops))
+        .flat_map(|lease| &lease.slots)
+        .filter(is_open)
+        .count();
     match slots {
         0 => None,
         1 => Some("1 slot was asked to come free".to_owned()),

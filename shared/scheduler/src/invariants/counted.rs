@@ -129,11 +129,21 @@ pub(super) fn valid_reports<'a>(before: &Cluster, event: &'a Event) -> Vec<&'a R
         let live = before.lease(report.lease).filter(|lease| {
             lease.generation == report.generation
                 && lease.slots.iter().any(|slot| slot.worker == *worker)
+                && lease.parts.iter().all(|part| part.worker != *worker)
                 && !over.contains(&lease.id)
         });
         let Some(lease) = live else {
             return false;
         };
+        let is_exit = matches!(report.body, ReportBody::Exited { .. });
+        if !is_exit
+            && lease
+                .slots
+                .first()
+                .is_none_or(|first| first.worker != *worker)
+        {
+            return false;
+        }
         let mut counts_of = |trial: &TrialId, ends: bool| {
             let on = is_on(before, lease, Subject::Trial(*trial));
             let counts = on && is_member(lease, *trial) && !done.contains(trial);
@@ -149,7 +159,7 @@ pub(super) fn valid_reports<'a>(before: &Cluster, event: &'a Event) -> Vec<&'a R
             ReportBody::Checkpoint { trial, .. } => counts_of(trial, false),
             ReportBody::TrialEnded { trial, .. } => counts_of(trial, true),
             ReportBody::Result { .. } | ReportBody::Exited { .. } => over.insert(lease.id),
-            ReportBody::Started { .. } => true,
+            ReportBody::Started { .. } | ReportBody::Meets { .. } => true,
         }
     });
     fresh
@@ -161,6 +171,7 @@ fn fits(body: &ReportBody, of: TrialId, at: u64) -> bool {
             *trial == of && *step == at
         }
         ReportBody::Started { .. }
+        | ReportBody::Meets { .. }
         | ReportBody::TrialEnded { .. }
         | ReportBody::Result { .. }
         | ReportBody::Exited { .. } => false,

@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 mod aside;
 mod properties;
 mod sharing;
+mod wide;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -212,18 +213,16 @@ fn grant(cluster: &mut Cluster, placements: &[Placement]) {
     for placement in placements {
         let generation = Generation(cluster.generation().0 + 1);
         let id = LeaseId(generation.0);
-        let slot = |index: &u32| SlotRef {
-            worker: placement.worker,
-            index: *index,
-        };
         let row = Lease {
             id,
             version: 1,
             generation,
             work: placement.work.clone(),
-            slots: placement.slots.iter().map(slot).collect(),
+            slots: placement.slots.clone(),
             state: LeaseState::Live,
             granted_at: NOW,
+            meets_at: None,
+            parts: Vec::new(),
         };
         cluster.apply(NOW, &Change::Lease(Box::new(row)));
         match &placement.work {
@@ -256,8 +255,13 @@ fn lines(cluster: &Cluster, placements: &[Placement]) -> Vec<String> {
                 format!("e{}/{}", rows[0].experiment.0, numbers.join(" "))
             }
         };
-        let slots: Vec<String> = placement.slots.iter().map(ToString::to_string).collect();
-        format!("{what} on w{}: {}", placement.worker.0, slots.join(" "))
+        let parts = placement.slots.chunk_by(|a, b| a.worker == b.worker);
+        let part = |slots: &[SlotRef]| {
+            let indexes: Vec<String> = slots.iter().map(|slot| slot.index.to_string()).collect();
+            format!("w{}: {}", slots[0].worker.0, indexes.join(" "))
+        };
+        let parts: Vec<String> = parts.map(part).collect();
+        format!("{what} on {}", parts.join(" + "))
     };
     placements.iter().map(line).collect()
 }

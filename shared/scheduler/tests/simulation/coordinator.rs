@@ -5,7 +5,7 @@ use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::change::Change;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::Experiment;
-use pomona_domain::lease::{Lease, LeaseState, StopKind, Work};
+use pomona_domain::lease::{Lease, StopKind, Work};
 use pomona_domain::model::ModelFile;
 use pomona_domain::policy::Policy;
 use pomona_domain::task::{TaskResult, TaskSpec};
@@ -49,6 +49,12 @@ pub struct Wanted {
     pub lease: LeaseId,
     pub generation: Generation,
     pub slots: Vec<u32>,
+    /// Others have slots of it, too.
+    pub is_wide: bool,
+    /// Rank 0 is here.
+    pub leads: bool,
+    /// It is known where its ranks meet.
+    pub can_meet: bool,
     pub stop: Option<StopKind>,
     pub time_left_ms: Option<u64>,
     pub job: Job,
@@ -243,15 +249,17 @@ impl Coordinator {
     pub fn desired(&self, worker: WorkerId) -> (u64, Vec<Wanted>) {
         let acked = self.cluster.worker(worker).map_or(0, |row| row.acked_seq);
         let wanted = self.cluster.leases_of(worker).filter_map(|lease| {
-            let stop = match &lease.state {
-                LeaseState::Stopping { how, .. } => Some(*how),
-                LeaseState::Live | LeaseState::Ended { .. } => None,
-            };
             Some(Wanted {
                 lease: lease.id,
                 generation: lease.generation,
-                slots: lease.slots.iter().map(|slot| slot.index).collect(),
-                stop,
+                slots: (lease.slots.iter())
+                    .filter(|slot| slot.worker == worker)
+                    .map(|slot| slot.index)
+                    .collect(),
+                is_wide: lease.is_wide(),
+                leads: lease.is_led_by(worker),
+                can_meet: lease.meets_at.is_some(),
+                stop: lease.stop(),
                 time_left_ms: (self.cluster.members(lease))
                     .filter_map(|trial| self.cluster.time_left_ms(trial.id))
                     .min(),

@@ -65,11 +65,12 @@ fn every_seed_keeps_the_invariants_and_comes_to_its_end() {
     if let Some(seed) = number("POMONA_SIM_SEED") {
         let told = run(seed, true).unwrap_or_else(|broken| panic!("{broken}"));
         println!(
-            "seed {seed}: {} events, {} leases, {} of them shared, {} trials completed, {} failed, \
+            "seed {seed}: {} events, {} leases, {} of them shared, {} wide, {} trials completed, {} failed, \
              {} alias moves, {} virtual seconds, history {:016x}",
             told.events,
             told.leases,
             told.shared,
+            told.wide,
             told.completed,
             told.failed,
             told.promoted,
@@ -101,10 +102,11 @@ fn every_seed_keeps_the_invariants_and_comes_to_its_end() {
     let (promoted, leases) = (sum(|one| one.promoted), sum(|one| one.leases));
     let starts = sum(|one| one.starts);
     let (shared, halved) = (sum(|one| one.shared), sum(|one| one.halved));
+    let wide = sum(|one| one.wide);
     let (preempted, drained) = (sum(|one| one.preempted), sum(|one| one.drained));
     println!(
-        "{count} seeds: {} events, {leases} leases, {shared} of them shared, {completed} trials \
-         completed, {failed} failed, {halved} in smaller company, {preempted} preempted, {drained} \
+        "{count} seeds: {} events, {leases} leases, {shared} of them shared, {wide} on several \
+         workers, {completed} trials completed, {failed} failed, {halved} in smaller company, {preempted} preempted, {drained} \
          drained, {promoted} alias moves",
         told.iter().map(|one| one.events).sum::<u64>()
     );
@@ -116,6 +118,7 @@ fn every_seed_keeps_the_invariants_and_comes_to_its_end() {
         );
         assert!(starts > completed + failed, "nothing is ever leased twice");
         assert!(preempted > 50 && drained > 50, "hardly anybody yields");
+        assert!(wide > 50, "hardly any trial needs several workers");
         assert!(shared > 600 && halved > 200, "trials hardly share leases");
     }
 }

@@ -59,6 +59,8 @@ pub struct Told {
     pub starts: usize,
     /// Leases with several trials.
     pub shared: usize,
+    /// Leases on several workers.
+    pub wide: usize,
     /// Trials that were in the company of a fault that nobody owned.
     pub halved: usize,
     /// Times that a trial was asked to yield to one of higher priority.
@@ -95,6 +97,9 @@ pub fn tell(seed: u64, is_shown: bool) -> Result<Told, String> {
         starts: trials().map(|row| row.leases as usize).sum(),
         shared: (world.house.journal.leases.values())
             .filter(|row| matches!(&row.work, Work::Trials(members) if members.len() > 1))
+            .count(),
+        wide: (world.house.journal.leases.values())
+            .filter(|row| row.is_wide())
             .count(),
         preempted: told(&world, "preempted by"),
         drained: told(&world, "drains"),
@@ -290,7 +295,7 @@ fn files() -> &'static [ExperimentSpec] {
 fn draw_spec(world: &mut World) -> ExperimentSpec {
     let which = world.dice.between(0, files().len() as i64 - 1) as usize;
     let mut spec = files()[which].clone();
-    spec.resources.slots_per_trial = world.dice.pick(&[1, 1, 1, 1, 1, 1, 2, 3]);
+    spec.resources.slots_per_trial = world.dice.pick(&[1, 1, 1, 1, 1, 2, 3, 4]);
     spec.search.max_concurrent = world.dice.count(1, 12);
     if world.dice.chance(200) {
         spec.share = Share::Off;

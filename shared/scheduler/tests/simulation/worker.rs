@@ -2,7 +2,7 @@
 //! disk that goes out at least once, and leases that become what should run. It keeps running what
 //! it has while the coordinator is away, and loses what it runs when its process dies.
 
-use pomona_domain::lease::StopKind;
+use pomona_domain::lease::{Rendezvous, StopKind};
 use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::worker::{Slot, SlotKind};
 use pomona_domain::{Generation, LeaseId, Timestamp, WorkerId};
@@ -42,6 +42,8 @@ pub struct Local {
     pub generation: Generation,
     pub slots: Vec<u32>,
     pub trainer: Trainer,
+    /// Rank 0 is here: it speaks for the trial.
+    pub leads: bool,
     pub time_left_ms: Option<u64>,
     pub stop: Option<StopKind>,
     pub is_live: bool,
@@ -69,7 +71,7 @@ impl Worker {
         let slot = |(index, kind): (usize, &SlotKind)| Slot {
             index: index as u32,
             kind: *kind,
-            name: format!("slot {index}"),
+            name: format!("{kind:?}"),
             memory_bytes: None,
         };
         Self {
@@ -135,10 +137,13 @@ impl Worker {
         let Some(generation) = self.local.get(&lease).map(|local| local.generation) else {
             return;
         };
-        for body in said {
+        let leads = self.local.get(&lease).is_some_and(|local| local.leads);
+        let counts = |body: &ReportBody| leads || matches!(body, ReportBody::Exited { .. });
+        for body in said.into_iter().filter(counts) {
             let wait = match &body {
                 ReportBody::Checkpoint { .. } | ReportBody::Result { .. } => upload_ms,
                 ReportBody::Started { .. }
+                | ReportBody::Meets { .. }
                 | ReportBody::Observed { .. }
                 | ReportBody::TrialEnded { .. }
                 | ReportBody::Exited { .. } => 0,
@@ -189,6 +194,10 @@ impl Worker {
             if want.slots.iter().any(|slot| held.contains(slot)) {
                 continue;
             }
+            // Ranks elsewhere wait until rank 0's worker has said where they meet.
+            if want.is_wide && !want.leads && !want.can_meet && want.stop.is_none() {
+                continue;
+            }
             if !self.begun.insert(want.lease) {
                 let name = &self.name;
                 return Err(format!(
@@ -205,13 +214,21 @@ impl Worker {
                 generation: want.generation,
                 slots: want.slots.clone(),
                 trainer: Trainer::new(want.job.clone(), &fates),
+                leads: want.leads,
                 time_left_ms: want.time_left_ms,
                 stop: want.stop,
                 is_live: want.stop.is_none(),
             };
             self.local.insert(want.lease, local);
             match want.stop {
-                None => wishes.push(Wish::Begin(want.lease)),
+                None => {
+                    if want.is_wide && want.leads {
+                        let host = self.name.clone();
+                        let at = Rendezvous { host, port: 1 };
+                        self.put(now, 0, want.lease, vec![ReportBody::Meets { at }]);
+                    }
+                    wishes.push(Wish::Begin(want.lease));
+                }
                 Some(StopKind::Checkpoint) => self.end(now, want.lease, Outcome::Stopped),
                 Some(StopKind::Kill) => self.end(now, want.lease, Outcome::Killed),
             }

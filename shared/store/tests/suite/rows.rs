@@ -123,6 +123,8 @@ pub fn lease(number: u64, work: Work) -> Lease {
         }],
         state: LeaseState::Live,
         granted_at: at(3),
+        meets_at: None,
+        parts: Vec::new(),
     }
 }
 

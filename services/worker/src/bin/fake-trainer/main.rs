@@ -58,7 +58,9 @@ fn main() -> ExitCode {
 
 /// A place to meet: it listens until stdin closes, and prints its port first.
 fn store() -> ExitCode {
-    let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| {
+    let host = std::env::args().skip_while(|word| word != "--host").nth(1);
+    let host = host.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let bound = TcpListener::bind((host, 0)).and_then(|listener| {
         let port = listener.local_addr()?.port();
         let mut out = std::io::stdout().lock();
         writeln!(out, "{{\"port\":{port}}}")?;

@@ -34,6 +34,11 @@ fn mute(status: Status) -> End {
     end(None, status)
 }
 
+/// Ranks that have numbers when there are several.
+fn trainers(ends: &[End]) -> (Whose, Option<u32>) {
+    (Whose::Trainer, (ends.len() > 1).then_some(0))
+}
+
 /// An outcome in a few words.
 fn short(outcome: &Outcome) -> String {
     match outcome {
@@ -109,7 +114,7 @@ fn every_kind_of_end() {
     ];
     for (cause, ends, expect) in table {
         assert_eq!(
-            short(&outcome(cause.as_ref(), ends, Whose::Trainer, false)),
+            short(&outcome(cause.as_ref(), ends, trainers(ends), false)),
             *expect,
             "{ends:?}"
         );
@@ -119,10 +124,10 @@ fn every_kind_of_end() {
 #[test]
 fn a_kill_for_want_of_memory_says_so() {
     let ends = [mute(Status::Signal(9))];
-    assert!(short(&outcome(None, &ends, Whose::Trainer, true)).starts_with("crashed E0605"));
-    assert!(short(&outcome(None, &ends, Whose::Trainer, false)).starts_with("crashed E0604"));
+    assert!(short(&outcome(None, &ends, trainers(&ends), true)).starts_with("crashed E0605"));
+    assert!(short(&outcome(None, &ends, trainers(&ends), false)).starts_with("crashed E0604"));
     let ends = [mute(Status::Signal(11))];
-    assert!(short(&outcome(None, &ends, Whose::Trainer, true)).starts_with("crashed E0604"));
+    assert!(short(&outcome(None, &ends, trainers(&ends), true)).starts_with("crashed E0604"));
 }
 
 #[test]
@@ -131,11 +136,18 @@ fn a_program_that_is_not_there_costs_the_trial_nothing() {
     one.started = false;
     one.tail = vec!["no such file".to_owned()];
     assert_eq!(
-        short(&outcome(None, &[one.clone()], Whose::Trainer, false)),
+        short(&outcome(
+            None,
+            &[one.clone()],
+            (Whose::Trainer, None),
+            false
+        )),
         "not started E0902: the trainer cannot be started; its log ends with: no such file"
     );
     one.started = true;
-    assert!(short(&outcome(None, &[one], Whose::Trainer, false)).starts_with("crashed E0604"));
+    assert!(
+        short(&outcome(None, &[one], (Whose::Trainer, None), false)).starts_with("crashed E0604")
+    );
 }
 
 #[test]
@@ -161,7 +173,7 @@ fn a_program_says_nothing_and_its_end_says_all() {
             killed: false,
             tail: vec!["Traceback".to_owned()],
         };
-        let outcome = outcome(None, &[end], Whose::Program, false);
+        let outcome = outcome(None, &[end], (Whose::Program, None), false);
         if let Outcome::Crashed { fault } = outcome {
             format!("{} {fault}", fault.code)
         } else {
@@ -181,4 +193,11 @@ fn a_program_says_nothing_and_its_end_says_all() {
     ] {
         assert_eq!(told(asked, true), "Stopped");
     }
+}
+
+#[test]
+fn a_rank_is_told_by_its_number_in_the_whole_lease() {
+    let ends = [finished(), mute(Status::Code(1))];
+    let said = short(&outcome(None, &ends, (Whose::Trainer, Some(2)), false));
+    assert!(said.contains("rank 3 ended with status 1"), "{said}");
 }

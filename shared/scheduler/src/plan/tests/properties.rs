@@ -7,7 +7,7 @@ use pomona_domain::experiment::ExperimentState;
 use pomona_domain::lease::{EndKind, Lease, LeaseState, SlotRef, StopKind, StopReason, Work};
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::{AfterStop, TrialState};
-use pomona_domain::worker::{SlotKind, WorkerState, is_selected};
+use pomona_domain::worker::{PROCESSOR, SlotKind, Worker, WorkerState, is_selected};
 use pomona_domain::{Timestamp, TrialId};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -90,8 +90,13 @@ proptest! {
 
     /// S1, S2, S5, S7 and S9 hold of what was planned, on a cluster that is empty or half full.
     #[test]
-    fn a_plan_keeps_the_invariants_and_is_stable(room in rooms(), ends in any::<u64>()) {
+    fn a_plan_keeps_the_invariants_and_is_stable(
+        room in rooms(),
+        ends in any::<u64>(),
+        alike in 0u64..4,
+    ) {
         let mut cluster = cluster(&room);
+        liken(&mut cluster, alike);
         for _ in 0..3 {
             let placements = plan(&cluster, NOW);
             prop_assert_eq!(&placements, &plan(&cluster, NOW), "the same plan each time");
@@ -100,11 +105,15 @@ proptest! {
             prop_assert_eq!(plan(&cluster, NOW), Vec::new());
             quotas_and_zones_hold(&cluster)?;
             for lease in cluster.leases() {
-                let worker = cluster.worker(lease.slots[0].worker).expect("a worker");
-                let of: BTreeSet<SlotKind> = (lease.slots.iter())
-                    .map(|held| worker.slots[held.index as usize].kind)
+                let of: BTreeSet<_> = (lease.slots.iter())
+                    .map(|held| {
+                        let worker = cluster.worker(held.worker).expect("a worker");
+                        let processor = worker.labels.get(PROCESSOR).filter(|_| lease.is_wide());
+                        (worker.slots[held.index as usize].kind, processor)
+                    })
                     .collect();
-                prop_assert_eq!(of.len(), 1, "a gang is of one kind");
+                prop_assert_eq!(of.len(), 1, "a gang is of one kind and alike");
+                prop_assert!(!lease.is_wide() || needs_several(&cluster, lease));
             }
             end_some(&mut cluster, ends);
         }
@@ -155,9 +164,11 @@ proptest! {
     #[test]
     fn only_the_lower_yield_and_asking_again_asks_nobody(
         room in rooms(),
-        (slots, trials, priority) in (1u32..4, 1u32..4, 1i32..4),
+        (slots, trials, priority) in (1u32..6, 1u32..4, 1i32..4),
+        alike in 0u64..3,
     ) {
         let mut cluster = cluster(&room);
+        liken(&mut cluster, alike);
         let placements = plan(&cluster, NOW);
         grant(&mut cluster, &placements);
         experiment(&mut cluster, 99, &asked(slots, trials, priority));
@@ -199,13 +210,38 @@ fn yields(cluster: &mut Cluster, id: pomona_domain::LeaseId, at: Timestamp) {
     }
 }
 
+/// Gives the workers one of so many processors in turn; with 0 each has its own.
+fn liken(cluster: &mut Cluster, processors: u64) {
+    let rows: Vec<Worker> = cluster.workers().cloned().collect();
+    for mut row in rows {
+        let which = row.id.0.checked_rem(processors).unwrap_or(row.id.0 + 9);
+        row.labels.insert(PROCESSOR.to_owned(), which.to_string());
+        cluster.apply(NOW, &Change::Worker(Box::new(row)));
+    }
+}
+
+/// Whether no worker that gets work and that its file selects has so many slots of a kind.
+fn needs_several(cluster: &Cluster, lease: &Lease) -> bool {
+    let owner = cluster.owner(lease).expect("no task needs several");
+    let of = |row: &Worker, kind| row.slots.iter().filter(|slot| slot.kind == kind).count();
+    let mut rows = (cluster.workers())
+        .filter(|row| row.state == WorkerState::Alive)
+        .filter(|row| is_selected(&row.labels, &owner.spec.resources.selector));
+    rows.all(|row| {
+        let most = of(row, SlotKind::Cpu).max(of(row, SlotKind::Cuda));
+        most < lease.slots.len()
+    })
+}
+
 /// What a project holds is within its quota, and a lease is where its file wants it.
 fn quotas_and_zones_hold(cluster: &Cluster) -> Result<(), TestCaseError> {
     prop_assert!(cluster.slots_of_project("p1") <= 3);
     for lease in cluster.leases() {
-        let worker = cluster.worker(lease.slots[0].worker).expect("a worker");
-        if let Some(owner) = cluster.owner(lease) {
-            prop_assert!(is_selected(&worker.labels, &owner.spec.resources.selector));
+        for worker in lease.workers() {
+            let worker = cluster.worker(worker).expect("a worker");
+            if let Some(owner) = cluster.owner(lease) {
+                prop_assert!(is_selected(&worker.labels, &owner.spec.resources.selector));
+            }
         }
     }
     Ok(())
