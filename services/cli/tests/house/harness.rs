@@ -38,6 +38,11 @@ search:
 promote: {model: flowers, alias: champion, gates: [{metric: test/accuracy, at_least: 0.1}]}
 ";
 
+/// Computes in no time what could have been measured.
+pub const FAKE_TRAINER: &str = "fake-trainer";
+/// Trains.
+pub const REAL_TRAINER: &str = "pomona-trainer";
+
 /// Everything a test waits for happens well before this.
 pub const DEADLINE: Duration = Duration::from_mins(2);
 
@@ -49,6 +54,12 @@ pub fn wait(what: &str, mut condition: impl FnMut() -> bool) {
         std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+/// What `make setup` fetched.
+fn fetched(name: &str) -> PathBuf {
+    let cache = std::env::var_os("POMONA_CACHE").expect("`make chaos` says where the cache is");
+    Path::new(&cache).join(name)
 }
 
 /// A program of the house, beside the test's own folder.
@@ -104,6 +115,8 @@ pub struct House {
     pub redis: Option<Redis>,
     /// A lease, or a worker, that is silent for longer is lost.
     pub term: Duration,
+    /// What workers train with.
+    pub trainer: &'static str,
     /// The server that has the rows; without one they are in the data folder.
     pub postgres: Option<Postgres>,
     /// The server that has the blobs; without one they are in the data folder.
@@ -128,15 +141,16 @@ impl House {
 
     /// The same, with Redis.
     pub fn open_with_redis() -> Self {
-        Self::open_for_chaos(Duration::from_secs(10))
+        Self::open_for_chaos(Duration::from_secs(10), FAKE_TRAINER)
     }
 
-    /// The same, with a term of one's own.
-    pub fn open_for_chaos(term: Duration) -> Self {
+    /// The same, with a term of one's own and perhaps the real trainer, on photographs.
+    pub fn open_for_chaos(term: Duration, trainer: &'static str) -> Self {
         let temporary = tempfile::tempdir().expect("a temporary folder");
         let mut house = Self::closed(&temporary.path().join("house"));
         house.temporary = Some(temporary);
         house.term = term;
+        house.trainer = trainer;
         house.furnished(Some(Postgres::start()), Some(Redis::start()))
     }
 
@@ -179,6 +193,7 @@ impl House {
             redis: None,
             // Shorter than in life, so that a house whose worker is gone need not be waited for.
             term: Duration::from_secs(10),
+            trainer: FAKE_TRAINER,
             postgres: None,
             bucket: None,
         }
@@ -190,6 +205,20 @@ impl House {
     }
 
     fn furnish(&self) {
+        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        let (pictures, weights) = if self.trainer == FAKE_TRAINER {
+            self.draw()
+        } else {
+            (fetched("tux"), fetched("weights/efficientnet-lite0.pth"))
+        };
+        let size = ["--image-size", "64"];
+        self.json(&[&["dataset", "add", "flowers", &text(&pictures)], &size[..]].concat());
+        let arch = ["--arch", "efficientnet-lite0", "--weights"];
+        self.json(&[&["backbone", "add", "lite"], &arch[..], &[&text(&weights)]].concat());
+    }
+
+    /// What the fake trainer takes for pictures and weights.
+    fn draw(&self) -> (PathBuf, PathBuf) {
         let pictures = self.path("pictures");
         for class in ["daisy", "rose", "tulip"] {
             fs::create_dir_all(pictures.join(class)).expect("a class");
@@ -200,17 +229,7 @@ impl House {
         }
         let weights = self.path("lite.pth");
         fs::write(&weights, b"weights").expect("weights");
-        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-        self.json(&["dataset", "add", "flowers", &text(&pictures)]);
-        self.json(&[
-            "backbone",
-            "add",
-            "lite",
-            "--arch",
-            "efficientnet-lite0",
-            "--weights",
-            &text(&weights),
-        ]);
+        (pictures, weights)
     }
 
     /// Starts (or starts again) the coordinator on the house's own port.

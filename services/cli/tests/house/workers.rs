@@ -51,7 +51,7 @@ impl House {
             .args(["--listen", &format!("127.0.0.1:{metrics}"), "--data-dir"])
             .arg(folder)
             .arg("--trainer")
-            .arg(program("fake-trainer"))
+            .arg(program(self.trainer))
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{self, House};
+use crate::harness::{self, FAKE_TRAINER, House};
 
 /// A disk of some megabytes; it is there as long as this.
 pub struct SmallDisk(pub PathBuf);
@@ -13,10 +13,15 @@ pub struct SmallDisk(pub PathBuf);
 impl SmallDisk {
     /// Nothing where none can be mounted.
     pub fn mount(house: &House) -> Option<Self> {
+        let size = if house.trainer == FAKE_TRAINER {
+            24
+        } else {
+            256
+        };
         let folder = house.path("small-disk");
         fs::create_dir_all(&folder).expect("a folder");
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}m"), "tmpfs"])
             .arg(&folder)
             .stderr(std::process::Stdio::null())
             .status();

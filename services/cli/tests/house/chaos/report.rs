@@ -75,7 +75,7 @@ impl Report {
         );
     }
 
-    pub fn write(&self, seeds: u64) {
+    pub fn write(&self, name: &str, seeds: u64) {
         let recovery = self.recovery.iter().map(|(what, seconds)| {
             let mut sorted = seconds.clone();
             sorted.sort_by(f64::total_cmp);
@@ -100,6 +100,6 @@ impl Report {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
         fs::create_dir_all(&folder).expect("the folder of reports");
         let text = serde_json::to_string_pretty(&report).expect("JSON");
-        fs::write(folder.join("chaos.json"), text + "\n").expect("the report");
+        fs::write(folder.join(format!("{name}.json")), text + "\n").expect("the report");
     }
 }
