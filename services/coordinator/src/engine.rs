@@ -103,17 +103,23 @@ async fn rule(
     mut waiting: mpsc::Receiver<Request>,
     mut engine: Option<Engine>,
 ) -> Result<(), Fault> {
+    let mut rest = Duration::ZERO;
     loop {
         let Some(engine) = engine.take() else {
             tracing::info!("another coordinator leads: this one stands by");
-            let Some(reign) = reign::stand_by(&parts, &role, &mut waiting).await else {
+            let Some(reign) = reign::stand_by(&parts, &role, &mut waiting, rest).await else {
                 return Ok(());
             };
+            rest = Duration::ZERO;
+            let generation = reign.generation;
             match Engine::begin(&parts, &role, &visible, reign).await {
                 Ok(begun) => engine = Some(begun),
-                // It stands again at once: who led last may.
+                // Another one may be able to: it gets its turn before this one stands again.
                 Err(fault) => {
                     tracing::error!(code = %fault.code, "cannot read the cluster: {fault}");
+                    follow(&role);
+                    resign(&parts, generation).await;
+                    rest = parts.term;
                 }
             }
             continue;
@@ -125,13 +131,27 @@ async fn rule(
             return Ok(());
         };
         visible.send_replace(None);
-        role.send_replace(Role::Follows {
-            address: String::new(),
-        });
+        follow(&role);
         if !parts.store.is_shared() {
             return Err(fault);
         }
         tracing::warn!(code = %fault.code, "deposed: {fault}");
+    }
+}
+
+/// This coordinator does not lead, and who does is not known yet.
+fn follow(role: &watch::Sender<Role>) {
+    role.send_replace(Role::Follows {
+        address: String::new(),
+    });
+}
+
+/// Another coordinator may lead at once.
+async fn resign(parts: &Parts, generation: u64) {
+    if parts.store.is_shared()
+        && let Err(error) = parts.store.resign(generation).await
+    {
+        tracing::debug!("leadership ends with its term: {}", Fault::from(error));
     }
 }
 
@@ -205,11 +225,7 @@ impl Engine {
             rest.push(request);
         }
         self.handle(rest).await;
-        if self.parts.store.is_shared()
-            && let Err(error) = self.parts.store.resign(self.reign.generation).await
-        {
-            tracing::debug!("leadership ends with its term: {}", Fault::from(error));
-        }
+        resign(&self.parts, self.reign.generation).await;
     }
 
     /// One batch: decide all, commit once, show, answer.

@@ -120,22 +120,24 @@ async fn keep(parts: Parts, role: Arc<watch::Sender<Role>>, generation: u64) {
     }
 }
 
-/// Waits until this coordinator leads; nothing when it stops first. What is asked meanwhile is
-/// told that another one decides.
+/// Waits until this coordinator leads; nothing when it stops first. It looks for the first time
+/// after a rest. What is asked meanwhile is told that another one decides.
 pub async fn stand_by(
     parts: &Parts,
     role: &Arc<watch::Sender<Role>>,
     waiting: &mut mpsc::Receiver<Request>,
+    rest: Duration,
 ) -> Option<Reign> {
     let mut stop = parts.stop.clone();
-    let mut look = tokio::time::interval(parts.term / LOOKS);
+    let begin = tokio::time::Instant::now() + rest;
+    let mut look = tokio::time::interval_at(begin, parts.term / LOOKS);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut troubled = false;
     loop {
         tokio::select! {
             _ = look.tick() => {}
             // Through Redis: the leader said that it resigns.
-            () = parts.bus.wake.notified() => {}
+            () = parts.bus.wake.notified(), if tokio::time::Instant::now() >= begin => {}
             request = waiting.recv() => {
                 request?.refuse(&follows());
                 continue;

@@ -3,18 +3,24 @@
 use super::*;
 use pomona_domain::task::TaskSpec;
 use pomona_domain::{Digest, TaskId};
-use pomona_store::{BlobsAt, StoreConfig};
+use pomona_store::{BlobsAt, Election, StoreConfig};
+use pomona_testing::Postgres;
 use std::path::Path;
 use tempfile::TempDir;
 
-async fn store(folder: &Path) -> Store {
+async fn store(folder: &Path, url: String) -> Store {
     let config = StoreConfig {
-        url: format!("sqlite://{}", folder.join("pomona.db").display()),
+        url,
         blobs: BlobsAt::Folder(folder.join("blobs")),
     };
     let store = Store::open(config).await.unwrap();
     store.migrate().await.unwrap();
     store
+}
+
+async fn store_in(folder: &Path) -> Store {
+    let file = folder.join("pomona.db");
+    store(folder, format!("sqlite://{}", file.display())).await
 }
 
 const TERM: Duration = Duration::from_secs(2);
@@ -23,6 +29,20 @@ fn me() -> Candidate {
     Candidate {
         holder: "coordinator-a".to_owned(),
         address: "http://127.0.0.1:1".to_owned(),
+    }
+}
+
+fn parts(store: Store, stop: watch::Receiver<bool>) -> Parts {
+    Parts {
+        store,
+        config: pomona_scheduler::Config::default(),
+        tick: Duration::from_secs(1),
+        clock: Arc::new(Clock::start()),
+        bus: Arc::new(Bus::new(100, 1 << 20)),
+        metrics: Arc::new(Metrics::new(10).unwrap()),
+        stop,
+        me: me(),
+        term: TERM,
     }
 }
 
@@ -36,18 +56,7 @@ struct Bench {
 async fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let (ended, stop) = watch::channel(false);
-    let bus = Arc::new(Bus::new(100, 1 << 20));
-    let parts = Parts {
-        store: store(folder.path()).await,
-        config: pomona_scheduler::Config::default(),
-        tick: Duration::from_secs(1),
-        clock: Arc::new(Clock::start()),
-        bus: Arc::clone(&bus),
-        metrics: Arc::new(Metrics::new(10).unwrap()),
-        stop,
-        me: me(),
-        term: TERM,
-    };
+    let parts = parts(store_in(folder.path()).await, stop);
     let role = Arc::new(watch::Sender::new(Role::Follows {
         address: String::new(),
     }));
@@ -175,7 +184,7 @@ async fn a_commit_that_did_not_happen_is_answered_with_a_code_and_leaves_nothing
 #[tokio::test]
 async fn an_engine_that_leads_no_more_decides_nothing_and_ends() {
     let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path()).await;
+    let store = store_in(folder.path()).await;
     let (_ended, stop) = watch::channel(false);
     let parts = Parts {
         store: store.clone(),
@@ -203,7 +212,7 @@ async fn what_came_before_the_stop_is_answered_and_what_comes_after_is_told_so()
     let folder = tempfile::tempdir().unwrap();
     let (end, stop) = watch::channel(false);
     let parts = Parts {
-        store: store(folder.path()).await,
+        store: store_in(folder.path()).await,
         config: pomona_scheduler::Config::default(),
         tick: Duration::from_hours(1),
         clock: Arc::new(Clock::start()),
@@ -247,4 +256,38 @@ async fn a_full_queue_is_answered_busy_at_once() {
     let fault = handle.decide(Event::Tick).await.unwrap_err();
     assert_eq!(fault.code, Code::Busy);
     assert_eq!(Code::Busy.http_status(), 429);
+}
+
+#[tokio::test]
+async fn who_cannot_read_the_cluster_gives_the_others_a_turn() {
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    let store = store(folder.path(), postgres.url("postgres")).await;
+    let sql = "ALTER TABLE trials RENAME TO elsewhere";
+    assert!(postgres.query(sql).is_some());
+    let (stop, stopped) = watch::channel(false);
+    let parts = parts(store.clone(), stopped);
+    let role = Arc::new(watch::Sender::new(Role::Follows {
+        address: String::new(),
+    }));
+    let (_requests, waiting) = mpsc::channel(QUEUE);
+    let ruling = rule(parts, role, watch::Sender::new(None), waiting, None);
+    let ruling = tokio::spawn(ruling);
+    while store.leader().await.unwrap().holder != me().holder {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let other = Candidate {
+        holder: "coordinator-b".to_owned(),
+        ..me()
+    };
+    // Its term would otherwise begin anew with each try, for ever.
+    let turn = async {
+        while !matches!(store.stand(&other, TERM).await, Ok(Election::Leads(_))) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let turn = tokio::time::timeout(Duration::from_mins(1), turn).await;
+    assert!(turn.is_ok(), "the other one never leads");
+    stop.send_replace(true);
+    ruling.await.unwrap().unwrap();
 }
