@@ -1,11 +1,13 @@
 //! Gauges that are computed from the committed cluster at each scrape.
 
+use pomona_domain::experiment::Experiment;
 use pomona_domain::metric::Direction;
 use pomona_domain::spec::{CROSS_METRICS, METRICS};
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::TrialState;
 use pomona_domain::worker::{SlotKind, WorkerState};
 use pomona_scheduler::Cluster;
+use pomona_search::Searcher;
 use prometheus::GaugeVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -29,6 +31,7 @@ pub struct Gauges {
     trials: GaugeVec,
     best: GaugeVec,
     last: GaugeVec,
+    rungs: GaugeVec,
     aliases: GaugeVec,
     folded: GaugeVec,
 }
@@ -59,6 +62,11 @@ impl Gauges {
                 "pomona_objective_last",
                 "Newest value of the objective.",
                 &["experiment", "metric"],
+            )?,
+            rungs: make.gauges(
+                "pomona_rung_trials",
+                "Points that came to a rung, of all phases and brackets.",
+                &["experiment", "rung"],
             )?,
             aliases: make.gauges(
                 "pomona_model_alias_info",
@@ -149,6 +157,7 @@ impl Gauges {
     fn fill_objectives(&self, cluster: &Cluster) {
         self.best.reset();
         self.last.reset();
+        self.rungs.reset();
         self.folded.reset();
         let mut names: BTreeMap<&str, u32> = BTreeMap::new();
         for experiment in cluster.experiments() {
@@ -167,6 +176,7 @@ impl Gauges {
             } else {
                 name.clone()
             };
+            self.fill_rungs(&label, experiment);
             let metric = &experiment.spec.search.objective();
             let shown = metric_label(metric);
             let labels = [label.as_str(), shown];
@@ -193,6 +203,15 @@ impl Gauges {
         self.folded
             .with_label_values(&["experiments"])
             .set(f64::from(folded));
+    }
+
+    fn fill_rungs(&self, label: &str, experiment: &Experiment) {
+        let searcher = serde_json::from_value::<Searcher>(experiment.searcher.clone());
+        for row in searcher.iter().flat_map(Searcher::standings) {
+            let labels = [label, &row.rung.to_string()];
+            let rung = self.rungs.with_label_values(&labels);
+            rung.add(row.entries.len() as f64);
+        }
     }
 
     fn fill_aliases(&self, cluster: &Cluster) {

@@ -46,6 +46,9 @@ async fn a_trial_that_is_behind_at_a_rung_is_stopped_also_after_a_restart() {
         lease.is_some_and(|lease| lease.stop == Some(StopKind::Checkpoint))
     };
     machine.until("the stop is told", is_asked).await;
+    let page = house.client.metrics().await.expect("metrics");
+    let rung = "pomona_rung_trials{experiment=\"flowers\",rung=\"1\"} 2\n";
+    assert!(page.contains(rung), "{page}");
     machine.exit(&leases[1], Outcome::Stopped);
     machine.poll(0).await;
     let stopped = trial_of(&leases[1]);
