@@ -187,15 +187,8 @@ async fn an_engine_that_leads_no_more_decides_nothing_and_ends() {
     let store = store_in(folder.path()).await;
     let (_ended, stop) = watch::channel(false);
     let parts = Parts {
-        store: store.clone(),
-        config: pomona_scheduler::Config::default(),
         tick: Duration::from_hours(1),
-        clock: Arc::new(Clock::start()),
-        bus: Arc::new(Bus::new(100, 1 << 20)),
-        metrics: Arc::new(Metrics::new(10).unwrap()),
-        stop,
-        me: me(),
-        term: TERM,
+        ..parts(store.clone(), stop)
     };
     let (handle, running) = start(parts).await.unwrap();
     assert_eq!(code(handle.decide(worker(1)).await), None);
@@ -212,15 +205,8 @@ async fn what_came_before_the_stop_is_answered_and_what_comes_after_is_told_so()
     let folder = tempfile::tempdir().unwrap();
     let (end, stop) = watch::channel(false);
     let parts = Parts {
-        store: store_in(folder.path()).await,
-        config: pomona_scheduler::Config::default(),
         tick: Duration::from_hours(1),
-        clock: Arc::new(Clock::start()),
-        bus: Arc::new(Bus::new(100, 1 << 20)),
-        metrics: Arc::new(Metrics::new(10).unwrap()),
-        stop,
-        me: me(),
-        term: TERM,
+        ..parts(store_in(folder.path()).await, stop)
     };
     let (handle, running) = start(parts).await.unwrap();
     let before = handle.decide(worker(1));
@@ -273,15 +259,15 @@ async fn who_cannot_read_the_cluster_gives_the_others_a_turn() {
     let (_requests, waiting) = mpsc::channel(QUEUE);
     let ruling = rule(parts, role, watch::Sender::new(None), waiting, None);
     let ruling = tokio::spawn(ruling);
-    while store.leader().await.unwrap().holder != me().holder {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
     let other = Candidate {
         holder: "coordinator-b".to_owned(),
         ..me()
     };
     // Its term would otherwise begin anew with each try, for ever.
     let turn = async {
+        while store.leader().await.unwrap().holder != me().holder {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         while !matches!(store.stand(&other, TERM).await, Ok(Election::Leads(_))) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -206,6 +206,9 @@ impl Gauges {
     }
 
     fn fill_rungs(&self, label: &str, experiment: &Experiment) {
+        if experiment.spec.search.halving().is_none() {
+            return;
+        }
         let searcher = serde_json::from_value::<Searcher>(experiment.searcher.clone());
         for row in searcher.iter().flat_map(Searcher::standings) {
             let labels = [label, &row.rung.to_string()];
