@@ -142,65 +142,41 @@ impl House {
         self.registers(name, 1, &vec![SlotKind::Cpu; count])
     }
 
+    /// The same, with a label `zone`.
+    pub(crate) fn joins_in(&mut self, name: &str, count: usize, zone: &str) -> WorkerId {
+        let labels = BTreeMap::from([("zone".to_owned(), zone.to_owned())]);
+        self.introduces((name, 1), &vec![SlotKind::Cpu; count], labels)
+    }
+
     /// The same on a processor, whose slots are alike wherever they are.
     pub(crate) fn joins_on(&mut self, name: &str, count: usize, processor: &str) -> WorkerId {
-        self.tell(&Event::Registered {
-            id: worker_id(name),
-            name: name.to_owned(),
-            incarnation: 1,
-            slots: slots(&vec![SlotKind::Cpu; count]),
-            labels: BTreeMap::from([(PROCESSOR.to_owned(), processor.to_owned())]),
-        });
-        worker_id(name)
+        let labels = BTreeMap::from([(PROCESSOR.to_owned(), processor.to_owned())]);
+        self.introduces((name, 1), &vec![SlotKind::Cpu; count], labels)
     }
 
     /// A worker of [`House::joins_on`] began anew.
     pub(crate) fn registers_again(&mut self, name: &str, count: usize) {
         let row = self.cluster.worker(worker_id(name)).expect("a worker");
         let (incarnation, labels) = (row.incarnation + 1, row.labels.clone());
+        self.introduces((name, incarnation), &vec![SlotKind::Cpu; count], labels);
+    }
+
+    pub(crate) fn registers(&mut self, name: &str, nth: u64, kinds: &[SlotKind]) -> WorkerId {
+        self.introduces((name, nth), kinds, BTreeMap::new())
+    }
+
+    fn introduces(
+        &mut self,
+        (name, incarnation): (&str, u64),
+        kinds: &[SlotKind],
+        labels: BTreeMap<String, String>,
+    ) -> WorkerId {
         self.tell(&Event::Registered {
             id: worker_id(name),
             name: name.to_owned(),
             incarnation,
-            slots: slots(&vec![SlotKind::Cpu; count]),
-            labels,
-        });
-    }
-
-    /// A worker reports something of a lease.
-    pub(crate) fn says_on(&mut self, worker: WorkerId, lease: &Lease, body: ReportBody) {
-        let seq = self.seqs.entry(worker).or_default();
-        *seq += 1;
-        let report = Report {
-            seq: *seq,
-            lease: lease.id,
-            generation: lease.generation,
-            at: self.now,
-            body,
-        };
-        let event = self.poll(worker, vec![report]);
-        self.tell(&event);
-    }
-
-    /// The same, with a label `zone`.
-    pub(crate) fn joins_in(&mut self, name: &str, count: usize, zone: &str) -> WorkerId {
-        self.tell(&Event::Registered {
-            id: worker_id(name),
-            name: name.to_owned(),
-            incarnation: 1,
-            slots: slots(&vec![SlotKind::Cpu; count]),
-            labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
-        });
-        worker_id(name)
-    }
-
-    pub(crate) fn registers(&mut self, name: &str, nth: u64, kinds: &[SlotKind]) -> WorkerId {
-        self.tell(&Event::Registered {
-            id: worker_id(name),
-            name: name.to_owned(),
-            incarnation: nth,
             slots: slots(kinds),
-            labels: BTreeMap::new(),
+            labels,
         });
         worker_id(name)
     }
@@ -228,8 +204,12 @@ impl House {
         self.tell(&Event::Tick);
     }
 
+    /// What the worker of rank 0 reports of a lease.
     pub(crate) fn report(&mut self, lease: &Lease, body: ReportBody) -> Report {
-        let worker = lease.slots[0].worker;
+        self.report_of(lease.slots[0].worker, lease, body)
+    }
+
+    fn report_of(&mut self, worker: WorkerId, lease: &Lease, body: ReportBody) -> Report {
         let seq = self.seqs.entry(worker).or_default();
         *seq += 1;
         Report {
@@ -253,8 +233,13 @@ impl House {
 
     /// A lease's worker reports something of it.
     pub(crate) fn says(&mut self, lease: &Lease, body: ReportBody) {
-        let report = self.report(lease, body);
-        let event = self.poll(lease.slots[0].worker, vec![report]);
+        self.says_on(lease.slots[0].worker, lease, body);
+    }
+
+    /// A worker reports something of a lease.
+    pub(crate) fn says_on(&mut self, worker: WorkerId, lease: &Lease, body: ReportBody) {
+        let report = self.report_of(worker, lease, body);
+        let event = self.poll(worker, vec![report]);
         self.tell(&event);
     }
 
