@@ -462,7 +462,7 @@ impl Chaos {
         });
     }
 
-    /// Trial number → (state, step → metrics).
+    /// Trial number → (state and why it failed, step → metrics).
     fn curves(&self, experiment: &str) -> BTreeMap<u64, (Value, Value)> {
         let trials = self.house.trials(experiment);
         let curve = |trial: &Value| {
@@ -473,9 +473,13 @@ impl Chaos {
                 .iter()
                 .map(|one| json!([one["step"], one["epoch"], one["metrics"]]));
             let whole = json!([trial["hparams"], points.collect::<Vec<_>>()]);
+            let state = match trial.get("fault") {
+                None => trial["state"].clone(),
+                Some(fault) => json!([trial["state"], fault]),
+            };
             (
                 trial["number"].as_u64().expect("a number"),
-                (trial["state"].clone(), whole),
+                (state, whole),
             )
         };
         trials.iter().map(curve).collect()

@@ -319,6 +319,8 @@ impl Client {
                 file.write_all(&chunk).await.map_err(written)?;
             }
         }
+        // The last chunk is written behind our back, and `sync_all` keeps what became of it to itself.
+        file.flush().await.map_err(written)?;
         file.sync_all().await.map_err(written)?;
         let got = Digest(hash.finalize().into());
         if got == digest {

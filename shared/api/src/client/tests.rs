@@ -4,6 +4,7 @@ use super::*;
 use crate::v1::PageQuery;
 use crate::v1::events::Topic;
 use pomona_domain::Digest;
+use std::path::Path;
 use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -179,6 +180,18 @@ async fn a_blob_with_other_bytes_is_refused_and_leaves_no_file() {
         .unwrap_err();
     assert_eq!(fault.code, Code::BlobCorrupt);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_blob_that_does_not_fit_the_disk_is_not_taken_for_whole() {
+    let (client, _) = server(vec![http("200 OK", "some bytes")]).await;
+    let full = Path::new("/dev/full");
+    let file = tokio::fs::File::options().write(true).open(full).await;
+    let fault = client
+        .blob_write(Digest::of(b"some bytes"), &mut file.unwrap(), full)
+        .await
+        .unwrap_err();
+    assert_eq!(fault.code, Code::DiskFull, "{fault}");
 }
 
 #[tokio::test]

@@ -32,9 +32,10 @@ impl Report {
         for (number, (state, curve)) in quiet {
             match faulty.get(number) {
                 Some((there, same)) if there == state && same == curve => {}
-                other => self
-                    .lost
-                    .push(format!("trial {number}: {other:?} instead of {curve}")),
+                None => self.lost.push(format!("trial {number} is not there")),
+                Some((there, same)) => self.lost.push(format!(
+                    "trial {number}: {there} with {same} instead of {state} with {curve}"
+                )),
             }
         }
     }
