@@ -69,8 +69,8 @@ bench-sharing: ## Grids against a plain PyTorch loop and an expert's script (fet
 chaos: ## Faults at random moments, 20 seeds (SEEDS, FIRST, TRIALS) and 3 with the real trainer (REAL), and what they lost: target/bench/chaos.json, chaos-real.json
 	@$(SETUP) libtorch lite0 tux tools postgres redis
 	$(CARGO) build --workspace --bins
-	POMONA_CHAOS_SEEDS=$(or $(SEEDS),20) POMONA_CHAOS_FIRST=$(or $(FIRST),1) POMONA_CHAOS_TRIALS=$(or $(TRIALS),500) $(CARGO) nextest run -p pomona-cli -E 'test(/chaos_loses_nothing$$/)' --no-capture
-	POMONA_CHAOS_SEEDS=$(or $(REAL),3) POMONA_CHAOS_FIRST=$(or $(FIRST),1) $(CARGO) nextest run -p pomona-cli -E 'test(/chaos_loses_nothing_that_was_really_trained$$/)' --run-ignored all --no-capture
+	POMONA_CHAOS_SEEDS=$(or $(SEEDS),20) POMONA_CHAOS_FIRST=$(or $(FIRST),1) POMONA_CHAOS_TRIALS=$(or $(TRIALS),500) $(CARGO) nextest run --profile chaos -p pomona-cli -E 'test(/chaos_loses_nothing$$/)' --no-capture
+	POMONA_CHAOS_SEEDS=$(or $(REAL),3) POMONA_CHAOS_FIRST=$(or $(FIRST),1) $(CARGO) nextest run --profile chaos -p pomona-cli -E 'test(/chaos_loses_nothing_that_was_really_trained$$/)' --run-ignored all --no-capture
 
 .PHONY: bench-control
 bench-control: ## The control plane, beside Ray Tune and Optuna (fetched once, 200 MB), as a table and target/bench/control.json; ROWS, ROUNDS
