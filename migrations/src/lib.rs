@@ -4,9 +4,11 @@
 //! written, whatever the domain becomes later. The names of tables and columns stand in
 //! [`tables`], once, and the store uses the same ones.
 
+mod columns;
 pub mod m0001_initial;
 pub mod m0002_leadership;
 pub mod m0003_objects;
+pub mod m0004_tracking;
 pub mod tables;
 
 use sea_orm_migration::prelude::*;
@@ -22,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_initial::Migration),
             Box::new(m0002_leadership::Migration),
             Box::new(m0003_objects::Migration),
+            Box::new(m0004_tracking::Migration),
         ]
     }
 }

@@ -8,8 +8,8 @@ use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{
     big_integer, big_integer_null, boolean, double_null, text, text_null,
 };
-use sea_orm_migration::sea_orm::DbBackend;
 
+use crate::columns::{Words, sequence};
 use crate::tables::{
     AliasHistory, Aliases, Backbones, BlobRefs, Blobs, Checkpoints, Datasets, Experiments,
     IdempotencyKeys, Leader, Leases, LogLines, Models, Observations, Outbox, Reasons, Tasks,
@@ -42,38 +42,6 @@ impl MigrationTrait for Migration {
             .columns([Leader::Id, Leader::Generation, Leader::Seq])
             .values_panic([1.into(), 0.into(), 0.into()]);
         manager.execute(leader).await
-    }
-}
-
-/// A number that the database gives out, growing.
-fn sequence(name: impl IntoIden) -> ColumnDef {
-    let mut column = ColumnDef::new(name);
-    column
-        .big_integer()
-        .not_null()
-        .auto_increment()
-        .primary_key();
-    column
-}
-
-/// Columns of short texts: names, ids, states. They are sorted by their bytes in every database,
-/// whatever the language of its server.
-#[derive(Clone, Copy)]
-struct Words(DbBackend);
-
-impl Words {
-    fn string(self, name: impl IntoIden) -> ColumnDef {
-        let mut column = ColumnDef::new(name);
-        column.string().not_null();
-        if self.0 == DbBackend::Postgres {
-            column.extra("COLLATE \"C\"");
-        }
-        column
-    }
-
-    /// One that is the primary key.
-    fn key(self, name: impl IntoIden) -> ColumnDef {
-        self.string(name).primary_key().to_owned()
     }
 }
 

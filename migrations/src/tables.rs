@@ -58,4 +58,36 @@ tables! {
     IdempotencyKeys { Key, Request, Status, Answer, At }
     /// Table of lines that ranks wrote.
     LogLines { Seq, Owner, Rank, At, Line }
+    /// Table of experiments as MLflow sees them: its own, and the tracking faces of ours. `Taken` is
+    /// the name of those that nobody else may have.
+    RunExperiments { Id, Number, Name, Taken, ArtifactLocation, CreatedAt, UpdatedAt, DeletedAt, Settled }
+    /// Table of their tags.
+    RunExperimentTags { ExperimentId, Key, Value }
+    /// Table of runs: MLflow's own, and the tracking faces of trials as they were at `TrialVersion`.
+    /// `Pending` counts points of the log that are not settled yet.
+    Runs { Id, ExperimentId, Name, UserId, Status, StartTime, EndTime, ArtifactUri, DeletedAt, Pending, TrialVersion }
+    /// Table of runs' parameters.
+    RunParams { RunId, Key, Value }
+    /// Table of runs' tags.
+    RunTags { RunId, Key, Value }
+    /// Table of the newest value of each metric of each run.
+    RunLatest { RunId, Key, ExperimentId, Value, IsNan, Step, Timestamp }
+    /// Table of metric points as they came, one row for each batch.
+    RunLog { Seq, RunId, Points }
+    /// Table of metric points that are settled: one metric of one run, packed.
+    RunChunks { RunId, Key, Number, Count, Points }
+    /// Table of data sets that runs used.
+    RunDatasets { RunId, Name, Digest, SourceType, Source, Schema, Profile, Context, Tags }
+    /// Table of logged models that runs took or made.
+    RunModels { RunId, ModelId, Role, Step }
+    /// Table of logged models.
+    LoggedModels { Id, ExperimentId, Name, ModelType, SourceRunId, Status, ArtifactUri, CreatedAt, UpdatedAt, DeletedAt }
+    /// Table of their parameters.
+    LoggedModelParams { ModelId, Key, Value }
+    /// Table of their tags.
+    LoggedModelTags { ModelId, Key, Value }
+    /// Table of what was measured of them.
+    LoggedModelMetrics { ModelId, RunId, Key, DatasetName, DatasetDigest, Value, IsNan, Step, Timestamp }
+    /// Table of files that clients put under a path.
+    Artifacts { Path, Digest, Size, At }
 }

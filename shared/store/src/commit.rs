@@ -150,7 +150,7 @@ impl<'a> Sorted<'a> {
 const ROWS_PER_STATEMENT: usize = 500;
 
 /// What is in the way of a plain insertion.
-enum OnRepeat {
+pub(crate) enum OnRepeat {
     /// The caller counts the rows: a repeat is not written.
     Skip,
     /// The columns after the first `key` ones are written over.
@@ -158,7 +158,7 @@ enum OnRepeat {
 }
 
 /// Inserts rows, many in one statement, and says how many were written.
-async fn insert(
+pub(crate) async fn insert(
     tx: &DatabaseTransaction,
     table: DynIden,
     columns: &[DynIden],

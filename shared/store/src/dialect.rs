@@ -98,6 +98,28 @@ pub fn update_rows(
     Statement::from_sql_and_values(backend, sql, values)
 }
 
+/// A statement that locks runs that are active by counting the points that come to them. It answers
+/// which they are.
+pub fn touch_runs(backend: DbBackend, rows: &[(&str, i64)]) -> Statement {
+    let mark = if backend == DbBackend::Postgres {
+        '$'
+    } else {
+        '?'
+    };
+    let lines: Vec<String> = (0..rows.len())
+        .map(|at| format!("({mark}{}, {mark}{})", at * 2 + 1, at * 2 + 2))
+        .collect();
+    let sql = format!(
+        "UPDATE runs SET pending = pending + v.column2 FROM (VALUES {}) AS v \
+         WHERE runs.id = v.column1 AND runs.deleted_at IS NULL RETURNING id",
+        lines.join(", ")
+    );
+    let values = rows
+        .iter()
+        .flat_map(|(run, points)| [Value::from(*run), Value::from(*points)]);
+    Statement::from_sql_and_values(backend, sql, values)
+}
+
 /// The database's own clock, in whole milliseconds since 1970.
 pub fn clock_ms(backend: DbBackend) -> &'static str {
     if backend == DbBackend::Postgres {

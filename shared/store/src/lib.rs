@@ -31,6 +31,7 @@ mod page;
 mod read;
 mod retain;
 mod rows;
+mod tracking;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,10 @@ pub use logs::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER, LogRow, NewLogRow};
 pub use page::{DEFAULT_PAGE, MAX_PAGE, Page, PageRequest};
 pub use read::{ModelSummary, OutboxRow, TrialOrder};
 pub use retain::{REASONS_PER_SUBJECT, Retention};
+pub use tracking::{
+    ExperimentRefusal, Latest, NewRun, NewRunExperiment, Point, Run, RunChange, RunData,
+    RunExperiment, RunRefusal, RunWrite, Series,
+};
 
 /// How long a transaction that was given up for another one waits before it is done again: then
 /// the caller hears of it.

@@ -23,3 +23,4 @@ mod resume;
 mod schema;
 mod service;
 mod snapshot;
+mod tracking;
