@@ -16,6 +16,8 @@ pub use field::{
     ModelVersionAttribute, ModelVersionField, RegisteredModelField, RunAttribute, RunField,
 };
 
+pub(crate) use read::ordered_key;
+
 use crate::Refusal;
 
 /// The longest filter that is read, in bytes.

@@ -6,5 +6,10 @@
 
 mod error;
 pub mod filter;
+pub mod limits;
+pub mod names;
+pub mod order;
+pub mod params;
+pub mod token;
 
 pub use error::{ErrorCode, Refusal};

@@ -40,7 +40,7 @@ const NAME_OPS: &[Op] = &[Op::NotEqual, Op::Equal, Op::In, Op::NotIn];
 
 /// What a field is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
+pub(super) enum Takes {
     /// A bare number, a metric's.
     Number,
     /// Milliseconds: a bare number, whole or not.
@@ -56,7 +56,7 @@ enum Takes {
 }
 
 /// How a field may be compared.
-struct Rules {
+pub(super) struct Rules {
     ops: &'static [Op],
     takes: Takes,
     /// What messages call it.
@@ -97,10 +97,10 @@ pub(super) trait Field: Sized {
 
 pub(super) fn comparisons<F: Field>(filter: &str) -> Result<Vec<Comparison<F>>, Refusal> {
     let clauses = read::clauses(filter)?;
-    clauses.into_iter().map(comparison).collect()
+    clauses.iter().map(comparison).collect()
 }
 
-fn comparison<F: Field>(clause: Clause<'_>) -> Result<Comparison<F>, Refusal> {
+fn comparison<F: Field>(clause: &Clause<'_>) -> Result<Comparison<F>, Refusal> {
     let field = F::read(&Key::read(clause.key))?;
     let rules = field.rules();
     let op = clause.op.filter(|op| rules.ops.contains(op));

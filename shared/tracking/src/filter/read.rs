@@ -36,8 +36,11 @@ pub(super) enum Literal<'a> {
 impl Literal<'_> {
     pub(super) fn raw(&self) -> &str {
         match self {
-            Self::Quoted { raw, .. } | Self::List { raw, .. } => raw,
-            Self::Integer(raw) | Self::Float(raw) | Self::Bare(raw) => raw,
+            Self::Quoted { raw, .. }
+            | Self::List { raw, .. }
+            | Self::Integer(raw)
+            | Self::Float(raw)
+            | Self::Bare(raw) => raw,
             Self::Absent => "",
         }
     }
@@ -67,7 +70,8 @@ pub(super) fn clauses(filter: &str) -> Result<Vec<Clause<'_>>, Refusal> {
         clauses.push(cursor.clause()?);
         cursor.skip_space();
         if !cursor.rest.is_empty() && !cursor.clone().keyword("AND") {
-            return Err(stray(cursor.rest));
+            let word = cursor.rest.split(char::is_whitespace).next();
+            return Err(stray(word.unwrap_or_default()));
         }
     }
 }
@@ -91,6 +95,19 @@ fn stray(rest: &str) -> Refusal {
     let shown: String = rest.trim().chars().take(SHOWN).collect();
     Refusal::invalid(format!("Invalid clause(s) in filter string: '{shown}'"))
 }
+
+/// The operators that are words; `None` is known to sqlparse and not to MLflow.
+const WORDS: [(&[&str], Option<Op>); 9] = [
+    (&["IS", "NOT", "NULL"], Some(Op::IsNotNull)),
+    (&["IS", "NULL"], Some(Op::IsNull)),
+    (&["NOT", "IN"], Some(Op::NotIn)),
+    (&["IN"], Some(Op::In)),
+    (&["LIKE"], Some(Op::Like)),
+    (&["ILIKE"], Some(Op::Ilike)),
+    (&["RLIKE"], None),
+    (&["NOT", "LIKE"], None),
+    (&["NOT", "ILIKE"], None),
+];
 
 #[derive(Clone)]
 struct Cursor<'a> {
@@ -137,6 +154,9 @@ impl<'a> Cursor<'a> {
         let Some((op, op_text)) = self.operator() else {
             return Err(no_operator(start, here.rest));
         };
+        if key.starts_with(|c: char| c.is_ascii_digit()) && key.parse::<f64>().is_ok() {
+            return Err(no_identifier(key));
+        }
         let value = match op {
             Some(Op::IsNull | Op::IsNotNull) => Literal::Absent,
             Some(Op::In | Op::NotIn) => {
@@ -200,17 +220,6 @@ impl<'a> Cursor<'a> {
             };
             return Some((op, symbols.to_owned()));
         }
-        const WORDS: [(&[&str], Option<Op>); 9] = [
-            (&["IS", "NOT", "NULL"], Some(Op::IsNotNull)),
-            (&["IS", "NULL"], Some(Op::IsNull)),
-            (&["NOT", "IN"], Some(Op::NotIn)),
-            (&["IN"], Some(Op::In)),
-            (&["LIKE"], Some(Op::Like)),
-            (&["ILIKE"], Some(Op::Ilike)),
-            (&["RLIKE"], None),
-            (&["NOT", "LIKE"], None),
-            (&["NOT", "ILIKE"], None),
-        ];
         for (words, op) in WORDS {
             let mut ahead = self.clone();
             if words.iter().all(|word| ahead.keyword(word)) {
@@ -315,16 +324,18 @@ impl<'a> Cursor<'a> {
 }
 
 fn no_operator(start: &str, rest: &str) -> Refusal {
-    let glued = !rest.starts_with(char::is_whitespace) && !rest.is_empty();
-    if !glued {
+    if rest.is_empty() || rest.starts_with(char::is_whitespace) {
         return stray(start);
     }
     let word = start
         .split(|c: char| c.is_whitespace() || matches!(c, '=' | '<' | '>' | '!'))
         .next();
+    no_identifier(word.unwrap_or_default())
+}
+
+fn no_identifier(found: &str) -> Refusal {
     Refusal::invalid(format!(
-        "Invalid comparison clause. Expected 'Identifier' found '{}'",
-        word.unwrap_or_default()
+        "Invalid comparison clause. Expected 'Identifier' found '{found}'"
     ))
 }
 

@@ -103,6 +103,8 @@ def plain(comparison):
         kind = comparison.entity.type.value.rstrip("s")
         kind = "parameter" if kind == "param" else kind
         key, value, comparator = comparison.entity.key, comparison.value, comparison.op
+    if value != value:
+        value = "NaN"
     return [kind, key, comparator.upper(), list(value) if isinstance(value, tuple) else value]
 
 
@@ -124,7 +126,7 @@ def main():
         "model_versions": search_utils.SearchModelVersionUtils.parse_search_filter,
         "logged_models": search_logged_model_utils.parse_filter_string,
     }
-    cases = []
+    table = {}
     for kind, keys in KEYS.items():
         filters = WHOLE[kind] + [
             f"{key} {rest}"
@@ -136,23 +138,24 @@ def main():
                 LISTS,
             )
         ]
+        found = table[kind] = {"accepted": {}, "refused": {}, "broken": {}}
         for text in dict.fromkeys(filters):
-            case = {"kind": kind, "filter": text}
             try:
                 search[kind](text)
-                case["accepted"] = True
-                case["parsed"] = [plain(c) for c in parse[kind](text)]
+                found["accepted"][text] = [plain(c) for c in parse[kind](text)]
             except MlflowException as e:
-                case["accepted"] = False
-                case["message" if e.error_code == "INVALID_PARAMETER_VALUE" else "broken"] = e.message.split(" [SQL")[0][:300]
-            except Exception as e:
-                case["accepted"] = False
-                case["broken"] = type(e).__name__
-            cases.append(case)
-    print("[")
-    print(",\n".join(json.dumps(case, ensure_ascii=False) for case in cases))
-    print("]")
-    print(len(cases), "cases", file=sys.stderr)
-
+                refused = e.error_code == "INVALID_PARAMETER_VALUE"
+                found["refused" if refused else "broken"][text] = e.message if text in WHOLE[kind] else ""
+            except Exception:
+                found["broken"][text] = ""
+    lines = []
+    for kind, found in table.items():
+        parts = []
+        for outcome, cases in found.items():
+            rows = ",\n".join(f"{json.dumps(k, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}" for k, v in cases.items())
+            parts.append(f'"{outcome}": {{\n{rows}\n}}')
+        lines.append(f'"{kind}": {{' + ",\n".join(parts) + "}")
+    print("{" + ",\n".join(lines) + "}")
+    print({k: {o: len(c) for o, c in f.items()} for k, f in table.items()}, file=sys.stderr)
 
 main()
