@@ -10,6 +10,7 @@ mod check;
 mod field;
 pub(crate) mod key;
 mod read;
+mod rules;
 
 pub use field::{
     DatasetField, ExperimentAttribute, ExperimentField, LoggedModelAttribute, LoggedModelField,

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 type Kind = BTreeMap<String, BTreeMap<String, Json>>;
 
 fn reference() -> BTreeMap<String, Kind> {
-    serde_json::from_str(include_str!("reference/filters.json")).unwrap()
+    serde_json::from_str(include_str!("reference/filters.json")).expect("the table is JSON")
 }
 
 /// What a filter of a kind is read as, in the form of the table.
