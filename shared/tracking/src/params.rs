@@ -275,7 +275,7 @@ pub fn missing_value(path: &str) -> Refusal {
 
 /// A value as MLflow prints it: compact JSON, keys sorted, ASCII only, and not too much of it.
 pub(crate) fn compact(value: &Value) -> String {
-    const SHOWN: usize = 500;
+    const SHOWN: usize = 2_000;
     let mut sorted = value.clone();
     sorted.sort_all_objects();
     let mut text = String::new();

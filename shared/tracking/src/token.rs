@@ -30,18 +30,17 @@ pub fn decode(token: &str) -> Result<u64, Refusal> {
         return Err(undecodable());
     }
     let bytes = STANDARD.decode(token).map_err(|_| undecodable())?;
-    let unreadable = || {
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| {
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         Refusal::invalid(format!("Invalid page token, decoded value={shown:?}"))
-    };
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| unreadable())?;
+    })?;
     // It becomes a signed number of SQL.
     value
         .get("offset")
         .and_then(serde_json::Value::as_i64)
         .filter(|offset| *offset > 0)
         .map(i64::unsigned_abs)
-        .ok_or_else(unreadable)
+        .ok_or_else(|| Refusal::invalid(format!("Invalid page token, parsed value={value}")))
 }
 
 #[cfg(test)]
