@@ -1,8 +1,9 @@
 //! How much one request may hold and how much one page may give, with MLflow's sentences.
 //!
-//! It must never cut a request down silently: what is over a limit is refused.
+//! It must never drop a part of what a client sends: what is over a limit is refused. Only the size of
+//! a page may be cut, where MLflow's server has no limit of its own.
 
-use crate::Refusal;
+use crate::{Body, Refusal};
 
 /// The most metrics of one log-batch.
 pub const MAX_BATCH_METRICS: usize = 1_000;
@@ -31,29 +32,31 @@ pub struct Page {
     says: Says,
 }
 
-/// Which of MLflow's sentences refuses a number.
+/// What becomes of a page's size that is too great.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Says {
-    /// That of the tracking store.
-    Parameter,
-    /// That of the registry's store.
-    RequestParameter,
-    /// That of the handlers.
+    /// Refused as a wrong value, in the words of MLflow's handlers.
+    Value,
+    /// Refused in the words of its tracking store.
+    Most,
+    /// Refused with both bounds.
     Between,
+    /// Nothing: the page is cut, and has a token for the rest.
+    Nothing,
 }
 
 /// `runs/search`
-pub const RUNS: Page = Page::new(1_000, 50_000, Says::Parameter);
+pub const RUNS: Page = Page::new(1_000, 50_000, Says::Value);
 /// `experiments/search`
-pub const EXPERIMENTS: Page = Page::new(1_000, 50_000, Says::Parameter);
+pub const EXPERIMENTS: Page = Page::new(1_000, 50_000, Says::Most);
 /// `registered-models/search`
-pub const REGISTERED_MODELS: Page = Page::new(100, 1_000, Says::RequestParameter);
+pub const REGISTERED_MODELS: Page = Page::new(100, 1_000, Says::Value);
 /// `model-versions/search`
-pub const MODEL_VERSIONS: Page = Page::new(10_000, 200_000, Says::RequestParameter);
+pub const MODEL_VERSIONS: Page = Page::new(10_000, 200_000, Says::Value);
 /// `logged-models/search`
-pub const LOGGED_MODELS: Page = Page::new(100, 50_000, Says::Parameter);
+pub const LOGGED_MODELS: Page = Page::new(100, 50_000, Says::Nothing);
 /// `metrics/get-history`, when the request asks for pages.
-pub const METRIC_HISTORY: Page = Page::new(25_000, 25_000, Says::Parameter);
+pub const METRIC_HISTORY: Page = Page::new(25_000, 25_000, Says::Nothing);
 /// `metrics/get-history-bulk-interval`
 pub const BULK_INTERVAL: Page = Page::new(2_500, 2_500, Says::Between);
 /// `webhooks`
@@ -78,29 +81,31 @@ impl Page {
         self.most as usize
     }
 
-    /// The size that was asked for, or the default; outside its bounds it is refused.
-    pub fn size(self, asked: Option<i64>) -> Result<usize, Refusal> {
-        let Some(asked) = asked else {
+    /// The request's `max_results`, or the default; outside its bounds it is refused.
+    pub fn read(self, body: &Body<'_>) -> Result<usize, Refusal> {
+        const NAME: &str = "max_results";
+        let Some(asked) = body.optional_i64(NAME)? else {
             return Ok(self.default_size());
         };
-        if (1..=self.most).contains(&asked) {
+        let most = self.most;
+        if (1..=most).contains(&asked) {
             return Ok(asked as usize);
         }
-        let most = self.most;
-        Err(Refusal::invalid(match (self.says, asked < 1) {
-            (Says::Between, _) => format!("max_results must be between 1 and {most}."),
-            (Says::Parameter | Says::RequestParameter, true) => format!(
+        let value = body.value(NAME).cloned().unwrap_or_default();
+        Err(match (self.says, asked < 1) {
+            (Says::Between, _) => {
+                Refusal::invalid(format!("max_results must be between 1 and {most}."))
+            }
+            (Says::Value | Says::Most | Says::Nothing, true) => Refusal::invalid(format!(
                 "Invalid value {asked} for parameter 'max_results' supplied. It must be a positive \
                  integer"
-            ),
-            (Says::Parameter, false) => format!(
+            )),
+            (Says::Value, false) => body.invalid(NAME, &value),
+            (Says::Most, false) => Refusal::invalid(format!(
                 "Invalid value {asked} for parameter 'max_results' supplied. It must be at most {most}"
-            ),
-            (Says::RequestParameter, false) => format!(
-                "Invalid value for request parameter max_results. It must be at most {most}, but got \
-                 value {asked}"
-            ),
-        }))
+            )),
+            (Says::Nothing, false) => return Ok(self.most()),
+        })
     }
 }
 
@@ -165,27 +170,36 @@ mod tests {
 
     #[test]
     fn a_page_has_a_default_and_bounds() {
-        assert_eq!(RUNS.size(None), Ok(1_000));
-        assert_eq!(RUNS.size(Some(50_000)), Ok(50_000));
-        assert_eq!(MODEL_VERSIONS.size(Some(200_000)), Ok(200_000));
-        let says = |page: Page, asked| page.size(Some(asked)).unwrap_err().message;
+        let query = |asked: &str| Body::from_query(&format!("max_results={asked}"));
+        let says = |page: Page, asked: &str| page.read(&query(asked)).unwrap_err().message;
+        assert_eq!(RUNS.read(&Body::from_query("")), Ok(1_000));
+        assert_eq!(RUNS.read(&query("50000")), Ok(50_000));
+        assert_eq!(MODEL_VERSIONS.read(&query("200000")), Ok(200_000));
+        assert_eq!(METRIC_HISTORY.read(&query("30000")), Ok(25_000));
+        let body = Body::parse(b"{\"max_results\": 50001}").unwrap();
         assert_eq!(
-            says(RUNS, 50_001),
-            "Invalid value 50001 for parameter 'max_results' supplied. It must be at most 50000"
+            RUNS.read(&body).unwrap_err().message,
+            "Invalid value 50001 for parameter 'max_results' supplied:  Hint: Value was of type 'int'. \
+             See the API docs for more information about request parameters."
         );
         assert_eq!(
-            says(RUNS, 0),
+            says(RUNS, "0"),
             "Invalid value 0 for parameter 'max_results' supplied. It must be a positive integer"
         );
         assert_eq!(
-            says(REGISTERED_MODELS, 1_001),
-            "Invalid value for request parameter max_results. It must be at most 1000, but got value 1001"
+            says(EXPERIMENTS, "50001"),
+            "Invalid value 50001 for parameter 'max_results' supplied. It must be at most 50000"
         );
+        assert!(
+            says(REGISTERED_MODELS, "1001").starts_with("Invalid value \"1001\" for parameter")
+        );
+        assert!(says(METRIC_HISTORY, "-1").starts_with("Invalid value -1 for parameter"));
         assert_eq!(
-            says(BULK_INTERVAL, 2_501),
+            says(BULK_INTERVAL, "2501"),
             "max_results must be between 1 and 2500."
         );
-        assert!(RUNS.size(Some(i64::MIN)).is_err());
+        assert!(RUNS.read(&query("9223372036854775808")).is_err());
+        assert!(RUNS.read(&query("many")).is_err());
     }
 
     #[test]

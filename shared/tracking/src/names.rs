@@ -63,6 +63,17 @@ pub fn metric_key(key: &str, path: &str) -> Result<(), Refusal> {
     at_most("Metric name", MAX_KEY, key)
 }
 
+/// When a metric was measured: not before 1970.
+pub fn metric_timestamp(key: &str, value: f64, timestamp: i64, path: &str) -> Result<(), Refusal> {
+    if timestamp >= 0 {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "Invalid value {timestamp} for parameter '{path}' supplied: metric '{key}' (value={value:?}). \
+         Timestamp must be a nonnegative long (64-bit integer) "
+    )))
+}
+
 /// A parameter's key.
 pub fn param_key(key: &str, path: &str) -> Result<(), Refusal> {
     key_form(key, path)?;

@@ -3,6 +3,20 @@
 //! `null` is absent, an unknown field is ignored, a number may come as text (proto-JSON). A required
 //! text that is empty is missing, as protobuf cannot tell the two apart. It must never know what an
 //! endpoint is: a handler asks for what it needs.
+//!
+//! ```
+//! # use pomona_tracking::{Body, Refusal};
+//! # fn main() -> Result<(), Refusal> {
+//! let body = Body::parse(br#"{"run_id": "r", "tags": [{"key": "a", "value": "b"}]}"#)?;
+//! assert_eq!(body.required_str("run_id")?, "r");
+//! let tags = body.list("tags", |tag| {
+//!     let value = tag.optional_str("value")?.unwrap_or_default();
+//!     Ok((tag.required_str("key")?.to_owned(), value.to_owned()))
+//! })?;
+//! assert_eq!(tags, [("a".to_owned(), "b".to_owned())]);
+//! # Ok(())
+//! # }
+//! ```
 
 use crate::Refusal;
 use serde_json::{Map, Value};

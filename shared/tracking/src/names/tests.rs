@@ -113,6 +113,18 @@ fn ids_and_names() {
 }
 
 #[test]
+fn a_metric_is_not_older_than_time() {
+    assert_eq!(metric_timestamp("a", 1.0, 0, "timestamp"), Ok(()));
+    assert_eq!(
+        metric_timestamp("a", 1.0, -1, "metrics[0].timestamp")
+            .unwrap_err()
+            .message,
+        "Invalid value -1 for parameter 'metrics[0].timestamp' supplied: metric 'a' (value=1.0). \
+         Timestamp must be a nonnegative long (64-bit integer) "
+    );
+}
+
+#[test]
 fn aliases() {
     for name in ["champion", "a-b_C", "v", "v1a", "version1", "vorläufig"] {
         assert_eq!(new_alias(name), Ok(()), "{name}");
