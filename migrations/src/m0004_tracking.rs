@@ -104,7 +104,7 @@ fn runs(w: Words) -> Vec<TableCreateStatement> {
             .col(big_integer_null(R::EndTime))
             .col(text(R::ArtifactUri))
             .col(big_integer_null(R::DeletedAt))
-            .col(big_integer(R::Pending))
+            .col(big_integer(R::Writes))
             .col(big_integer_null(R::TrialVersion))
             .to_owned(),
         pairs(
@@ -250,10 +250,6 @@ fn indices() -> Vec<IndexCreateStatement> {
             .table(Runs::Table)
             .col(Runs::ExperimentId)
             .col(Runs::StartTime)
-            .to_owned(),
-        index("runs_pending")
-            .table(Runs::Table)
-            .col(Runs::Pending)
             .to_owned(),
         index("run_latest_value")
             .table(Latest::Table)

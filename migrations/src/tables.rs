@@ -64,8 +64,8 @@ tables! {
     /// Table of their tags.
     RunExperimentTags { ExperimentId, Key, Value }
     /// Table of runs: MLflow's own, and the tracking faces of trials as they were at `TrialVersion`.
-    /// `Pending` counts points of the log that are not settled yet.
-    Runs { Id, ExperimentId, Name, UserId, Status, StartTime, EndTime, ArtifactUri, DeletedAt, Pending, TrialVersion }
+    /// `Writes` grows with each write to what belongs to a run: the row is its lock.
+    Runs { Id, ExperimentId, Name, UserId, Status, StartTime, EndTime, ArtifactUri, DeletedAt, Writes, TrialVersion }
     /// Table of runs' parameters.
     RunParams { RunId, Key, Value }
     /// Table of runs' tags.

@@ -60,6 +60,8 @@ pub struct App {
     pub line: forward::Line,
     /// Idempotency keys whose first request is under way.
     pub keys: key::InFlight,
+    /// Writes to runs.
+    pub writer: crate::mlflow::Writer,
     /// True once the coordinator stops: nothing waits any more.
     pub stop: watch::Receiver<bool>,
 }

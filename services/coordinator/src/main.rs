@@ -12,6 +12,7 @@ mod features;
 mod http;
 mod longpoll;
 mod metrics;
+mod mlflow;
 mod openapi;
 mod resolve;
 mod serve;

@@ -25,6 +25,7 @@ use crate::http::forward::{self, Line};
 use crate::http::{App, key::InFlight, refusal, routes};
 use crate::longpoll::Told;
 use crate::metrics::Metrics;
+use crate::mlflow;
 
 /// The file in the data folder with this coordinator's name. A copy of the folder must not keep it.
 const NAME: &str = "coordinator.id";
@@ -57,6 +58,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     check_blobs(&config, &store, &me).await?;
     let (app, mut engine) = assemble(config, store.clone(), me, (stopping, ended)).await?;
     let keeper = tokio::spawn(housekeeping(app.clone()));
+    let settler = tokio::spawn(mlflow::settle(app.clone()));
     let server = server(&app, listener)?;
     let control = server.handle();
     let serving = tokio::spawn(server);
@@ -75,8 +77,10 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
             Some(broken) => broken,
             None => engine.await,
         };
-        keeper.abort();
-        let _ = keeper.await;
+        for task in [keeper, settler] {
+            task.abort();
+            let _ = task.await;
+        }
         store.close().await?;
         let broke = |error| Fault::new(Code::Internal, format!("the engine broke: {error}"));
         engine.map_err(broke)?
@@ -115,8 +119,10 @@ async fn assemble(
     if !config.redis.url.is_empty() {
         relay::start(&config.redis.url, &bus, &metrics, handle.role())?;
     }
+    let writer = mlflow::Writer::start(store.clone());
     let app = App {
         store,
+        writer,
         engine: handle,
         bus,
         metrics,
@@ -261,6 +267,7 @@ fn server(app: &Data<App>, listener: TcpListener) -> Result<Server, Fault> {
         actix_web::App::new()
             .app_data(state.clone())
             .app_data(json)
+            .app_data(web::PayloadConfig::new(state.config.http.max_body_bytes))
             .app_data(web::QueryConfig::default().error_handler(refusal::of_query))
             .app_data(web::PathConfig::default().error_handler(refusal::of_path))
             .wrap(from_fn(forward::to_leader))
@@ -278,6 +285,7 @@ fn server(app: &Data<App>, listener: TcpListener) -> Result<Server, Fault> {
                 }
             })
             .configure(routes::configure)
+            .configure(mlflow::configure)
             .default_service(web::to(refusal::unknown))
     })
     .workers(http.threads)

@@ -6,7 +6,7 @@
 
 mod facts;
 pub(crate) use facts::subject;
-mod refs;
+pub(crate) mod refs;
 mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};

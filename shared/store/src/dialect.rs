@@ -5,7 +5,7 @@
 mod postgres;
 mod sqlite;
 
-use sea_orm::sea_query::{DynIden, Value};
+use sea_orm::sea_query::{DynIden, Expr, SimpleExpr, Value};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
     TransactionTrait as _,
@@ -98,26 +98,30 @@ pub fn update_rows(
     Statement::from_sql_and_values(backend, sql, values)
 }
 
-/// A statement that locks runs that are active by counting the points that come to them. It answers
-/// which they are.
-pub fn touch_runs(backend: DbBackend, rows: &[(&str, i64)]) -> Statement {
+/// A statement that locks runs that are active, and answers which they are.
+pub fn touch_runs(backend: DbBackend, runs: &[&str]) -> Statement {
     let mark = if backend == DbBackend::Postgres {
         '$'
     } else {
         '?'
     };
-    let lines: Vec<String> = (0..rows.len())
-        .map(|at| format!("({mark}{}, {mark}{})", at * 2 + 1, at * 2 + 2))
-        .collect();
+    let marks: Vec<String> = (1..=runs.len()).map(|at| format!("{mark}{at}")).collect();
     let sql = format!(
-        "UPDATE runs SET pending = pending + v.column2 FROM (VALUES {}) AS v \
-         WHERE runs.id = v.column1 AND runs.deleted_at IS NULL RETURNING id",
-        lines.join(", ")
+        "UPDATE runs SET writes = writes + 1 WHERE id IN ({}) AND deleted_at IS NULL RETURNING id",
+        marks.join(", ")
     );
-    let values = rows
-        .iter()
-        .flat_map(|(run, points)| [Value::from(*run), Value::from(*points)]);
-    Statement::from_sql_and_values(backend, sql, values)
+    Statement::from_sql_and_values(backend, sql, runs.iter().map(|run| Value::from(*run)))
+}
+
+/// Whether a text is like a pattern of `%` and `_`, which nothing escapes.
+pub fn like(backend: DbBackend, column: SimpleExpr, pattern: &str, cased: bool) -> SimpleExpr {
+    let (sql, pattern) = match (backend == DbBackend::Postgres, cased) {
+        (true, true) => ("$1 LIKE $2 ESCAPE ''", pattern.to_owned()),
+        (true, false) => ("$1 ILIKE $2 ESCAPE ''", pattern.to_owned()),
+        (false, true) => ("? GLOB ?", pomona_tracking::filter::glob(pattern)),
+        (false, false) => ("? LIKE ?", pattern.to_owned()),
+    };
+    Expr::cust_with_exprs(sql, [column, Expr::val(pattern)])
 }
 
 /// The database's own clock, in whole milliseconds since 1970.

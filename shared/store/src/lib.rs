@@ -56,8 +56,9 @@ pub use page::{DEFAULT_PAGE, MAX_PAGE, Page, PageRequest};
 pub use read::{ModelSummary, OutboxRow, TrialOrder};
 pub use retain::{REASONS_PER_SUBJECT, Retention};
 pub use tracking::{
-    ExperimentRefusal, Latest, NewRun, NewRunExperiment, Point, Run, RunChange, RunData,
-    RunExperiment, RunRefusal, RunWrite, Series,
+    ArtifactEntry, ExperimentRefusal, ExperimentSearch, Latest, LoggedModel, LoggedModelSearch,
+    ModelMetric, ModelRole, NewRun, NewRunExperiment, Point, Run, RunChange, RunData, RunDataset,
+    RunExperiment, RunRefusal, RunSearch, RunWrite, Series, View,
 };
 
 /// How long a transaction that was given up for another one waits before it is done again: then

@@ -15,17 +15,25 @@
 //! A trial is a run. Its row, parameters and newest values here are a projection of the trial's own
 //! row, made when somebody looks ([`Store::runs_of_trials`]), so that training pays nothing for it.
 
+mod artifacts;
 mod experiments;
 mod ingest;
+mod inputs;
+mod logged_models;
 pub mod pack;
 mod runs;
+mod search;
 mod settle;
 mod trials;
 
+pub use artifacts::ArtifactEntry;
 pub use experiments::{ExperimentRefusal, NewRunExperiment, RunExperiment};
 pub use ingest::{RunRefusal, RunWrite};
+pub use inputs::{ModelRole, RunDataset};
+pub use logged_models::{LoggedModel, LoggedModelSearch, ModelMetric};
 pub use pack::{Point, Series};
 pub use runs::{Latest, NewRun, Run, RunChange, RunData};
+pub use search::{ExperimentSearch, RunSearch, View};
 
 /// How many items a list of keys in one statement may have.
 const KEYS_PER_STATEMENT: usize = 500;

@@ -50,6 +50,11 @@ impl Refusal {
         refusal
     }
 
+    /// The fault, for another form of answer.
+    pub fn into_fault(self) -> Fault {
+        self.0.fault
+    }
+
     /// The same with a status that the code alone does not have, and its header.
     #[must_use]
     pub fn shown(mut self, status: StatusCode, name: HeaderName, value: String) -> Self {
@@ -176,6 +181,9 @@ pub fn of_path(error: PathError, _: &HttpRequest) -> actix_web::Error {
 /// A path that nothing serves, or not with this method.
 pub async fn unknown(request: HttpRequest) -> Answer {
     let (method, path) = (request.method(), request.path());
+    if crate::mlflow::is_mlflow(path) {
+        return Ok(crate::mlflow::unknown(&request).error_response());
+    }
     let allowed = routes::methods(path);
     if allowed.is_empty() {
         let text = format!("nothing is served at `{method} {path}`");

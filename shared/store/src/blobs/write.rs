@@ -14,7 +14,8 @@ use crate::{Store, StoreError, ingest};
 #[derive(Debug)]
 pub struct BlobWriter {
     store: Store,
-    announced: Digest,
+    /// `None`: whatever its bytes come to.
+    announced: Option<Digest>,
     limit: u64,
     size: u64,
     sink: Sink,
@@ -110,24 +111,27 @@ impl ToFile {
     async fn finish(
         mut self,
         store: &Store,
-        announced: Digest,
+        announced: Option<Digest>,
         size: u64,
         now: Timestamp,
     ) -> Result<BlobStat, StoreError> {
         self.flush().await?;
         let (upload, found) = self.sync().await?;
-        if found != announced {
-            return Err(StoreError::DigestMismatch {
-                expected: announced,
-                found,
-            });
-        }
+        check(announced, found)?;
         let stat = BlobStat {
             digest: found,
             size,
         };
         name(store, upload, stat, None, now).await?;
         Ok(stat)
+    }
+}
+
+/// Refuses bytes that are not what was announced.
+pub(super) fn check(announced: Option<Digest>, found: Digest) -> Result<(), StoreError> {
+    match announced {
+        Some(expected) if expected != found => Err(StoreError::DigestMismatch { expected, found }),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -180,13 +184,14 @@ pub(super) fn upsert(stat: BlobStat, put: &Put, now: Timestamp) -> InsertStateme
 }
 
 impl Store {
-    /// Begins an upload of at most `limit` bytes that shall have the digest `announced`.
+    /// Begins an upload of at most `limit` bytes that shall have the digest `announced`, if one is.
     pub async fn blob_writer(
         &self,
-        announced: Digest,
+        announced: impl Into<Option<Digest>>,
         limit: u64,
         now: Timestamp,
     ) -> Result<BlobWriter, StoreError> {
+        let announced = announced.into();
         let sink = match &self.blobs {
             Blobs::Folder(folder) => {
                 let folder = folder.clone();

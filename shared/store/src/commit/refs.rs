@@ -17,7 +17,7 @@ use crate::blobs::{DELETING, STORED};
 /// Owner and role → blob.
 type References = BTreeMap<(String, String), Digest>;
 
-pub async fn write(tx: &DatabaseTransaction, sorted: &Sorted<'_>) -> Result<(), StoreError> {
+pub(super) async fn write(tx: &DatabaseTransaction, sorted: &Sorted<'_>) -> Result<(), StoreError> {
     let (references, released) = collect(sorted)?;
     hold(tx, references.values().copied().collect()).await?;
     let columns = [BlobRefs::Owner, BlobRefs::Role, BlobRefs::Digest].map(IntoIden::into_iden);
@@ -106,7 +106,10 @@ fn task_input(task: &Task) -> Option<(&'static str, Digest)> {
 }
 
 /// Makes sure that the blobs are here and that collection lets go of them.
-async fn hold(tx: &DatabaseTransaction, digests: BTreeSet<Digest>) -> Result<(), StoreError> {
+pub(crate) async fn hold(
+    tx: &DatabaseTransaction,
+    digests: BTreeSet<Digest>,
+) -> Result<(), StoreError> {
     let digests: Vec<Digest> = digests.into_iter().collect();
     for chunk in digests.chunks(ROWS_PER_STATEMENT) {
         let mut hold = Query::update();

@@ -92,19 +92,16 @@ async fn write(
     Ok(answers)
 }
 
-/// Locks the runs that are written to, and counts the points that come. Answers which are active.
+/// Locks the runs that are written to. Answers which are active.
 async fn touch(
     tx: &DatabaseTransaction,
     writes: &[RunWrite],
 ) -> Result<BTreeSet<String>, StoreError> {
-    let mut points: BTreeMap<&str, i64> = BTreeMap::new();
-    for write in writes {
-        let came: usize = write.points.values().map(Vec::len).sum();
-        *points.entry(&write.run).or_default() += came as i64;
-    }
-    let rows: Vec<(&str, i64)> = points.into_iter().collect();
+    // In one order, so that two writers never wait for each other.
+    let runs: BTreeSet<&str> = writes.iter().map(|write| write.run.as_str()).collect();
+    let runs: Vec<&str> = runs.into_iter().collect();
     let mut active = BTreeSet::new();
-    for some in rows.chunks(KEYS_PER_STATEMENT) {
+    for some in runs.chunks(KEYS_PER_STATEMENT) {
         let touched = dialect::touch_runs(tx.get_database_backend(), some);
         for row in tx.query_all_raw(touched).await? {
             active.insert(row.try_get_by_index(0)?);

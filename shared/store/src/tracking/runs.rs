@@ -9,11 +9,11 @@ use pomona_migrations::tables::{
 use sea_orm::sea_query::{
     Expr, ExprTrait as _, Iden, IntoIden, Order, Query, SelectStatement, SimpleExpr,
 };
-use sea_orm::{ConnectionTrait, DbErr, QueryResult};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult};
 
 use super::pack::{self, Point, Series};
 use super::settle::unreadable;
-use super::{ExperimentRefusal, KEYS_PER_STATEMENT, RUN_NAME, RunRefusal};
+use super::{ExperimentRefusal, KEYS_PER_STATEMENT, ModelRole, RUN_NAME, RunDataset, RunRefusal};
 use crate::commit::{OnRepeat, insert};
 use crate::rows::decode;
 use crate::{Store, StoreError, ingest};
@@ -87,6 +87,10 @@ pub struct RunData {
     pub params: Vec<(String, String)>,
     /// Tags.
     pub tags: Vec<(String, String)>,
+    /// Data sets that it used.
+    pub datasets: Vec<RunDataset>,
+    /// Logged models that it took or made, with the step.
+    pub models: Vec<(ModelRole, String, i64)>,
 }
 
 const COLUMNS: [Runs; 9] = [
@@ -159,7 +163,7 @@ impl Store {
                 Runs::Status,
                 Runs::StartTime,
                 Runs::ArtifactUri,
-                Runs::Pending,
+                Runs::Writes,
             ]);
             add.select_from(from).map_err(|error| DbErr::Custom(error.to_string()))?;
             if tx.execute(&add).await?.rows_affected() == 0 {
@@ -254,14 +258,8 @@ impl Store {
         key: &str,
     ) -> Result<Result<bool, RunRefusal>, StoreError> {
         ingest!(self, tx => {
-            let touch = Query::update()
-                .table(Runs::Table)
-                .value(Runs::Id, id)
-                .and_where(Expr::col(Runs::Id).eq(id))
-                .and_where(Expr::col(Runs::DeletedAt).is_null())
-                .to_owned();
-            if tx.execute(&touch).await?.rows_affected() == 0 {
-                return Ok(Err(refusal(tx, id).await?));
+            if let Err(refusal) = lock(tx, id).await? {
+                return Ok(Err(refusal));
             }
             let delete = Query::delete()
                 .from_table(RunTags::Table)
@@ -320,11 +318,12 @@ impl Store {
                 let data = all.entry(row.try_get_by_index(0)?).or_default();
                 data.latest.push(Latest { key, point });
             }
+            self.relations(some, &mut all).await?;
         }
         Ok(all)
     }
 
-    async fn pairs<C: Iden + Copy + 'static>(
+    pub(super) async fn pairs<C: Iden + Copy + 'static>(
         &self,
         (table, owner, key, value): (C, C, C, C),
         owners: &[String],
@@ -408,6 +407,23 @@ fn last(pairs: &[(String, String)]) -> BTreeMap<&str, &str> {
     pairs
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect()
+}
+
+/// Takes the lock of an active run.
+pub(super) async fn lock(
+    tx: &DatabaseTransaction,
+    id: &str,
+) -> Result<Result<(), RunRefusal>, StoreError> {
+    let lock = Query::update()
+        .table(Runs::Table)
+        .value(Runs::Writes, Expr::col(Runs::Writes).add(1))
+        .and_where(Expr::col(Runs::Id).eq(id))
+        .and_where(Expr::col(Runs::DeletedAt).is_null())
+        .to_owned();
+    if tx.execute(&lock).await?.rows_affected() > 0 {
+        return Ok(Ok(()));
+    }
+    refusal(tx, id).await.map(Err)
 }
 
 /// Why a run took nothing.

@@ -12,6 +12,7 @@ use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 use super::KEYS_PER_STATEMENT;
 use super::pack::{self, Point, Series};
 use crate::commit::{OnRepeat, insert};
+use crate::rows::signed;
 use crate::{Store, StoreError, ingest};
 
 /// Points of a chunk that is full.
@@ -24,30 +25,28 @@ const LATEST_PER_STATEMENT: usize = 1000;
 impl Store {
     /// Settles what runs have in the log. Those that have nothing there cost next to nothing.
     pub async fn runs_settle(&self, runs: &[String]) -> Result<(), StoreError> {
-        let mut pending: Vec<String> = Vec::new();
         for some in runs.chunks(KEYS_PER_STATEMENT) {
             let query = Query::select()
-                .column(Runs::Id)
-                .from(Runs::Table)
-                .and_where(Expr::col(Runs::Id).is_in(some))
-                .and_where(Expr::col(Runs::Pending).gt(0))
+                .distinct()
+                .column(RunLog::RunId)
+                .from(RunLog::Table)
+                .and_where(Expr::col(RunLog::RunId).is_in(some))
                 .to_owned();
             for row in self.readers.query_all(&query).await? {
-                pending.push(row.try_get_by_index(0)?);
+                let run: String = row.try_get_by_index(0)?;
+                while ingest!(self, tx => settle(tx, &run).await)? {}
             }
-        }
-        for run in &pending {
-            while ingest!(self, tx => settle(tx, run).await)? {}
         }
         Ok(())
     }
 
-    /// Runs that have at least `points` (1 or more) in the log, some of them.
-    pub async fn runs_pending(&self, points: u64) -> Result<Vec<String>, StoreError> {
+    /// Runs that have at least `rows` in the log, some of them.
+    pub async fn runs_unsettled(&self, rows: u64) -> Result<Vec<String>, StoreError> {
         let query = Query::select()
-            .column(Runs::Id)
-            .from(Runs::Table)
-            .and_where(Expr::col(Runs::Pending).gte(crate::rows::signed(points)))
+            .column(RunLog::RunId)
+            .from(RunLog::Table)
+            .group_by_col(RunLog::RunId)
+            .and_having(Expr::col(RunLog::Seq).count().gte(signed(rows)))
             .limit(1000)
             .to_owned();
         let rows = self.readers.query_all(&query).await?;
@@ -56,17 +55,21 @@ impl Store {
     }
 
     /// The runs of experiments that have anything in the log.
-    pub(super) async fn pending_in(
+    pub(super) async fn unsettled_in(
         &self,
         experiments: &[String],
     ) -> Result<Vec<String>, StoreError> {
         let mut found = Vec::new();
         for some in experiments.chunks(KEYS_PER_STATEMENT) {
             let query = Query::select()
-                .column(Runs::Id)
-                .from(Runs::Table)
-                .and_where(Expr::col(Runs::Pending).gt(0))
-                .and_where(Expr::col(Runs::ExperimentId).is_in(some))
+                .distinct()
+                .column((RunLog::Table, RunLog::RunId))
+                .from(RunLog::Table)
+                .inner_join(
+                    Runs::Table,
+                    Expr::col((Runs::Table, Runs::Id)).equals((RunLog::Table, RunLog::RunId)),
+                )
+                .and_where(Expr::col((Runs::Table, Runs::ExperimentId)).is_in(some))
                 .to_owned();
             for row in self.readers.query_all(&query).await? {
                 found.push(row.try_get_by_index(0)?);
@@ -78,15 +81,12 @@ impl Store {
 
 /// Settles some of a run's log; answers whether there is more.
 async fn settle(tx: &DatabaseTransaction, run: &str) -> Result<bool, StoreError> {
-    let claim = Query::update()
+    let lock = Query::update()
         .table(Runs::Table)
-        .value(Runs::Pending, 0)
+        .value(Runs::Writes, Expr::col(Runs::Writes).add(1))
         .and_where(Expr::col(Runs::Id).eq(run))
-        .and_where(Expr::col(Runs::Pending).gt(0))
         .to_owned();
-    if tx.execute(&claim).await?.rows_affected() == 0 {
-        return Ok(false);
-    }
+    tx.execute(&lock).await?;
     let query = Query::select()
         .columns([RunLog::Seq, RunLog::Points])
         .from(RunLog::Table)
@@ -109,17 +109,7 @@ async fn settle(tx: &DatabaseTransaction, run: &str) -> Result<bool, StoreError>
         .and_where(Expr::col(RunLog::Seq).lte(last))
         .to_owned();
     tx.execute(&delete).await?;
-    let is_more = rows.len() as u64 == ROWS;
-    if is_more {
-        // Whatever is left is found again.
-        let more = Query::update()
-            .table(Runs::Table)
-            .value(Runs::Pending, 1)
-            .and_where(Expr::col(Runs::Id).eq(run))
-            .to_owned();
-        tx.execute(&more).await?;
-    }
-    Ok(is_more)
+    Ok(rows.len() as u64 == ROWS)
 }
 
 /// Appends to the last chunk of each metric, and begins new ones where it is full.

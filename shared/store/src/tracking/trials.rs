@@ -34,8 +34,8 @@ impl Store {
                 .to_owned();
             while self.project(&query).await? {}
         }
-        let pending = self.pending_in(experiments).await?;
-        self.runs_settle(&pending).await
+        let unsettled = self.unsettled_in(experiments).await?;
+        self.runs_settle(&unsettled).await
     }
 
     /// Brings the face of one trial up to date, if the run is one.
@@ -92,7 +92,7 @@ async fn write(tx: &DatabaseTransaction, trials: &[Trial]) -> Result<(), StoreEr
         Runs::StartTime,
         Runs::EndTime,
         Runs::ArtifactUri,
-        Runs::Pending,
+        Runs::Writes,
         Runs::TrialVersion,
     ]);
     for trial in trials {

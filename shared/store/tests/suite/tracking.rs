@@ -307,7 +307,7 @@ async fn settling_keeps_every_point_and_the_newest_value(home: Home) {
     assert_eq!(data.latest.len(), 701);
     let key1 = data.latest.iter().find(|one| one.key == "key1").unwrap();
     assert_eq!((key1.point.step, key1.point.value), (49, 1.0));
-    assert!(store.runs_pending(1).await.unwrap().is_empty());
+    assert!(store.runs_unsettled(1).await.unwrap().is_empty());
 }
 
 async fn many_writers_and_settlers_lose_nothing(home: Home) {

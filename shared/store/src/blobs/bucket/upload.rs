@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::{Bucket, PART, broken};
 use crate::blobs::uploads::{self, Doc};
-use crate::blobs::write::upsert;
+use crate::blobs::write::{check, upsert};
 use crate::blobs::{BlobStat, Put};
 use crate::{Store, StoreError, ingest};
 
@@ -36,9 +36,16 @@ struct Parts {
 }
 
 impl Upload {
-    pub(crate) fn new(bucket: Bucket, store: Store, digest: Digest, now: Timestamp) -> Self {
+    /// One whose digest is not known gets a name that says nothing.
+    pub(crate) fn new(
+        bucket: Bucket,
+        store: Store,
+        digest: Option<Digest>,
+        now: Timestamp,
+    ) -> Self {
+        let drawn = || Digest::of(bucket.name(&Digest::of(b"").hex()).as_bytes());
         Self {
-            object: bucket.name(&digest.hex()),
+            object: bucket.name(&digest.unwrap_or_else(drawn).hex()),
             bucket,
             store,
             now,
@@ -97,17 +104,14 @@ impl Upload {
     /// The end of the bytes. Only bytes that were announced become an object.
     pub(crate) async fn finish(
         mut self,
-        announced: Digest,
+        announced: Option<Digest>,
         size: u64,
         now: Timestamp,
     ) -> Result<BlobStat, StoreError> {
         let found = Digest(self.hasher.finalize_reset().into());
-        if found != announced {
+        if let Err(error) = check(announced, found) {
             self.give_up().await;
-            return Err(StoreError::DigestMismatch {
-                expected: announced,
-                found,
-            });
+            return Err(error);
         }
         if self.parts.is_some() {
             self.send().await?;
