@@ -147,9 +147,11 @@ fn a_published_folder_stands_alone_and_repeats_byte_for_byte() {
     assert_eq!(
         names,
         [
+            "MLmodel",
             "README.md",
             "config.json",
             "lineage.json",
+            "model.onnx",
             "model.safetensors",
             "preprocessor_config.json"
         ]
