@@ -34,7 +34,8 @@ struct Flavors {
 #[derive(Serialize)]
 struct Onnx {
     data: &'static str,
-    onnx_version: &'static str,
+    #[serde(rename = "onnx_version")]
+    release: &'static str,
     providers: [&'static str; 1],
 }
 
@@ -58,7 +59,7 @@ pub fn render(config: &Config, lineage: &Lineage) -> Result<String, Fault> {
         flavors: Flavors {
             onnx: Onnx {
                 data: ONNX,
-                onnx_version: onnx::RELEASE,
+                release: onnx::RELEASE,
                 providers: PROVIDERS,
             },
             python_function: PythonFunction {

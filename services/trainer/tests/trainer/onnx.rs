@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 /// Images that are fed at once.
 const BATCH: i64 = 3;
-/// How far logits may be apart, of the largest or of 1.
+/// How far logits may be apart.
 const TOLERANCE: f64 = 1e-4;
 
 const LINEAR: Head = Head::Linear;
@@ -110,13 +110,9 @@ fn check(network: &Network, side: u32, classes: u32) {
     let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
     let (apart, scale) = (largest(&(&theirs - &ours)), largest(&ours));
     let name = network.arch().name();
-    eprintln!(
-        "{name} at {side}: {apart:.2e} of {scale:.2e}, {} bytes",
-        model.len()
-    );
     assert!(scale > 0.1, "{name} at {side} says nothing: {scale:e}");
     assert!(
-        apart <= TOLERANCE * scale.max(1.0),
+        apart <= TOLERANCE,
         "{name} at {side}: {apart:e} of {scale:e}"
     );
 }
@@ -144,12 +140,11 @@ fn resnet50_gives_onnx_runtimes_logits() {
     check_arch(Arch::Resnet50, 97);
 }
 
-/// At 160 pixels its pooling makes 7 rows of 5, at 320 of 10.
+/// At 160 pixels its pooling makes 7 rows of 5.
 #[test]
 fn vgg16_gives_onnx_runtimes_logits() {
     check(&drawn(Arch::Vgg16, &LINEAR, 6), 224, 6);
     check(&drawn(Arch::Vgg16, &MLP, 6), 160, 6);
-    check(&drawn(Arch::Vgg16, &MLP, 6), 320, 6);
 }
 
 #[test]
