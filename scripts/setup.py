@@ -396,7 +396,7 @@ def control_rivals() -> None:
 
 
 def onnx() -> None:
-    environment(onnx_folder(), ONNX, ("ONNX and ONNX Runtime for tests", "70 MB (250 MB on disk)", "70 MB"))
+    environment(onnx_folder(), ONNX, ("ONNX and ONNX Runtime for tests", "55 MB (210 MB on disk)", "55 MB"))
 
 
 def onnx_folder() -> Path:

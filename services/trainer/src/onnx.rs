@@ -11,7 +11,6 @@ pub mod proto;
 mod run;
 
 pub use check::check;
-pub use run::run;
 
 use crate::fault;
 use crate::network::Network;

@@ -47,7 +47,6 @@ pub fn publish(
     drop(network);
 
     let served = folder::open(&work.output, Device::Cpu)?;
-    check_onnx(&work.output, &served, &dataset)?;
     let alone = Group::alone(Device::Cpu);
     let evaluation = evaluate(
         &served.network,
@@ -64,6 +63,7 @@ pub fn publish(
             format!("`{name}` of the exported model is not a number"),
         ));
     }
+    check_onnx(&work.output, &served, &dataset)?;
     let card = card::render(work, &config, &dataset, &metrics, &evaluation.report);
     write(&work.output, README, card.as_bytes())?;
     let lineage = lineage(work, &work.output)?;
