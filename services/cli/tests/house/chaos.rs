@@ -477,7 +477,10 @@ impl Chaos {
                 None => trial["state"].clone(),
                 Some(fault) => json!([trial["state"], fault]),
             };
-            (trial["number"].as_u64().expect("a number"), (state, whole))
+            (
+                trial["number"].as_u64().expect("a number"),
+                (state, whole),
+            )
         };
         trials.iter().map(curve).collect()
     }
