@@ -8,13 +8,14 @@
     setup.py postgres      PostgreSQL for tests, from a Python package (only if this machine has none)
     setup.py redis         Redis for tests, from a Python package (only if this machine has none)
     setup.py s3            an S3-compatible server for tests, built from a Rust package
+    setup.py onnx          a Python environment with ONNX and ONNX Runtime, which tests hold exported models against
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py rivals        a Python environment with PyTorch and scikit-learn, which `make bench-sharing` is measured against
     setup.py control-rivals a Python environment with Ray Tune and Optuna, which `make bench-control` is measured against
     setup.py tools         cargo-nextest, cargo-deny, cargo-machete (only those that are missing)
     setup.py libtorch-path print the folder that LIBTORCH must name (libtorch-gpu-path: the one with CUDA)
-    setup.py rivals-python print the interpreter of rivals (control-rivals-python: that of control-rivals)
+    setup.py rivals-python print the interpreter of rivals (control-rivals-python: that of control-rivals, onnx-python: that of onnx)
     setup.py cuda-path     print the include folders of cuda-headers, colon-separated
     setup.py path          print the cache folder
 
@@ -137,6 +138,13 @@ RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.
 
 # Optuna keeps its studies in PostgreSQL through SQLAlchemy and psycopg.
 CONTROL_RIVALS = ["ray[tune]==2.60.0", "optuna==5.0.0", "sqlalchemy==2.1.9", "psycopg[binary]==3.3.9", "numpy==2.4.6", "pandas==3.1.1", "pyarrow==26.0.1"]
+
+# What an exported model is held against, with all that it asks for. pip checks what it fetches
+# against the registry's digests.
+ONNX = [
+    "onnx==1.23.2", "onnxruntime==1.32.0", "numpy==2.4.6", "protobuf==7.36.2", "flatbuffers==25.12.19",
+    "ml-dtypes==0.6.0", "packaging==26.4", "typing-extensions==4.16.0",
+]
 
 TOOLS = [("cargo-nextest", "0.9.143"), ("cargo-deny", "0.20.2"), ("cargo-machete", "0.9.2")]
 
@@ -379,12 +387,20 @@ def tux() -> None:
 
 def rivals() -> None:
     # PyTorch is not fetched again where fewer packages were asked for before.
-    sizes = (f"PyTorch {TORCH} and scikit-learn", "3 GB", "50 MB")
+    sizes = (f"PyTorch {TORCH} and scikit-learn for comparison", "3 GB", "50 MB")
     environment(cache() / f"rivals-{TORCH}", RIVALS, sizes)
 
 
 def control_rivals() -> None:
-    environment(cache() / "control-rivals", CONTROL_RIVALS, ("Ray Tune and Optuna", "200 MB (700 MB on disk)", "200 MB"))
+    environment(cache() / "control-rivals", CONTROL_RIVALS, ("Ray Tune and Optuna for comparison", "200 MB (700 MB on disk)", "200 MB"))
+
+
+def onnx() -> None:
+    environment(onnx_folder(), ONNX, ("ONNX and ONNX Runtime for tests", "55 MB (210 MB on disk)", "55 MB"))
+
+
+def onnx_folder() -> Path:
+    return cache() / "onnx"
 
 
 def environment(goal: Path, packages: list, sizes: tuple) -> None:
@@ -394,7 +410,7 @@ def environment(goal: Path, packages: list, sizes: tuple) -> None:
     listing = goal / "requirements.txt"
     if listing.exists() and listing.read_text().split() == packages:
         return
-    said = f"{what} for comparison: fetching about {{}} of Python packages into {goal} (once)"
+    said = f"{what}: fetching about {{}} of Python packages into {goal} (once)"
     if goal.exists():
         say(said.format(more))
         pip_install(goal, packages)
@@ -434,7 +450,7 @@ def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
         "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals, "control-rivals": control_rivals,
-        "postgres": postgres, "redis": redis, "s3": s3,
+        "postgres": postgres, "redis": redis, "s3": s3, "onnx": onnx,
     }
     for word in sys.argv[1:] or ["help"]:
         if word == "path":
@@ -447,6 +463,8 @@ def main() -> None:
             print(rivals_python())
         elif word == "control-rivals-python":
             print(control_rivals_python())
+        elif word == "onnx-python":
+            print(onnx_folder() / "bin" / "python")
         elif word == "cuda-path":
             print(":".join(str(cuda_folder() / "nvidia" / part) for part in ("cu13/include", "cu13/include/cccl", "nccl/include")))
         elif word in steps:

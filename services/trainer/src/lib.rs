@@ -12,6 +12,7 @@ pub mod features;
 pub mod measure;
 pub mod metrics;
 pub mod network;
+pub mod onnx;
 pub mod optim;
 pub mod predict;
 pub mod protocol;

@@ -104,6 +104,12 @@ impl Network {
         &self.blocks
     }
 
+    /// Its layers from the input to the logits.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
+        let blocks = self.blocks.iter().map(|block| &block.layer);
+        blocks.chain([&self.pool, &self.head])
+    }
+
     /// Its tensors in order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

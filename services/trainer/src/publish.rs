@@ -3,6 +3,7 @@
 
 mod card;
 pub mod folder;
+mod mlmodel;
 
 use crate::checkpoint;
 use crate::checkpoint::file::{self, Content};
@@ -12,8 +13,10 @@ use crate::fault;
 use crate::metrics;
 use crate::network::{Arch, HeadPlan, Network, host_tensor};
 use crate::train::evaluate::{Evaluation, evaluate};
-use crate::weights;
-use folder::{CONFIG, Config, LINEAGE, MODEL, PREPROCESSOR, Preprocessor, README};
+use crate::{onnx, weights};
+use folder::{
+    CONFIG, Config, LINEAGE, MLMODEL, MODEL, ONNX, PREPROCESSOR, Preprocessor, README, Served,
+};
 use pomona_api::trainer::PublishWork;
 use pomona_domain::dataset::Split;
 use pomona_domain::model::ModelFile;
@@ -27,6 +30,8 @@ use tch::{Device, Kind};
 
 /// The normal quantile of a 95 % interval.
 const Z_95: f64 = 1.959_963_984_540_054;
+/// Test images that the ONNX model must answer as the network does. Two, so that the batch counts.
+const CHECKED: usize = 2;
 
 /// Exports the checkpoint to `work.output` and evaluates the exported files on the test split.
 /// `beat` is called now and then.
@@ -58,6 +63,7 @@ pub fn publish(
             format!("`{name}` of the exported model is not a number"),
         ));
     }
+    check_onnx(&work.output, &served, &dataset)?;
     let card = card::render(work, &config, &dataset, &metrics, &evaluation.report);
     write(&work.output, README, card.as_bytes())?;
     let lineage = lineage(work, &work.output)?;
@@ -130,11 +136,32 @@ fn export(
         .map(|entry| (entry.name.clone(), host_tensor(&entry.tensor)))
         .collect();
     file::write(&work.output.join(MODEL), &content, None)?;
+    drop(content);
+    let model = onnx::model(network, dataset.size(), dataset.classes())?;
+    write(&work.output, ONNX, &onnx::encode(&model)?)?;
+    drop(model);
+    let mlmodel = mlmodel::render(config, &work.lineage)?;
+    write(&work.output, MLMODEL, mlmodel.as_bytes())?;
     let config = serde_json::to_value(config).map_err(fault::internal)?;
     write_json(&work.output, CONFIG, &config)?;
     let preprocessor = Preprocessor::new(network.arch(), &dataset.manifest().options);
     let preprocessor = serde_json::to_value(preprocessor).map_err(fault::internal)?;
     write_json(&work.output, PREPROCESSOR, &preprocessor)
+}
+
+/// The ONNX model that was written is the network that was written beside it.
+fn check_onnx(folder: &Path, served: &Served, dataset: &Dataset) -> Result<(), Fault> {
+    let path = folder.join(ONNX);
+    let bytes = std::fs::read(&path).map_err(|error| fault::file("read", &path, &error))?;
+    let model = onnx::decode(bytes.into())?;
+    let count = CHECKED.min(dataset.len(Split::Test));
+    let pixels: Vec<Vec<u8>> = (0..count)
+        .map(|index| dataset.pixels(Split::Test, index))
+        .collect::<Result<_, _>>()?;
+    let x = served
+        .network
+        .input(&pixels.concat(), count, dataset.size());
+    onnx::check(&model, &served.network, &x).map(|_| ())
 }
 
 fn write_json(folder: &Path, name: &str, value: &serde_json::Value) -> Result<(), Fault> {

@@ -36,36 +36,36 @@ pub enum Padding {
 
 /// A convolution.
 pub struct Conv {
-    pub(super) weight: Tensor,
-    pub(super) bias: Option<Tensor>,
-    pub(super) kernel: [i64; 2],
-    pub(super) stride: i64,
-    pub(super) padding: Padding,
-    pub(super) groups: i64,
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Option<Tensor>,
+    pub(crate) kernel: [i64; 2],
+    pub(crate) stride: i64,
+    pub(crate) padding: Padding,
+    pub(crate) groups: i64,
 }
 
 /// A batch norm with running statistics.
 pub struct BatchNorm {
-    pub(super) weight: Tensor,
-    pub(super) bias: Tensor,
-    pub(super) mean: Tensor,
-    pub(super) variance: Tensor,
-    pub(super) eps: f64,
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
+    pub(crate) mean: Tensor,
+    pub(crate) variance: Tensor,
+    pub(crate) eps: f64,
     pub(super) momentum: f64,
 }
 
 /// A linear layer.
 pub struct Linear {
-    pub(super) weight: Tensor,
-    pub(super) bias: Tensor,
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Tensor,
 }
 
 /// A window that moves over an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    pub(super) kernel: i64,
-    pub(super) stride: i64,
-    pub(super) padding: i64,
+    pub(crate) kernel: i64,
+    pub(crate) stride: i64,
+    pub(crate) padding: i64,
 }
 
 /// A layer.
@@ -267,7 +267,7 @@ impl Conv {
     }
 
     /// Rows of zeros that `SAME` wants along an axis of `side`.
-    pub(super) fn same(&self, side: i64, axis: usize) -> i64 {
+    pub(crate) fn same(&self, side: i64, axis: usize) -> i64 {
         let out = (side + self.stride - 1) / self.stride;
         ((out - 1) * self.stride + self.kernel[axis] - side).max(0)
     }

@@ -1,8 +1,9 @@
 //! The model card: what the model is, what it was measured on, and what it must not be used for.
 
-use super::folder::Config;
+use super::folder::{CONFIG, Config, MODEL, ONNX, PREPROCESSOR};
 use crate::data::Dataset;
 use crate::metrics::Classification;
+use crate::onnx::{INPUT, OUTPUT};
 use pomona_api::trainer::PublishWork;
 use pomona_domain::dataset::Split;
 use pomona_domain::spec::Head;
@@ -22,6 +23,7 @@ pub fn render(
     let _ = header(&mut text, work, config)
         .and_then(|()| figures(&mut text, work, dataset, metrics))
         .and_then(|()| classes(&mut text, dataset, report))
+        .and_then(|()| loading(&mut text, config))
         .and_then(|()| origin(&mut text, work));
     text
 }
@@ -106,6 +108,30 @@ fn classes(text: &mut String, dataset: &Dataset, report: &Classification) -> std
         writeln!(text, "| {name} | {train} | {test} | {recall:.3} |")?;
     }
     writeln!(text)
+}
+
+/// Each way in, and what it wants to be fed.
+fn loading(text: &mut String, config: &Config) -> std::fmt::Result {
+    let side = config.image_size;
+    writeln!(
+        text,
+        "## Loading\n\n\
+         `pomona predict` decodes pictures itself. Everything else is fed `{INPUT}`: 32-bit floats \
+         [N, 3, {side}, {side}], RGB pictures made square and resized, divided by 255, less \
+         `image_mean`, divided by `image_std`, as `{PREPROCESSOR}` says. The answer is `{OUTPUT}` \
+         [N, {}]; a softmax makes probabilities of it. Classes by number are `id2label` of \
+         `{CONFIG}`, and the metadata `{}` of the ONNX model.\n\n\
+         ```python\n\
+         import mlflow, onnxruntime, safetensors.numpy\n\n\
+         session = onnxruntime.InferenceSession(\"{ONNX}\")\n\
+         (logits,) = session.run([\"{OUTPUT}\"], {{\"{INPUT}\": x}})\n\n\
+         model = mlflow.pyfunc.load_model(\".\")  # or mlflow.onnx.load_model: the graph itself\n\
+         logits = model.predict({{\"{INPUT}\": x}})[\"{OUTPUT}\"]\n\n\
+         tensors = safetensors.numpy.load_file(\"{MODEL}\")  # by their published names\n\
+         ```\n",
+        config.num_labels,
+        crate::onnx::LABELS
+    )
 }
 
 fn origin(text: &mut String, work: &PublishWork) -> std::fmt::Result {

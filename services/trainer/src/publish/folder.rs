@@ -13,8 +13,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Kind};
 
-/// Weights.
+/// The weights.
 pub const MODEL: &str = "model.safetensors";
+/// The network with its weights, for runtimes other than ours.
+pub const ONNX: &str = "model.onnx";
+/// How the MLflow client loads it.
+pub const MLMODEL: &str = "MLmodel";
 /// What they are.
 pub const CONFIG: &str = "config.json";
 /// From a picture to the network's input.

@@ -293,7 +293,9 @@ fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
 
     let pulled = house.folder.path().join("pulled");
     house.json(&["model", "pull", "discs@champion", text(&pulled)]);
-    assert!(pulled.join("model.safetensors").exists());
+    for name in ["model.safetensors", "model.onnx", "MLmodel"] {
+        assert!(pulled.join(name).exists(), "{name}");
+    }
     house.json(&["model", "verify", text(&pulled)]);
     check_predictions(&house, &pictures);
 

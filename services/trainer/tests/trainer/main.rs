@@ -14,6 +14,7 @@ mod house;
 mod learner;
 mod lite0;
 mod loader;
+mod onnx;
 mod optimizer;
 mod protocol;
 mod publish;

@@ -10,7 +10,7 @@ use pomona_domain::spec::TrialSpec;
 use pomona_domain::task::{Prediction, TaskResult, TestPrediction};
 use pomona_domain::{Code, Digest, ExperimentId, TaskId, TrialId};
 use pomona_trainer::data;
-use pomona_trainer::weights;
+use pomona_trainer::{onnx, weights};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -147,9 +147,11 @@ fn a_published_folder_stands_alone_and_repeats_byte_for_byte() {
     assert_eq!(
         names,
         [
+            "MLmodel",
             "README.md",
             "config.json",
             "lineage.json",
+            "model.onnx",
             "model.safetensors",
             "preprocessor_config.json"
         ]
@@ -168,6 +170,7 @@ fn a_published_folder_stands_alone_and_repeats_byte_for_byte() {
     check_lineage(&work, &published.files);
     check_card(&on_disk["README.md"], &published.metrics);
     check_weights(&trained, &work.output);
+    check_onnx(&work.output);
     let events = task(TrainerWork::Publish(Box::new(work)));
     let Some(Event::Failed { fault, .. }) = events.last() else {
         panic!("published over files")
@@ -244,6 +247,26 @@ fn check_card(card: &[u8], metrics: &BTreeMap<String, f64>) {
     assert!(card.contains("| val/accuracy | 0.7500 |"), "{card}");
     assert!(card.contains("\n# flowers\n"), "{card}");
     assert!(card.contains("| class 2 | 12 | 4 |"), "{card}");
+    assert!(
+        card.contains("`pixel_values`: 32-bit floats [N, 3, 32, 32]"),
+        "{card}"
+    );
+}
+
+/// The ONNX model has the tensors that stand beside it and the classes' names; MLflow is told where
+/// it is.
+fn check_onnx(folder: &Path) {
+    let bytes = std::fs::read(folder.join("model.onnx")).unwrap();
+    let model = onnx::decode(bytes.into()).unwrap();
+    let labels = model.metadata_props.iter().find(|it| it.key == "labels");
+    assert_eq!(labels.unwrap().value, r#"["class 0","class 1","class 2"]"#);
+    let beside = weights::read(&folder.join("model.safetensors")).unwrap();
+    let tensors = model.graph.unwrap().initializer;
+    let named = tensors.iter().map(|it| (it.name.as_str(), &it.raw_data));
+    let beside = beside.iter().map(|(name, it)| (name.as_str(), &it.bytes));
+    assert_eq!(named.collect::<BTreeMap<_, _>>(), beside.collect());
+    let text = std::fs::read_to_string(folder.join("MLmodel")).unwrap();
+    assert_eq!(text.matches("data: model.onnx\n").count(), 2, "{text}");
 }
 
 /// Frozen tensors are the backbone's, the others the checkpoint's.

@@ -45,6 +45,11 @@ pub fn published_weights() -> PathBuf {
     fetched("weights/efficientnet-lite0.pth")
 }
 
+/// A Python with ONNX and ONNX Runtime, from `scripts/setup.py onnx`.
+pub fn onnx_python() -> PathBuf {
+    fetched("onnx/bin/python")
+}
+
 /// Tux Paint's photographs, a folder for each of six classes.
 pub fn photographs() -> PathBuf {
     fetched("tux")
