@@ -177,6 +177,18 @@ codes! {
     NothingToPromote = "E0704", 409;
     /// A picture to predict cannot be read.
     BadPicture = "E0705", 422;
+    /// A key file holds no key that signs or verifies models.
+    BadKey = "E0706", 400;
+    /// A model's signature cannot be read.
+    NotASignature = "E0707", 422;
+    /// A model's signature is of a kind that is not checked.
+    ForeignSignature = "E0708", 422;
+    /// A model was signed with another key.
+    OtherSigner = "E0709", 422;
+    /// A model's signature is not one of the key over what it states.
+    BadSignature = "E0710", 422;
+    /// The files are not those that were signed.
+    NotAsSigned = "E0711", 422;
     /// The database cannot be reached or refused.
     StoreDown = "E0801", 503;
     /// The row changed meanwhile.
