@@ -16,7 +16,7 @@ help: ## This list
 
 .PHONY: setup
 setup: ## Fetch libtorch, weights, photographs and tools into the cache (once)
-	@$(SETUP) libtorch lite0 tux tools postgres redis s3 onnx
+	@$(SETUP) libtorch lite0 tux tools postgres redis s3 clients
 
 .PHONY: build
 build: ## Release binaries of everything, and the weights that the README's first experiment names
@@ -37,7 +37,7 @@ demo-seeds: ## The demo's grid over split seeds 0 to 4 (adds "seeds" to target/d
 
 .PHONY: test
 test: ## Set up and pass all tests
-	@$(SETUP) libtorch lite0 tux tools postgres redis s3 onnx
+	@$(SETUP) libtorch lite0 tux tools postgres redis s3 clients
 	@# Named binaries first: the end-to-end tests start them as a user would.
 	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run --workspace
@@ -89,7 +89,7 @@ build-gpu: ## Release binaries for NVIDIA GPUs, in target/gpu/release (libtorch 
 
 .PHONY: test-gpu
 test-gpu: build-gpu ## The trainer's tests with ranks on GPUs and NCCL between them (two GPUs)
-	@$(SETUP) tux tools onnx
+	@$(SETUP) tux tools clients
 	$(GPU) POMONA_TEST_DEVICE=cuda CUBLAS_WORKSPACE_CONFIG=:4096:8 \
 	  $(CARGO) nextest run --release -p pomona-trainer --features cuda
 

@@ -8,14 +8,14 @@
     setup.py postgres      PostgreSQL for tests, from a Python package (only if this machine has none)
     setup.py redis         Redis for tests, from a Python package (only if this machine has none)
     setup.py s3            an S3-compatible server for tests, built from a Rust package
-    setup.py onnx          a Python environment with ONNX and ONNX Runtime, which tests hold exported models against
+    setup.py clients       a Python environment with MLflow's client, ONNX Runtime and model-signing, which tests ask what others see
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py rivals        a Python environment with PyTorch and scikit-learn, which `make bench-sharing` is measured against
     setup.py control-rivals a Python environment with Ray Tune and Optuna, which `make bench-control` is measured against
     setup.py tools         cargo-nextest, cargo-deny, cargo-machete (only those that are missing)
     setup.py libtorch-path print the folder that LIBTORCH must name (libtorch-gpu-path: the one with CUDA)
-    setup.py rivals-python print the interpreter of rivals (control-rivals-python: that of control-rivals, onnx-python: that of onnx)
+    setup.py rivals-python print the interpreter of rivals (control-rivals-python: that of control-rivals, clients-python: that of clients)
     setup.py cuda-path     print the include folders of cuda-headers, colon-separated
     setup.py path          print the cache folder
 
@@ -141,9 +141,26 @@ CONTROL_RIVALS = ["ray[tune]==2.60.0", "optuna==5.0.0", "sqlalchemy==2.1.9", "ps
 
 # What an exported model is held against, with all that it asks for. pip checks what it fetches
 # against the registry's digests.
-ONNX = [
-    "onnx==1.23.2", "onnxruntime==1.32.0", "numpy==2.4.6", "protobuf==7.36.2", "flatbuffers==25.12.19",
-    "ml-dtypes==0.6.0", "packaging==26.4", "typing-extensions==4.16.0",
+# The clients that others have, all that they need, and nothing else: mlflow asks for a package of its own version
+# that is not always there, and does without.
+CLIENTS = [
+    "annotated-doc==0.0.7", "annotated-types==0.8.0", "anyio==4.16.0", "asn1crypto==1.5.1", "blake3==1.0.11",
+    "cachetools==8.0.2", "certifi==2026.10.19.post1", "cffi==2.1.1", "charset-normalizer==3.5.3", "click==8.5.1",
+    "cloudpickle==3.1.3", "contourpy==1.3.3", "cryptography==50.0.2", "cycler==0.12.1", "databricks-sdk==0.162.0",
+    "fastapi==0.165.0", "flatbuffers==25.12.19", "fonttools==4.68.0", "gitdb==4.0.12", "GitPython==3.2.1",
+    "google-auth==2.63.0", "id==1.6.1", "idna==3.20", "importlib_metadata==10.2.0", "in-toto-attestation==0.9.3",
+    "joblib==1.6.0", "kiwisolver==1.5.1", "lazy-importer==0.1.0", "markdown-it-py==4.3.0", "matplotlib==3.11.2",
+    "mdurl==0.1.2", "ml_dtypes==0.6.0", "mlflow==3.18.0", "model-signing==1.1.1", "narwhals==2.29.0", "numpy==2.4.6",
+    "onnx==1.23.2", "onnxruntime==1.32.0", "opentelemetry-api==1.45.2", "opentelemetry-proto==1.45.2",
+    "opentelemetry-sdk==1.45.2", "opentelemetry-semantic-conventions==0.66b2", "packaging==26.4", "pandas==3.1.1",
+    "pillow==13.0.0", "platformdirs==4.14.8", "prettytable==3.18.0", "protobuf==7.36.2", "pyasn1==0.6.5",
+    "pyasn1_modules==0.4.2", "pycparser==3.12", "pydantic==2.14.4", "pydantic_core==2.50.5", "Pygments==2.21.0",
+    "PyJWT==2.15.1", "pyOpenSSL==26.4.0", "pyparsing==3.3.3", "python-dateutil==4.0.0", "python-dotenv==1.2.4",
+    "PyYAML==6.0.4", "requests==2.34.2", "rfc3161-client==1.0.9", "rfc8785==0.1.4", "rich==15.0.0",
+    "scikit-learn==1.9.1", "scipy==1.17.1", "securesystemslib==1.6.0", "sigstore==4.5.1", "sigstore-models==0.0.6",
+    "sigstore-rekor-types==0.0.18", "skops==0.16.0", "smmap==5.0.3", "sqlparse==0.6.1", "starlette==1.10.0",
+    "threadpoolctl==3.8.0", "tuf==7.0.1", "typing_extensions==4.16.0", "typing-inspection==0.4.5", "tzdata==2026.6",
+    "urllib3==2.8.0", "wcwidth==0.9.4", "zipp==4.1.2",
 ]
 
 TOOLS = [("cargo-nextest", "0.9.143"), ("cargo-deny", "0.20.2"), ("cargo-machete", "0.9.2")]
@@ -395,15 +412,16 @@ def control_rivals() -> None:
     environment(cache() / "control-rivals", CONTROL_RIVALS, ("Ray Tune and Optuna for comparison", "200 MB (700 MB on disk)", "200 MB"))
 
 
-def onnx() -> None:
-    environment(onnx_folder(), ONNX, ("ONNX and ONNX Runtime for tests", "55 MB (210 MB on disk)", "55 MB"))
+def clients() -> None:
+    sizes = ("MLflow's client, ONNX Runtime and model-signing for tests", "200 MB (760 MB on disk)", "200 MB")
+    environment(clients_folder(), CLIENTS, sizes, "--no-deps")
 
 
-def onnx_folder() -> Path:
-    return cache() / "onnx"
+def clients_folder() -> Path:
+    return cache() / "clients"
 
 
-def environment(goal: Path, packages: list, sizes: tuple) -> None:
+def environment(goal: Path, packages: list, sizes: tuple, *options: str) -> None:
     """Python packages in an environment of their own; `sizes` says what they are, what all of them weigh, and what
     those of a newer list do."""
     what, whole, more = sizes
@@ -413,13 +431,13 @@ def environment(goal: Path, packages: list, sizes: tuple) -> None:
     said = f"{what}: fetching about {{}} of Python packages into {goal} (once)"
     if goal.exists():
         say(said.format(more))
-        pip_install(goal, packages)
+        pip_install(goal, [*options, *packages])
     else:
         say(said.format(whole))
         part = goal.with_name(f"{goal.name}-part")
         shutil.rmtree(part, ignore_errors=True)
         run(sys.executable, "-m", "venv", str(part))
-        pip_install(part, packages)
+        pip_install(part, [*options, *packages])
         part.rename(goal)
     listing.write_text("\n".join(packages) + "\n")
 
@@ -450,7 +468,7 @@ def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
         "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals, "control-rivals": control_rivals,
-        "postgres": postgres, "redis": redis, "s3": s3, "onnx": onnx,
+        "postgres": postgres, "redis": redis, "s3": s3, "clients": clients,
     }
     for word in sys.argv[1:] or ["help"]:
         if word == "path":
@@ -463,8 +481,8 @@ def main() -> None:
             print(rivals_python())
         elif word == "control-rivals-python":
             print(control_rivals_python())
-        elif word == "onnx-python":
-            print(onnx_folder() / "bin" / "python")
+        elif word == "clients-python":
+            print(clients_folder() / "bin" / "python")
         elif word == "cuda-path":
             print(":".join(str(cuda_folder() / "nvidia" / part) for part in ("cu13/include", "cu13/include/cccl", "nccl/include")))
         elif word in steps:

@@ -13,7 +13,7 @@
 //!
 //! # Trials
 //! A trial is a run. Its row, parameters and newest values here are a projection of the trial's own
-//! row, made when somebody looks ([`Store::runs_of_trials`]), so that training pays nothing for it.
+//! row, made when somebody looks ([`crate::Store::runs_of`]), so that training pays nothing for it.
 
 mod artifacts;
 mod experiments;

@@ -8,6 +8,7 @@ mod features;
 mod harness;
 mod life;
 mod metrics;
+mod mlflow;
 mod registry;
 mod requests;
 mod restart;

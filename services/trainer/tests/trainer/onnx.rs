@@ -1,7 +1,7 @@
 //! Exported models against ONNX Runtime and the ONNX project's own checker: every network, every
 //! head, at its own image size and at one that divides by nothing.
 
-use crate::support::{onnx_python, published_weights};
+use crate::support::{clients_python, published_weights};
 use pomona_domain::spec::Head;
 use pomona_trainer::network::{Arch, HeadPlan, Network, Role};
 use pomona_trainer::{onnx, weights};
@@ -59,7 +59,7 @@ fn answers(model: &[u8], x: &Tensor, side: u32) -> (Vec<f32>, Value) {
     std::fs::write(path("model.onnx"), model).unwrap();
     std::fs::write(path("images"), bytes(x)).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/onnx_check.py");
-    let done = std::process::Command::new(onnx_python())
+    let done = std::process::Command::new(clients_python())
         .arg(script)
         .args(["model.onnx", "images", "logits", &side.to_string()])
         .current_dir(folder.path())

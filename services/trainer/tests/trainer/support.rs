@@ -45,9 +45,9 @@ pub fn published_weights() -> PathBuf {
     fetched("weights/efficientnet-lite0.pth")
 }
 
-/// A Python with ONNX and ONNX Runtime, from `scripts/setup.py onnx`.
-pub fn onnx_python() -> PathBuf {
-    fetched("onnx/bin/python")
+/// A Python with ONNX and ONNX Runtime, from `scripts/setup.py clients`.
+pub fn clients_python() -> PathBuf {
+    fetched("clients/bin/python")
 }
 
 /// Tux Paint's photographs, a folder for each of six classes.

@@ -108,8 +108,14 @@ proptest! {
                 let of: BTreeSet<_> = (lease.slots.iter())
                     .map(|held| {
                         let worker = cluster.worker(held.worker).expect("a worker");
-                        let processor = worker.labels.get(PROCESSOR).filter(|_| lease.is_wide());
-                        (worker.slots[held.index as usize].kind, processor)
+                        let slot = &worker.slots[held.index as usize];
+                        // Ranks on processors are alike by what the worker says of it, those on
+                        // GPUs by the name of the GPU.
+                        let model = match slot.kind {
+                            SlotKind::Cpu => worker.labels.get(PROCESSOR),
+                            SlotKind::Cuda => Some(&slot.name),
+                        };
+                        (slot.kind, model.filter(|_| lease.is_wide()))
                     })
                     .collect();
                 prop_assert_eq!(of.len(), 1, "a gang is of one kind and alike");
