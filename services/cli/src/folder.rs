@@ -3,6 +3,7 @@
 
 use pomona_domain::model::{ModelFile, Version, version_digest};
 use pomona_domain::{Code, Digest, Fault};
+use pomona_signing::SIGNATURE_FILE;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -56,6 +57,13 @@ pub fn files(root: &Path) -> Result<Vec<ModelFile>, Fault> {
         }
     }
     found.sort();
+    Ok(found)
+}
+
+/// The same without the signature, which is about the version and not of it.
+pub fn unsigned(root: &Path) -> Result<Vec<ModelFile>, Fault> {
+    let mut found = files(root)?;
+    found.retain(|file| file.path != SIGNATURE_FILE);
     Ok(found)
 }
 
@@ -113,7 +121,7 @@ pub fn differences(files: &[ModelFile], wanted: &[ModelFile]) -> Vec<String> {
 
 /// Whether a folder holds exactly the version.
 pub fn check(root: &Path, version: &Version) -> Result<Digest, Fault> {
-    let files = files(root)?;
+    let files = unsigned(root)?;
     let differences = differences(&files, &version.files);
     let digest = version_digest(&files);
     if differences.is_empty() && digest == version.digest {
@@ -233,6 +241,16 @@ impl Staging {
             std::fs::create_dir_all(parent).map_err(|error| cannot("make", parent, &error))?;
         }
         Ok(path)
+    }
+
+    /// Where the signature goes.
+    pub fn signature(&self) -> PathBuf {
+        self.folder.path().join(SIGNATURE_FILE)
+    }
+
+    /// The folder, as long as it is not in its place.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Reads all files again from disk, checks them against the version, and puts the folder in its

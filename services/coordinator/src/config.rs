@@ -45,6 +45,7 @@ pub struct Config {
     pub scheduler: SchedulerSection,
     pub events: EventsSection,
     pub blobs: BlobsSection,
+    pub signing: SigningSection,
     pub metrics: MetricsSection,
     pub log: LogSection,
 }
@@ -100,6 +101,11 @@ pub struct SchedulerSection {
 pub struct EventsSection {
     pub kept: usize,
     pub kept_bytes: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SigningSection {
+    pub key: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

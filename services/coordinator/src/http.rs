@@ -60,6 +60,8 @@ pub struct App {
     pub line: forward::Line,
     /// Idempotency keys whose first request is under way.
     pub keys: key::InFlight,
+    /// Signs versions that were promoted.
+    pub signer: crate::signer::Signer,
     /// Writes to runs.
     pub writer: crate::mlflow::Writer,
     /// True once the coordinator stops: nothing waits any more.

@@ -16,6 +16,7 @@ mod mlflow;
 mod openapi;
 mod resolve;
 mod serve;
+mod signer;
 
 use pomona_daemon::{arguments, ended, say, start_log};
 use pomona_domain::{Code, Fault};

@@ -52,7 +52,7 @@ pub struct Metrics {
     trials_total: IntCounterVec,
     restarts: IntCounterVec,
     preemptions: IntCounterVec,
-    points: IntCounter,
+    pub points: IntCounter,
     promotions: IntCounterVec,
 }
 

@@ -26,6 +26,7 @@ use crate::http::{App, key::InFlight, refusal, routes};
 use crate::longpoll::Told;
 use crate::metrics::Metrics;
 use crate::mlflow;
+use crate::signer::Signer;
 
 /// The file in the data folder with this coordinator's name. A copy of the folder must not keep it.
 const NAME: &str = "coordinator.id";
@@ -119,10 +120,13 @@ async fn assemble(
     if !config.redis.url.is_empty() {
         relay::start(&config.redis.url, &bus, &metrics, handle.role())?;
     }
-    let writer = mlflow::Writer::start(store.clone());
+    let data_dir = config.data_dir();
+    let signer = Signer::open(&config.signing.key, &data_dir, store.is_shared())?;
+    let writer = mlflow::Writer::start(store.clone(), Arc::clone(&metrics));
     let app = App {
         store,
         writer,
+        signer,
         engine: handle,
         bus,
         metrics,

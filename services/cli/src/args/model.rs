@@ -80,21 +80,33 @@ pub enum ModelCommand {
     #[command(after_help = "Examples:
   pomona model pull flowers@champion ./model
   pomona model pull flowers@3 ./model --output json
+  pomona model pull flowers@champion ./model --verify team.pub.pem
 
 DIR appears whole or not at all. A folder that already holds exactly this version is left as it is;
-any other folder that is not empty is refused.")]
+any other folder that is not empty is refused. A version that was promoted comes with its signature,
+`model.sig`; with --verify it is refused unless that key made it.")]
     Pull {
         /// The version.
         #[arg(value_name = "NAME@ALIAS|NAME@V")]
         model: String,
         /// The folder to make.
         dir: PathBuf,
+        /// The public key (PEM) that must have signed it.
+        #[arg(long, value_name = "KEY")]
+        verify: Option<PathBuf>,
     },
+    /// Print the public key of this server's signatures
+    #[command(after_help = "Examples:
+  pomona model key > team.pub.pem
+
+Take it from the server once, over a way that you trust, and keep it.")]
+    Key,
     /// Check that a folder holds exactly a published version
     #[command(after_help = "Examples:
   pomona model verify ./model                        looks for its version in the registry
   pomona model verify ./model --model flowers@champion
-  pomona model verify ./model --digest sha256:…      works without a server")]
+  pomona model verify ./model --digest sha256:…      works without a server
+  pomona model verify ./model --key team.pub.pem     its signature, `model.sig`; without a server, too")]
     Verify {
         /// The folder.
         dir: PathBuf,
@@ -104,6 +116,9 @@ any other folder that is not empty is refused.")]
         /// The version's digest it should have.
         #[arg(long, value_name = "DIGEST")]
         digest: Option<String>,
+        /// The public key (PEM) that must have signed it.
+        #[arg(long, value_name = "KEY", conflicts_with_all = ["digest", "model"])]
+        key: Option<PathBuf>,
     },
 }
 

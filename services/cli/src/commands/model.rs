@@ -44,10 +44,19 @@ pub fn run(command: ModelCommand, global: &GlobalArgs, printer: &Printer) -> Res
             let as_of = as_of.as_deref().map(moment).transpose()?;
             ask(global, printer, |s| history(name, alias, as_of, s))
         }
-        ModelCommand::Pull { model, dir } => ask(global, printer, |s| pull::pull(model, dir, s)),
-        ModelCommand::Verify { dir, model, digest } => match digest {
-            Some(digest) => pull::verify_digest(&dir, &digest, printer),
-            None => ask(global, printer, |s| pull::verify(dir, model, s)),
+        ModelCommand::Pull { model, dir, verify } => {
+            ask(global, printer, |s| pull::pull(model, dir, verify, s))
+        }
+        ModelCommand::Key => ask(global, printer, pull::key),
+        ModelCommand::Verify {
+            dir,
+            model,
+            digest,
+            key,
+        } => match (digest, key) {
+            (Some(digest), _) => pull::verify_digest(&dir, &digest, printer),
+            (None, Some(key)) => pull::verify_signature(&dir, &key, printer),
+            (None, None) => ask(global, printer, |s| pull::verify(dir, model, s)),
         },
     }
 }

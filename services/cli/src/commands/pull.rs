@@ -2,6 +2,7 @@
 
 use pomona_domain::model::{Version, version_digest};
 use pomona_domain::{Code, Digest, Fault};
+use pomona_signing::{Report, SIGNATURE_FILE, VerifyingKey};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use super::Done;
 use super::session::{Session, all, version_reference};
 use crate::folder::{self, Staging, Target};
 use crate::human::{bytes, plural};
+use crate::local::cannot;
 use crate::printer::{Printer, Style};
 
 /// A folder that was found to be a version.
@@ -54,7 +56,13 @@ impl Found {
 }
 
 /// `pomona model pull`.
-pub async fn pull(text: String, folder: PathBuf, session: Session) -> Result<Done, Fault> {
+pub async fn pull(
+    text: String,
+    folder: PathBuf,
+    key: Option<PathBuf>,
+    session: Session,
+) -> Result<Done, Fault> {
+    let key = key.as_deref().map(read_key).transpose()?;
     let (model, which) = version_reference(&text)?;
     let version = session.client.version_get(model, which).await?;
     folder::check_listing(&version)?;
@@ -63,9 +71,12 @@ pub async fn pull(text: String, folder: PathBuf, session: Session) -> Result<Don
             session
                 .printer
                 .say(&format!("`{}` holds it already", folder.display()));
+            if let Some(key) = &key {
+                check_signature(&folder, key)?;
+            }
             version.digest
         }
-        Target::Free => download(&version, &folder, &session).await?,
+        Target::Free => download(&version, &folder, key.as_ref(), &session).await?,
     };
     let found = Found::of(&folder, &version, digest);
     session
@@ -74,7 +85,12 @@ pub async fn pull(text: String, folder: PathBuf, session: Session) -> Result<Don
     Ok(Done::Well)
 }
 
-async fn download(version: &Version, folder: &Path, session: &Session) -> Result<Digest, Fault> {
+async fn download(
+    version: &Version,
+    folder: &Path,
+    key: Option<&VerifyingKey>,
+    session: &Session,
+) -> Result<Digest, Fault> {
     let total = version.files.iter().map(|file| file.size).sum();
     let bar = session.printer.bytes_bar("pulling", total);
     let staging = Staging::new(folder)?;
@@ -89,7 +105,73 @@ async fn download(version: &Version, folder: &Path, session: &Session) -> Result
         bar.inc(file.size);
     }
     bar.finish_and_clear();
+    let number = version.number.to_string();
+    let signature = session
+        .client
+        .version_signature(&version.model, &number)
+        .await;
+    match (signature, key) {
+        (Ok(bytes), _) => {
+            let path = staging.signature();
+            std::fs::write(&path, &bytes).map_err(|error| cannot("write", &path, &error))?;
+        }
+        // Never promoted, or a server without a key: nobody asked for a signature.
+        (Err(fault), None) if fault.code == Code::NotFound => {}
+        (Err(fault), _) => return Err(fault),
+    }
+    if let Some(key) = key {
+        check_signature(staging.path(), key)?;
+    }
     staging.finish(version)
+}
+
+fn read_key(path: &Path) -> Result<VerifyingKey, Fault> {
+    let bytes = std::fs::read(path).map_err(|error| cannot("read", path, &error))?;
+    VerifyingKey::from_pem(&bytes)
+}
+
+/// Refuses a folder that the key did not sign as it is.
+fn check_signature(folder: &Path, key: &VerifyingKey) -> Result<Report, Fault> {
+    let path = folder.join(SIGNATURE_FILE);
+    let bundle = std::fs::read(&path).map_err(|error| cannot("read", &path, &error))?;
+    let files = folder::files(folder)?;
+    let found: Vec<(&str, &str)> = (files.iter())
+        .map(|file| (file.path.as_str(), file.sha256.as_str()))
+        .collect();
+    pomona_signing::verify(&bundle, &found, key)
+}
+
+/// `pomona model verify --key`: needs nobody.
+pub fn verify_signature(folder: &Path, key: &Path, printer: &Printer) -> Result<Done, Fault> {
+    let report = check_signature(folder, &read_key(key)?)?;
+    for path in &report.ignored {
+        printer.warn(&format!(
+            "`{}` was not signed, and was passed over",
+            path.escape_debug()
+        ));
+    }
+    let files = folder::unsigned(folder)?;
+    let found = Found {
+        folder: folder.to_owned(),
+        model: Some(report.name.escape_debug().to_string()),
+        version: None,
+        digest: version_digest(&files),
+        files: report.files,
+        bytes: files.iter().map(|file| file.size).sum(),
+    };
+    printer.data(&found, |style| {
+        found.view(style, "is signed with that key:")
+    });
+    Ok(Done::Well)
+}
+
+/// `pomona model key`.
+pub async fn key(session: Session) -> Result<Done, Fault> {
+    let pem = session.client.signing_key().await?;
+    let pem = String::from_utf8_lossy(&pem).into_owned();
+    let row = serde_json::json!({ "key": pem });
+    session.printer.data(&row, |_| pem.trim_end().to_owned());
+    Ok(Done::Well)
 }
 
 /// `pomona model verify --digest`: needs nobody.
@@ -97,7 +179,7 @@ pub fn verify_digest(folder: &Path, wanted: &str, printer: &Printer) -> Result<D
     let wanted: Digest = wanted
         .parse()
         .map_err(|error| Fault::new(Code::BadRequest, format!("`--digest`: {error}")))?;
-    let files = folder::files(folder)?;
+    let files = folder::unsigned(folder)?;
     let digest = version_digest(&files);
     if digest != wanted {
         let message = format!(
@@ -141,7 +223,7 @@ pub async fn verify(
 
 /// The version of the registry that has the folder's digest.
 async fn look_for(folder: &Path, session: &Session) -> Result<Version, Fault> {
-    let digest = version_digest(&folder::files(folder)?);
+    let digest = version_digest(&folder::unsigned(folder)?);
     let models = all(|query| async move { session.client.model_list(&query).await }).await?;
     for model in &models.items {
         if let Some(found) = model

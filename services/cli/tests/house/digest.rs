@@ -20,6 +20,8 @@ pub fn folder_digest(folder: &Path) -> String {
                 .into_owned();
             (name, hex(&Sha256::digest(&bytes)), bytes.len() as u64)
         })
+        // It is about the version, and not of it.
+        .filter(|(name, ..)| name != "model.sig")
         .collect();
     files.sort();
     let list: Vec<Value> = files

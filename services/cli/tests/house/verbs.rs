@@ -5,7 +5,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _};
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::harness::{self, House, Process};
 use super::up::send;
@@ -190,7 +191,10 @@ fn pulls(house: &House) {
     );
     house.json(&["model", "verify", folder, "--model", "small@1"]);
     house.json(&["model", "verify", folder, "--digest", digest]);
+    let key = signed(house, folder);
     fs::write(target.join("config.json"), "{}").expect("tampered with");
+    let (code, error) = house.refused(&["model", "verify", folder, "--key", &key]);
+    assert_eq!((code, text(&error["code"])), (1, "E0711"), "{error}");
     let (code, error) = house.refused(&["model", "verify", folder, "--model", "small@1"]);
     assert_eq!((code, text(&error["code"])), (1, "E0703"));
     assert!(
@@ -203,6 +207,61 @@ fn pulls(house: &House) {
         (1, "E0103"),
         "what is there is not overwritten"
     );
+}
+
+/// The signature that came with it holds, by our word and by the published tool's; another key made
+/// none of it. Answers the key's file.
+fn signed(house: &House, folder: &str) -> String {
+    let pem = house.json(&["model", "key"]);
+    let key = house.file("team.pub.pem", text(&pem["key"]).as_bytes());
+    let found = house.json(&["model", "verify", folder, "--key", &key]);
+    assert_eq!(found["model"], "small");
+    let theirs = Command::new(clients_python())
+        .args(["-m", "model_signing", "verify", "key", "--signature"])
+        .arg(Path::new(folder).join("model.sig"))
+        .args(["--public_key", &key, folder])
+        .env("NO_PROXY", "*")
+        .output()
+        .expect("the tool runs");
+    let said = String::from_utf8_lossy(&theirs.stderr);
+    assert!(theirs.status.success(), "{said}");
+    let other = house.file("other.pub.pem", OTHER_KEY.as_bytes());
+    let (code, error) = house.refused(&["model", "verify", folder, "--key", &other]);
+    assert_eq!((code, text(&error["code"])), (1, "E0709"), "{error}");
+    let elsewhere = house.path("elsewhere");
+    let elsewhere = elsewhere.to_str().expect("UTF-8");
+    let words = ["model", "pull", "small@champion", elsewhere, "--verify"];
+    let (_, error) = house.refused(&[&words[..], &[other.as_str()]].concat());
+    assert_eq!(text(&error["code"]), "E0709", "{error}");
+    assert!(
+        !Path::new(elsewhere).exists(),
+        "what does not check is not there"
+    );
+    house.json(&[&words[..], &[key.as_str()]].concat());
+    key
+}
+
+/// A key that signed nothing.
+const OTHER_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEBO0ixQGD1ZHbCePV08I2RWTLikzi
+sqrwxY+uG16EEA2w6rygO59sjBz7d0Qmm18comsimqYx7HsLJw+fb5jZ1A==
+-----END PUBLIC KEY-----
+";
+
+/// A Python with the tools that others have, from `scripts/setup.py clients`.
+fn clients_python() -> PathBuf {
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let cache = set("POMONA_CACHE").unwrap_or_else(|| {
+        let home = || set("HOME").unwrap_or_default().join(".cache");
+        set("XDG_CACHE_HOME").unwrap_or_else(home).join("pomona")
+    });
+    let path = cache.join("clients/bin/python");
+    assert!(
+        path.exists(),
+        "there is no `{}`: run `make setup`",
+        path.display()
+    );
+    path
 }
 
 fn predictions(house: &House) {

@@ -203,6 +203,11 @@ const ALL: &[Key] = &[
         "How often blobs that nothing refers to are looked for.",
     ),
     key(
+        "signing.key",
+        "\"\"",
+        "File of the private key (PEM, P-256) that promoted versions are signed with; empty means one in the data folder, made at the first start, or none where several coordinators share a database.",
+    ),
+    key(
         "metrics.max_experiments",
         "50",
         "Experiments with metrics of their own; the rest fold into `other`.",

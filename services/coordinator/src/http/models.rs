@@ -1,5 +1,6 @@
 //! The registry: models, versions, aliases.
 
+use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use pomona_api::v1::models::{
@@ -67,6 +68,35 @@ pub async fn version_get(app: Data<App>, path: Path<(String, String)>) -> Answer
     let version = version(&app, &model, &which).await?;
     app.metrics.pulls.with_label_values(&["http"]).inc();
     ok(&version)
+}
+
+/// `GET /api/v1/models/{name}/versions/{which}/signature`
+pub async fn signature(app: Data<App>, path: Path<(String, String)>) -> Answer {
+    let (model, which) = path.into_inner();
+    let version = version(&app, &model, &which).await?;
+    if !app
+        .store
+        .version_was_promoted(&model, version.number)
+        .await?
+    {
+        let text = format!(
+            "`{model}@{}` was never promoted, so it is not signed",
+            version.number
+        );
+        return Err(Fault::new(Code::NotFound, text).into());
+    }
+    let bytes = app.signer.sign(&version)?;
+    Ok(HttpResponse::Ok()
+        .content_type("application/json")
+        .body(bytes))
+}
+
+/// `GET /api/v1/signing-key`
+pub async fn signing_key(app: Data<App>) -> Answer {
+    let text = app.signer.public()?;
+    Ok(HttpResponse::Ok()
+        .content_type("application/x-pem-file")
+        .body(text))
 }
 
 /// A version by number or alias.

@@ -175,6 +175,10 @@ routes! {
         about("Publishes a trial's best checkpoint.").keyed().takes::<PublishVersion>().status("202").answers::<rows::Task>();
     get "/api/v1/models/{name}/versions/{which}" => models::version_get,
         about("A version, by number or alias.").answers::<rows::Version>();
+    get "/api/v1/models/{name}/versions/{which}/signature" => models::signature,
+        about("The signature of a version that was promoted (OpenSSF Model Signing 1.0).").answers::<rows::Signature>();
+    get "/api/v1/signing-key" => models::signing_key,
+        about("The public key of signatures, as PEM.").answers_text("application/x-pem-file");
     put "/api/v1/models/{name}/aliases/{alias}" => models::alias_set,
         about("Moves an alias.").keyed().takes::<SetAlias>().answers::<rows::Alias>();
     post "/api/v1/models/{name}/aliases/{alias}/rollback" => models::alias_rollback,
@@ -201,7 +205,7 @@ pub fn is_led(method: &Method, pattern: &str) -> bool {
     if *method == Method::GET || *method == Method::HEAD {
         return REMEMBERED.contains(&pattern);
     }
-    pattern.starts_with("/api/") && !pattern.starts_with("/api/v1/blobs/")
+    pattern.starts_with("/api/v1/") && !pattern.starts_with("/api/v1/blobs/")
 }
 
 /// Methods that a path is served with; empty when nothing is served there.

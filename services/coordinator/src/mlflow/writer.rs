@@ -6,12 +6,14 @@
 use actix_web::web::Data;
 use pomona_domain::{Code, Fault};
 use pomona_store::{RunRefusal, RunWrite, Store};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Refused;
 use super::refusal::of_run;
 use crate::http::App;
+use crate::metrics::Metrics;
 
 /// Requests that wait at most.
 const QUEUE: usize = 1024;
@@ -36,9 +38,9 @@ pub struct Writer(mpsc::Sender<Order>);
 
 impl Writer {
     /// Starts the writer. It ends when nobody can reach it any more.
-    pub fn start(store: Store) -> Self {
+    pub fn start(store: Store, metrics: Arc<Metrics>) -> Self {
         let (sender, orders) = mpsc::channel(QUEUE);
-        tokio::spawn(work(store, orders));
+        tokio::spawn(work(store, metrics, orders));
         Self(sender)
     }
 
@@ -51,12 +53,13 @@ impl Writer {
     }
 }
 
-async fn work(store: Store, mut orders: mpsc::Receiver<Order>) {
+async fn work(store: Store, metrics: Arc<Metrics>, mut orders: mpsc::Receiver<Order>) {
     while let Some(first) = orders.recv().await {
-        let size = |write: &RunWrite| write.points.values().map(Vec::len).sum::<usize>() + 1;
+        let size = |write: &RunWrite| write.points.values().map(Vec::len).sum::<usize>();
         let mut points = size(&first.write);
         let (mut writes, mut answers) = (vec![first.write], vec![first.answer]);
         while points < POINTS
+            && writes.len() < QUEUE
             && let Ok(next) = orders.try_recv()
         {
             points += size(&next.write);
@@ -65,7 +68,10 @@ async fn work(store: Store, mut orders: mpsc::Receiver<Order>) {
         }
         match store.run_write(&writes).await {
             Ok(written) => {
-                for (answer, written) in answers.into_iter().zip(written) {
+                for ((answer, written), write) in answers.into_iter().zip(written).zip(&writes) {
+                    if written.is_ok() {
+                        metrics.points.inc_by(size(write) as u64);
+                    }
                     // Whoever asked may have gone.
                     let _ = answer.send(Ok(written));
                 }

@@ -42,6 +42,7 @@ rows! {
     Manifest = "Every image of a data set with its class and split, and what was set aside.";
     Backbone = "A pretrained feature extractor that was imported.";
     Version = "An immutable numbered entry of a model, with lineage.";
+    Signature = "A Sigstore bundle over the files of a version.";
     Alias = "A movable pointer to a version.";
     AliasMove = "One move of an alias.";
     Description = "This document.";

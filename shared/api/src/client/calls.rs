@@ -1,5 +1,6 @@
 //! One method a route.
 
+use bytes::Bytes;
 use pomona_domain::backbone::Backbone;
 use pomona_domain::checkpoint::Checkpoint;
 use pomona_domain::dataset::{Dataset, Manifest};
@@ -319,6 +320,17 @@ impl Client {
     pub async fn version_get(&self, name: &str, which: &str) -> Result<Version, Fault> {
         self.answer(Call::get(&["api", "v1", "models", name, "versions", which]))
             .await
+    }
+
+    /// The signature of a version, as the bytes of `model.sig`.
+    pub async fn version_signature(&self, name: &str, which: &str) -> Result<Bytes, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which, "signature"];
+        self.bytes(Call::get(&path)).await
+    }
+
+    /// The public key of signatures, as PEM.
+    pub async fn signing_key(&self) -> Result<Bytes, Fault> {
+        self.bytes(Call::get(&["api", "v1", "signing-key"])).await
     }
 
     /// Publishes a trial's best checkpoint.

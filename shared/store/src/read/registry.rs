@@ -252,6 +252,18 @@ impl Store {
         Ok(Page::cut(moves, limit, |row| row.revision.to_string()))
     }
 
+    /// Whether any alias has ever pointed to a version.
+    pub async fn version_was_promoted(&self, model: &str, number: u32) -> Result<bool, StoreError> {
+        let query = Query::select()
+            .expr(Expr::val(1))
+            .from(AliasHistory::Table)
+            .and_where(Expr::col(AliasHistory::Model).eq(model))
+            .and_where(Expr::col(AliasHistory::ToNumber).eq(i64::from(number)))
+            .limit(1)
+            .to_owned();
+        Ok(self.readers.query_one(&query).await?.is_some())
+    }
+
     /// What waits to be told to the outside, oldest first, after a number.
     pub async fn outbox_list(&self, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
         let limit = PageRequest::first(limit).limit()?;

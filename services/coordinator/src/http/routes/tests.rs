@@ -23,6 +23,11 @@ fn what_is_the_leaders_to_answer() {
     insta::assert_snapshot!(led.join("\n"));
     let gets = led.iter().filter(|line| line.starts_with("get "));
     assert_eq!(gets.count(), REMEMBERED.len(), "each of them is a route");
+    // Tracking decides nothing: whoever is asked answers.
+    assert!(!super::is_led(
+        &Method::POST,
+        "/api/2.0/mlflow/runs/log-batch"
+    ));
 }
 
 #[test]
