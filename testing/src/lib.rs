@@ -11,12 +11,14 @@
 )]
 
 mod bucket;
+mod clients;
 mod postgres;
 mod redis;
 
 use std::path::PathBuf;
 
 pub use bucket::Bucket;
+pub use clients::clients_python;
 pub use postgres::Postgres;
 pub use redis::Redis;
 

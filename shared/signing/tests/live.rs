@@ -1,14 +1,8 @@
 //! The published Python tool and this crate, side by side, over folders on the disk.
-//!
-//! `POMONA_MODEL_SIGNING_PYTHON` names an interpreter with the packages `model-signing` and
-//! `pyOpenSSL` (1.1.1 imports the latter and does not ask for it):
-//!
-//! ```text
-//! POMONA_MODEL_SIGNING_PYTHON=V/bin/python cargo test -p pomona-signing --test live -- --ignored
-//! ```
 
 use pomona_domain::{Code, Digest};
 use pomona_signing::{SIGNATURE_FILE, SigningKey, sign, verify};
+use pomona_testing::clients_python;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -130,9 +124,7 @@ impl House {
 
     /// What the tool says, and whether it is content.
     fn tool(&self, verb: &str, key: [&str; 2]) -> (bool, String) {
-        let python = std::env::var_os("POMONA_MODEL_SIGNING_PYTHON")
-            .expect("POMONA_MODEL_SIGNING_PYTHON names an interpreter with `model-signing`");
-        let output = Command::new(python)
+        let output = Command::new(clients_python())
             .args(["-m", "model_signing", verb, "key", key[0]])
             .arg(self.path(key[1]))
             .arg("--signature")
@@ -166,7 +158,6 @@ fn list(folder: &Path, prefix: &str, listed: &mut Listed) {
 }
 
 #[test]
-#[ignore = "needs the model-signing package: POMONA_MODEL_SIGNING_PYTHON names its interpreter"]
 fn the_tool_verifies_what_is_signed_here() {
     for (name, paths) in FOLDERS {
         let house = House::new(name, paths);
@@ -180,7 +171,6 @@ fn the_tool_verifies_what_is_signed_here() {
 }
 
 #[test]
-#[ignore = "needs the model-signing package: POMONA_MODEL_SIGNING_PYTHON names its interpreter"]
 fn what_the_tool_signs_verifies_here() {
     for (name, paths) in FOLDERS {
         let house = House::new(name, paths);
@@ -191,7 +181,6 @@ fn what_the_tool_signs_verifies_here() {
 }
 
 #[test]
-#[ignore = "needs the model-signing package: POMONA_MODEL_SIGNING_PYTHON names its interpreter"]
 fn both_refuse_the_same_folders() {
     type Change = fn(&House);
     let changes: [(&str, Change, Result<(), Code>); 8] = [

@@ -2,10 +2,11 @@
 //! person sees it.
 
 use nix::sys::signal::Signal;
+use pomona_testing::clients_python;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::harness::{self, House, Process};
@@ -247,22 +248,6 @@ MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEBO0ixQGD1ZHbCePV08I2RWTLikzi
 sqrwxY+uG16EEA2w6rygO59sjBz7d0Qmm18comsimqYx7HsLJw+fb5jZ1A==
 -----END PUBLIC KEY-----
 ";
-
-/// A Python with the tools that others have, from `scripts/setup.py clients`.
-fn clients_python() -> PathBuf {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = set("POMONA_CACHE").unwrap_or_else(|| {
-        let home = || set("HOME").unwrap_or_default().join(".cache");
-        set("XDG_CACHE_HOME").unwrap_or_else(home).join("pomona")
-    });
-    let path = cache.join("clients/bin/python");
-    assert!(
-        path.exists(),
-        "there is no `{}`: run `make setup`",
-        path.display()
-    );
-    path
-}
 
 fn predictions(house: &House) {
     let good = house.file("photos/ein Bär.jpg", b"bear");

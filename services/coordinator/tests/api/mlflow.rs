@@ -1,7 +1,7 @@
 //! MLflow's API: the unmodified client, and what no client of theirs would send.
 
 use crate::harness::{House, Raw, until};
-use pomona_testing::Postgres;
+use pomona_testing::{Postgres, clients_python};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -11,29 +11,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A Python with the client, from `scripts/setup.py clients`.
-fn python() -> PathBuf {
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = set("POMONA_CACHE").unwrap_or_else(|| {
-        let home = || set("HOME").unwrap_or_default().join(".cache");
-        set("XDG_CACHE_HOME").unwrap_or_else(home).join("pomona")
-    });
-    let path = cache.join("clients/bin/python");
-    assert!(
-        path.exists(),
-        "there is no `{}`: run `make setup`",
-        path.display()
-    );
-    path
-}
-
 fn ask(house: &House) {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/fixtures/mlflow_client.py"
     );
     let home = tempfile::tempdir().expect("a folder");
-    let done = Command::new(python())
+    let done = Command::new(clients_python())
         .arg(script)
         .arg(house.server())
         .current_dir(home.path())

@@ -217,7 +217,8 @@ mod tests {
         })
     }
 
-    fn bits(series: &Series) -> Vec<(&String, Vec<(i64, i64, u64)>)> {
+    /// NaN is not equal to itself, its bits are.
+    fn bits(series: &Series) -> Vec<(&String, Vec<impl PartialEq + std::fmt::Debug>)> {
         let each = |point: &Point| (point.timestamp, point.step, point.value.to_bits());
         let all = series.iter();
         all.map(|(key, points)| (key, points.iter().map(each).collect()))
