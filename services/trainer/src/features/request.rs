@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
 /// Images of one pass; the last of a shard may have fewer.
@@ -32,6 +33,12 @@ const PREFIX_VERSION: u32 = 3;
 const SHARDS: usize = 8;
 /// Fewer batches are no shard of their own.
 const LEAST_BATCHES: usize = 1;
+
+/// How long a full disk is waited for. Without features a trial is trained by other arithmetic, for
+/// all its life: that should not depend on what somebody else wrote in a moment.
+const FULL_DISK: Duration = Duration::from_secs(20);
+/// Between two tries meanwhile.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// A trial's wish for features.
 pub struct Request<'a> {
@@ -105,7 +112,9 @@ impl Request<'_> {
         let mut computed = 0;
         let go_on = RefCell::new(go_on);
         let ask = || (go_on.borrow_mut())();
+        let mut full_since = None;
         loop {
+            let mut is_full = false;
             for &at in &order {
                 if shards[at].is_some() {
                     continue;
@@ -119,6 +128,10 @@ impl Request<'_> {
                     }
                     Found::Busy => {}
                     Found::NoRoom => return Ok(Outcome::NoRoom(bytes)),
+                    Found::DiskFull => {
+                        is_full = true;
+                        break;
+                    }
                     Found::Stopped => return Ok(Outcome::Stopped),
                 }
             }
@@ -128,7 +141,10 @@ impl Request<'_> {
             if !ask() {
                 return Ok(Outcome::Stopped);
             }
-            std::thread::sleep(LOOK_EVERY);
+            if is_full && full_since.get_or_insert_with(Instant::now).elapsed() > FULL_DISK {
+                return Ok(Outcome::NoRoom(bytes));
+            }
+            std::thread::sleep(if is_full { FULL_DISK_PAUSE } else { LOOK_EVERY });
         }
         let mut train: Vec<_> = shards.into_iter().flatten().collect();
         let digests: Vec<String> = train.iter().map(|found| found.digest.to_string()).collect();

@@ -48,8 +48,10 @@ pub enum Found {
     Built(Shard),
     /// Another process is at it, or was a moment ago.
     Busy,
-    /// It does not fit beside what others use, or onto the disk.
+    /// It does not fit beside what others use.
     NoRoom,
+    /// The disk is full, perhaps not for long; nothing is left of what was begun.
+    DiskFull,
     /// The caller's `go_on` said no.
     Stopped,
 }
@@ -196,7 +198,7 @@ impl Store {
             }
             Err(fault) if fault.code == Code::DiskFull => {
                 crate::protocol::log(&format!("features are not kept: {}", fault.message));
-                Ok(Found::NoRoom)
+                Ok(Found::DiskFull)
             }
             Err(fault) => Err(fault),
         }

@@ -87,7 +87,7 @@ pub fn get(store: &Store, name: &str, mut before_row: impl FnMut(u64)) -> Found 
 pub fn rows(found: &Found) -> &Tensor {
     match found {
         Found::Hit(shard) | Found::Built(shard) => &shard.rows,
-        Found::Busy | Found::NoRoom | Found::Stopped => panic!("{found:?}"),
+        Found::Busy | Found::NoRoom | Found::DiskFull | Found::Stopped => panic!("{found:?}"),
     }
 }
 
@@ -219,7 +219,7 @@ fn the_budget_holds_whatever_is_asked_for_and_nothing_in_use_goes() {
                 Found::Hit(_) => hits += 1,
                 Found::Built(_) => built += 1,
                 Found::NoRoom => refused += 1,
-                Found::Busy | Found::Stopped => panic!("nobody else is there"),
+                Found::Busy | Found::DiskFull | Found::Stopped => panic!("nobody else is there"),
             }
             if !matches!(found, Found::NoRoom) {
                 held.push((name, found));

@@ -161,7 +161,7 @@ fn on_a_full_disk(folder: &Path) {
             assert!(limited.unwrap().success());
         }
     });
-    assert!(matches!(found, Found::NoRoom), "{found:?}");
+    assert!(matches!(found, Found::DiskFull), "{found:?}");
     // It does not begin what cannot end.
     let again = get(&store, "a", |_| panic!("there is no room for it"));
     assert!(matches!(again, Found::NoRoom), "{again:?}");
