@@ -72,6 +72,13 @@ chaos: ## Faults at random moments, 20 seeds (SEEDS, FIRST, TRIALS) and 3 with t
 	POMONA_CHAOS_SEEDS=$(or $(SEEDS),20) POMONA_CHAOS_FIRST=$(or $(FIRST),1) POMONA_CHAOS_TRIALS=$(or $(TRIALS),500) $(CARGO) nextest run --profile chaos -p pomona-cli -E 'test(/chaos_loses_nothing$$/)' --no-capture
 	POMONA_CHAOS_SEEDS=$(or $(REAL),3) POMONA_CHAOS_FIRST=$(or $(FIRST),1) $(CARGO) nextest run --profile chaos -p pomona-cli -E 'test(/chaos_loses_nothing_that_was_really_trained$$/)' --run-ignored all --no-capture
 
+.PHONY: bench-tracking
+bench-tracking: ## Tracking and pulls, beside MLflow's server (fetched once, 280 MB) and nginx, as a table and target/bench/tracking.json; ROWS, ROUNDS, RUNS
+	@$(SETUP) postgres tracking-rivals
+	@$(CARGO) build --release --workspace --bins
+	@$(CARGO) build --release -p pomona-coordinator --example load
+	@$(PYTHON) scripts/bench_tracking.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RUNS),--runs $(RUNS)) $(ROWS)
+
 .PHONY: bench-control
 bench-control: ## The control plane, beside Ray Tune and Optuna (fetched once, 200 MB), as a table and target/bench/control.json; ROWS, ROUNDS
 	@$(SETUP) libtorch lite0 tux postgres control-rivals

@@ -13,6 +13,7 @@
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py rivals        a Python environment with PyTorch and scikit-learn, which `make bench-sharing` is measured against
     setup.py control-rivals a Python environment with Ray Tune and Optuna, which `make bench-control` is measured against
+    setup.py tracking-rivals a Python environment with MLflow's server, and nginx, which `make bench-tracking` is measured against
     setup.py tools         cargo-nextest, cargo-deny, cargo-machete (only those that are missing)
     setup.py libtorch-path print the folder that LIBTORCH must name (libtorch-gpu-path: the one with CUDA)
     setup.py rivals-python print the interpreter of rivals (control-rivals-python: that of control-rivals, clients-python: that of clients)
@@ -161,6 +162,16 @@ CLIENTS = [
     "sigstore-rekor-types==0.0.18", "skops==0.16.0", "smmap==5.0.3", "sqlparse==0.6.1", "starlette==1.10.0",
     "threadpoolctl==3.8.0", "tuf==7.0.1", "typing_extensions==4.16.0", "typing-inspection==0.4.5", "tzdata==2026.6",
     "urllib3==2.8.0", "wcwidth==0.9.4", "zipp==4.1.2",
+]
+
+# MLflow's server, beside its client's packages, with what makes it fast and talks to PostgreSQL.
+TRACKING_RIVALS = [
+    *CLIENTS,
+    "aiohappyeyeballs==2.7.1", "aiohttp==3.14.5", "aiosignal==1.4.0", "alembic==1.20.1", "attrs==26.1.0", "blinker==1.9.0",
+    "docker==7.2.0", "Flask==3.1.3", "flask-cors==6.0.5", "frozenlist==1.8.0", "graphene==3.4.3", "graphql-core==3.2.14",
+    "graphql-relay==3.2.0", "gunicorn==26.2.0", "h11==0.16.0", "httptools==0.9.0", "huey==3.5.4", "itsdangerous==2.2.0",
+    "Jinja2==3.1.6", "Mako==1.4.3", "MarkupSafe==3.0.4", "multidict==7.2.1", "propcache==0.5.4", "psycopg2-binary==2.9.13",
+    "pyarrow==26.0.1", "six==1.17.0", "SQLAlchemy==2.1.9", "uvicorn==0.54.0", "uvloop==0.23.0", "Werkzeug==3.1.9", "yarl==1.25.1",
 ]
 
 TOOLS = [("cargo-nextest", "0.9.143"), ("cargo-deny", "0.20.2"), ("cargo-machete", "0.9.2")]
@@ -412,6 +423,13 @@ def control_rivals() -> None:
     environment(cache() / "control-rivals", CONTROL_RIVALS, ("Ray Tune and Optuna for comparison", "200 MB (700 MB on disk)", "200 MB"))
 
 
+def tracking_rivals() -> None:
+    sizes = ("MLflow's server for comparison", "280 MB (1 GB on disk)", "280 MB")
+    environment(cache() / "tracking-rivals", TRACKING_RIVALS, sizes, "--no-deps")
+    if not shutil.which("nginx") and not Path("/usr/sbin/nginx").exists():
+        stop("nginx is not installed", "apt-get install nginx-light")
+
+
 def clients() -> None:
     sizes = ("MLflow's client, ONNX Runtime and model-signing for tests", "200 MB (760 MB on disk)", "200 MB")
     environment(clients_folder(), CLIENTS, sizes, "--no-deps")
@@ -454,6 +472,10 @@ def control_rivals_python() -> Path:
     return cache() / "control-rivals" / "bin" / "python"
 
 
+def tracking_rivals_python() -> Path:
+    return cache() / "tracking-rivals" / "bin" / "python"
+
+
 def tools() -> None:
     folder = cache() / "tools"
     for name, version in TOOLS:
@@ -467,7 +489,7 @@ def tools() -> None:
 def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
-        "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals, "control-rivals": control_rivals,
+        "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals, "control-rivals": control_rivals, "tracking-rivals": tracking_rivals,
         "postgres": postgres, "redis": redis, "s3": s3, "clients": clients,
     }
     for word in sys.argv[1:] or ["help"]:

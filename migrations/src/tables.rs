@@ -64,8 +64,9 @@ tables! {
     /// Table of their tags.
     RunExperimentTags { ExperimentId, Key, Value }
     /// Table of runs: MLflow's own, and the tracking faces of trials as they were at `TrialVersion`.
-    /// `Writes` grows with each write to what belongs to a run: the row is its lock.
-    Runs { Id, ExperimentId, Name, UserId, Status, StartTime, EndTime, ArtifactUri, DeletedAt, Writes, TrialVersion }
+    /// `Writes` grows with each write to what belongs to a run: the row is its lock. `Shown` is what was
+    /// logged with it as of `ShownWrites`.
+    Runs { Id, ExperimentId, Name, UserId, Status, StartTime, EndTime, ArtifactUri, DeletedAt, Writes, TrialVersion, Shown, ShownWrites }
     /// Table of runs' parameters.
     RunParams { RunId, Key, Value }
     /// Table of runs' tags.
@@ -74,8 +75,9 @@ tables! {
     RunLatest { RunId, Key, ExperimentId, Value, IsNan, Step, Timestamp }
     /// Table of metric points as they came, one row for each batch.
     RunLog { Seq, RunId, Points }
-    /// Table of metric points that are settled: one metric of one run, packed.
-    RunChunks { RunId, Key, Number, Count, Points }
+    /// Table of metric points that are settled: one metric of one run, packed; a full chunk has an
+    /// outline.
+    RunChunks { RunId, Key, Number, Count, Points, Outline }
     /// Table of data sets that runs used.
     RunDatasets { RunId, Name, Digest, SourceType, Source, Schema, Profile, Context, Tags }
     /// Table of logged models that runs took or made.

@@ -3,6 +3,7 @@
 pub mod blobs;
 pub mod catalogue;
 pub mod cluster;
+mod curves;
 pub mod events;
 pub mod experiments;
 pub mod explain;

@@ -368,6 +368,11 @@ async fn housekeeping(app: Data<App>) {
                 if let Err(error) = kept {
                     tracing::warn!("cannot forget old rows: {}", Fault::from(error));
                 }
+                match app.store.runs_thin(app.now()).await {
+                    Ok(0) => {}
+                    Ok(runs) => tracing::info!(runs, "thinned histories that are past their time"),
+                    Err(error) => tracing::warn!("cannot thin old histories: {}", Fault::from(error)),
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod catalogue;
 pub mod cluster;
+pub mod curves;
 pub mod events;
 pub mod experiments;
 pub mod features;

@@ -113,6 +113,29 @@ pub fn touch_runs(backend: DbBackend, runs: &[&str]) -> Statement {
     Statement::from_sql_and_values(backend, sql, runs.iter().map(|run| Value::from(*run)))
 }
 
+/// A statement that keeps ready what is shown of runs: each with the number of writes that it shows.
+pub fn show_runs(backend: DbBackend, rows: Vec<(&str, i64, String)>) -> Statement {
+    let mark = if backend == DbBackend::Postgres {
+        '$'
+    } else {
+        '?'
+    };
+    let mut values: Vec<Value> = Vec::with_capacity(rows.len() * 3);
+    let mut lines = Vec::with_capacity(rows.len());
+    for (run, writes, shown) in rows {
+        let at = values.len();
+        let (a, b, c) = (at + 1, at + 2, at + 3);
+        lines.push(format!("({mark}{a}, {mark}{b}, {mark}{c})"));
+        values.extend([run.into(), writes.into(), shown.into()]);
+    }
+    let sql = format!(
+        "UPDATE runs SET shown_writes = v.column2, shown = v.column3 FROM (VALUES {}) AS v \
+         WHERE runs.id = v.column1",
+        lines.join(", ")
+    );
+    Statement::from_sql_and_values(backend, sql, values)
+}
+
 /// Whether a text is like a pattern of `%` and `_`, which nothing escapes.
 pub fn like(backend: DbBackend, column: SimpleExpr, pattern: &str, cased: bool) -> SimpleExpr {
     let (sql, pattern) = match (backend == DbBackend::Postgres, cased) {

@@ -57,8 +57,8 @@ pub use read::{ModelSummary, OutboxRow, TrialOrder};
 pub use retain::{REASONS_PER_SUBJECT, Retention};
 pub use tracking::{
     ArtifactEntry, ExperimentRefusal, ExperimentSearch, Latest, LoggedModel, LoggedModelSearch,
-    ModelMetric, ModelRole, NewRun, NewRunExperiment, Point, Run, RunChange, RunData, RunDataset,
-    RunExperiment, RunRefusal, RunSearch, RunWrite, Series, View,
+    ModelMetric, ModelRole, NewRun, NewRunExperiment, Outline, Point, Run, RunChange, RunData,
+    RunDataset, RunExperiment, RunRefusal, RunSearch, RunWrite, Series, View,
 };
 
 /// How long a transaction that was given up for another one waits before it is done again: then

@@ -24,6 +24,7 @@ pub mod pack;
 mod runs;
 mod search;
 mod settle;
+mod thin;
 mod trials;
 
 pub use artifacts::ArtifactEntry;
@@ -31,7 +32,7 @@ pub use experiments::{ExperimentRefusal, NewRunExperiment, RunExperiment};
 pub use ingest::{RunRefusal, RunWrite};
 pub use inputs::{ModelRole, RunDataset};
 pub use logged_models::{LoggedModel, LoggedModelSearch, ModelMetric};
-pub use pack::{Point, Series};
+pub use pack::{Outline, Point, Series};
 pub use runs::{Latest, NewRun, Run, RunChange, RunData};
 pub use search::{ExperimentSearch, RunSearch, View};
 

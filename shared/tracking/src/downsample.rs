@@ -127,20 +127,31 @@ fn near(points: &[(f64, f64)], place: usize) -> (f64, f64) {
 /// run's own first and last.
 ///
 /// So there may be two more a run than `most`; no run shows more than `most` + 2 of its own.
-pub fn steps<'a>(runs: impl IntoIterator<Item = &'a [i64]>, most: usize) -> BTreeSet<i64> {
-    let mut all = BTreeSet::new();
-    let mut ends = BTreeSet::new();
+///
+/// They are ascending, each once.
+pub fn steps<'a>(runs: impl IntoIterator<Item = &'a [i64]>, most: usize) -> Vec<i64> {
+    let (mut all, mut ends) = (Vec::new(), Vec::new());
     for run in runs {
         ends.extend(run.iter().min());
         ends.extend(run.iter().max());
-        all.extend(run);
+        all.extend_from_slice(run);
     }
+    once(&mut all);
     if all.len() <= most {
         return all;
     }
-    let all: Vec<i64> = all.into_iter().collect();
     ends.extend(spread(all.len(), most).filter_map(|index| all.get(index)));
+    once(&mut ends);
     ends
+}
+
+/// In order, each once.
+fn once(steps: &mut Vec<i64>) {
+    // One run's steps mostly are so already, and then this is but a look at them.
+    if !steps.is_sorted_by(|a, b| a < b) {
+        steps.sort_unstable();
+        steps.dedup();
+    }
 }
 
 /// The indices of at most `most` of `count` things in order, evenly spread, the first and the last

@@ -96,11 +96,23 @@ pub fn tag_value(value: &str) -> &str {
     cut(value, MAX_TAG_VALUE)
 }
 
+/// The tag of an experiment that says for how many days after their end runs keep every point;
+/// later a metric's history keeps its shape.
+pub const FULL_DAYS: &str = "pomona.points.full_days";
+/// The most days of [`FULL_DAYS`], a century.
+const MOST_DAYS: u32 = 36_525;
+
 /// A tag of an experiment.
 pub fn experiment_tag(key: &str, value: &str) -> Result<(), Refusal> {
     key_form(key, "key")?;
     at_most("key", MAX_EXPERIMENT_TAG_KEY, key)?;
-    at_most("value", MAX_EXPERIMENT_TAG_VALUE, value)
+    at_most("value", MAX_EXPERIMENT_TAG_VALUE, value)?;
+    if key == FULL_DAYS && !value.parse().is_ok_and(|days: u32| days <= MOST_DAYS) {
+        return Err(Refusal::invalid(format!(
+            "Tag '{FULL_DAYS}' must be a number of days from 0 to {MOST_DAYS}. Got '{value}'."
+        )));
+    }
+    Ok(())
 }
 
 /// A tag of a registered model or of a version.

@@ -6,6 +6,7 @@ use actix_web::web::{self, ServiceConfig};
 use pomona_api::v1::PageQuery;
 use pomona_api::v1::catalogue::{AddBackbone, AddDataset, DatasetQuery, Predict};
 use pomona_api::v1::cluster::{ClusterView, Explanation, TargetGroup};
+use pomona_api::v1::curves::{Curve, CurvesQuery};
 use pomona_api::v1::events::LiveEvent;
 use pomona_api::v1::experiments::{
     AddObservation, ExperimentPreview, ExperimentView, LogEntry, LogsQuery, SubmitExperiment,
@@ -19,8 +20,8 @@ use pomona_api::v1::uploads::{FinishUpload, ResumeUpload, UploadView};
 use pomona_api::v1::workers::{Desired, DrainQuery, Poll, Register, Registered, WorkerView};
 
 use super::{
-    blobs, catalogue, cluster, events, experiments, explain, features, models, trials, uploads,
-    workers,
+    blobs, catalogue, cluster, curves, events, experiments, explain, features, models, trials,
+    uploads, workers,
 };
 use crate::openapi::{About, about, rows};
 
@@ -151,6 +152,8 @@ routes! {
         about("A trial.").answers::<rows::Trial>();
     get "/api/v1/trials/{id}/observations" => trials::observations,
         about("What it measured, by step.").query::<PageQuery>().pages::<rows::Observation>();
+    get "/api/v1/curves" => curves::list,
+        about("A metric of several trials or runs by step, thinned for a chart.").query::<CurvesQuery>().lists::<Curve>();
     post "/api/v1/trials/{id}/observations" => trials::observe,
         about("Adds what a program of one's own measured; a step counts once.").takes::<AddObservation>().answers::<rows::Trial>();
     get "/api/v1/trials/{id}/checkpoints" => trials::checkpoints,

@@ -62,6 +62,30 @@ async fn histories(
     Ok(all)
 }
 
+/// What is asked for whole histories of several runs: of a long one the points at which its bins begin
+/// and its last one, which are many times as many as are shown.
+async fn outlines(
+    app: &Data<App>,
+    runs: Vec<String>,
+    key: &str,
+    most: usize,
+) -> Result<Vec<(String, Vec<Point>)>, Refused> {
+    let mut all = Vec::with_capacity(runs.len());
+    for run in runs {
+        let outline = app.store.run_outline(&run, key, 4 * most).await?;
+        let points = match outline {
+            Some((outline, _)) => {
+                let mut points = outline.firsts;
+                points.extend(outline.last);
+                points
+            }
+            None => app.store.run_history(&run, key).await?,
+        };
+        all.push((run, points));
+    }
+    Ok(all)
+}
+
 /// `GET metrics/get-history-bulk`: of several runs, as MLflow's pages ask for it.
 pub async fn bulk(app: Data<App>, request: HttpRequest, bytes: Bytes) -> Answer {
     let body = parameters(&request, &bytes)?;
@@ -95,21 +119,40 @@ pub async fn bulk_interval(app: Data<App>, request: HttpRequest, bytes: Bytes) -
     );
     let interval = limits::interval(start, end)?;
     let most = limits::BULK_INTERVAL.read(&body)?;
-    let mut all = histories(&app, runs, key).await?;
+    let mut all = match interval {
+        None => outlines(&app, runs, key, most).await?,
+        Some(_) => histories(&app, runs, key).await?,
+    };
     for (_, points) in &mut all {
         if let Some((start, end)) = interval {
             points.retain(|point| (start..=end).contains(&point.step));
         }
-        points.sort_by_key(|point| (point.step, point.timestamp));
+        let by_step = |point: &Point| (point.step, point.timestamp);
+        if !points.is_sorted_by_key(by_step) {
+            points.sort_by_key(by_step);
+        }
     }
     let steps: Vec<Vec<i64>> = (all.iter())
         .map(|(_, points)| points.iter().map(|point| point.step).collect())
         .collect();
     let shown = downsample::steps(steps.iter().map(Vec::as_slice), most);
     let points = all.iter().flat_map(|(run, points)| {
-        let kept = points.iter().filter(|point| shown.contains(&point.step));
+        let kept = at_steps(points, &shown);
         kept.map(move |point| (run, *point))
     });
     let metrics: Vec<Metric<'_>> = points.map(|of| with_run(key, of)).collect();
     render::ok(&page("metrics", &metrics, None))
+}
+
+/// The points at some steps; both are in the order of steps.
+fn at_steps<'a>(points: &'a [Point], steps: &'a [i64]) -> impl Iterator<Item = &'a Point> {
+    let mut rest = steps;
+    points.iter().filter(move |point| {
+        while let [first, more @ ..] = rest
+            && *first < point.step
+        {
+            rest = more;
+        }
+        rest.first() == Some(&point.step)
+    })
 }

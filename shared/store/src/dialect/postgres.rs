@@ -27,6 +27,9 @@ const LIMITS: [(&str, &str); 3] = [
     ("lock_timeout", "10s"),
     ("idle_in_transaction_session_timeout", "30s"),
 ];
+/// How a session plans. Statements are small and databases are on disks that seek as fast as they
+/// read; compiling a plan takes longer than any of ours.
+const PLANS: [(&str, &str); 2] = [("random_page_cost", "1.1"), ("jit", "off")];
 /// How long a coordinator waits while another one changes the schema.
 const SCHEMA_WAIT: &str = "10min";
 /// The number of the lock that whoever changes the schema holds.
@@ -67,6 +70,7 @@ fn options(url: &str, connections: u32, read_only: &'static str) -> ConnectOptio
                 .application_name("pomona")
                 .statement_cache_capacity(STATEMENTS)
                 .options(LIMITS)
+                .options(PLANS)
                 .options([("default_transaction_read_only", read_only)])
         })
         .map_sqlx_postgres_pool_opts(|pool| {

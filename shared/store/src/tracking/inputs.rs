@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pomona_migrations::tables::{RunDatasets as D, RunModels as M};
 use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Order, Query};
+use serde::{Deserialize, Serialize};
 
 use super::{KEYS_PER_STATEMENT, RunData, RunRefusal, runs};
 use crate::commit::{OnRepeat, insert};
@@ -12,7 +13,7 @@ use crate::rows::{decode, encode};
 use crate::{Store, StoreError, ingest};
 
 /// A data set that a run used.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunDataset {
     /// Its name.
     pub name: String,
@@ -31,7 +32,8 @@ pub struct RunDataset {
 }
 
 /// How a run is related to a logged model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ModelRole {
     /// It took it.
     Input,

@@ -5,17 +5,33 @@
 //! values. A *batch* is several series, each after its key. Whoever reads must never trust a
 //! length: bytes that do not add up are an error, not a panic and not a huge allocation.
 
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// One value of a metric.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// Milliseconds since 1970, as the client says.
     pub timestamp: i64,
     /// The step, as the client says.
     pub step: i64,
     /// The value; NaN is one, infinity is not.
+    #[serde(with = "nan_as_null")]
     pub value: f64,
+}
+
+/// JSON has no NaN.
+mod nan_as_null {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it so")]
+    pub fn serialize<S: Serializer>(value: &f64, to: S) -> Result<S::Ok, S::Error> {
+        Some(*value).filter(|value| !value.is_nan()).serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+    }
 }
 
 impl Point {
@@ -195,6 +211,71 @@ impl<'a> Rest<'a> {
     }
 }
 
+/// Points of a bin of an outline.
+pub const BIN: usize = 64;
+/// The keys of an outline's series.
+const FIRSTS: &str = "first";
+const EXTREMES: &str = "extremes";
+const LAST: &str = "last";
+
+/// What is left of a series when only its shape is wanted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outline {
+    /// The first point of every [`BIN`].
+    pub firsts: Vec<Point>,
+    /// The lowest and the highest point of every bin, as they came; a bin without a number has none.
+    pub extremes: Vec<Point>,
+    /// The last point.
+    pub last: Option<Point>,
+}
+
+/// The bytes of a series' outline.
+pub fn outline(points: &[Point]) -> Vec<u8> {
+    let mut outline = Outline::default();
+    for bin in points.chunks(BIN) {
+        outline.firsts.extend(bin.first());
+        let numbers = || {
+            bin.iter()
+                .enumerate()
+                .filter(|(_, point)| !point.value.is_nan())
+        };
+        let by_value = |a: &(usize, &Point), b: &(usize, &Point)| a.1.value.total_cmp(&b.1.value);
+        let (lowest, highest) = (numbers().min_by(by_value), numbers().max_by(by_value));
+        if let (Some(lowest), Some(highest)) = (lowest, highest) {
+            let (early, late) = if lowest.0 <= highest.0 {
+                (lowest, highest)
+            } else {
+                (highest, lowest)
+            };
+            outline.extremes.push(*early.1);
+            if early.0 != late.0 {
+                outline.extremes.push(*late.1);
+            }
+        }
+    }
+    batch(&Series::from([
+        (FIRSTS.to_owned(), outline.firsts),
+        (EXTREMES.to_owned(), outline.extremes),
+        (
+            LAST.to_owned(),
+            points.last().copied().into_iter().collect(),
+        ),
+    ]))
+}
+
+/// Adds an outline to what goes before it.
+pub fn read_outline(bytes: &[u8], into: &mut Outline) -> Option<()> {
+    let mut series = Series::from([
+        (FIRSTS.to_owned(), std::mem::take(&mut into.firsts)),
+        (EXTREMES.to_owned(), std::mem::take(&mut into.extremes)),
+    ]);
+    read_batch(bytes, None, &mut series)?;
+    into.firsts = series.remove(FIRSTS)?;
+    into.extremes = series.remove(EXTREMES)?;
+    into.last = series.remove(LAST)?.pop();
+    Some(())
+}
+
 /// Brings points into the order of a history, each once.
 pub fn settle(points: &mut Vec<Point>) {
     if !points.is_sorted_by(|a, b| a.order(b).is_lt()) {
@@ -269,6 +350,32 @@ mod tests {
         assert_eq!(seen, [(1, 5), (1, 5), (2, 0)]);
         assert_eq!(points[0].value, 3.0);
         assert!(points[1].value.is_nan());
+    }
+
+    #[test]
+    fn an_outline_has_every_bins_first_point_and_extremes() {
+        let at = |n: i64, value: f64| Point {
+            timestamp: n,
+            step: n,
+            value,
+        };
+        let mut points: Vec<Point> = (0..150).map(|n| at(n, 1.0)).collect();
+        points[10].value = 9.0;
+        points[20].value = -9.0;
+        points[100].value = f64::NAN;
+        let mut read = Outline::default();
+        read_outline(&outline(&points[..64]), &mut read).expect("ours");
+        read_outline(&outline(&points[64..]), &mut read).expect("ours");
+        let steps = |points: &[Point]| points.iter().map(|p| p.step).collect::<Vec<_>>();
+        assert_eq!(steps(&read.firsts), [0, 64, 128]);
+        // Of equal values the first is the lowest, the last the highest.
+        assert_eq!(steps(&read.extremes), [10, 20, 64, 127, 128, 149]);
+        assert_eq!(read.last.map(|p| p.step), Some(149));
+        let nothing = [at(0, f64::NAN)];
+        let mut read = Outline::default();
+        read_outline(&outline(&nothing), &mut read).expect("ours");
+        assert_eq!((read.firsts.len(), read.extremes.len()), (1, 0));
+        assert_eq!(read_outline(&[9], &mut read), None);
     }
 
     #[test]

@@ -10,13 +10,14 @@ use sea_orm::sea_query::{
     Expr, ExprTrait as _, Iden, IntoIden, Order, Query, SelectStatement, SimpleExpr,
 };
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, QueryResult};
+use serde::{Deserialize, Serialize};
 
-use super::pack::{self, Point, Series};
+use super::pack::{self, Outline, Point, Series};
 use super::settle::unreadable;
 use super::{ExperimentRefusal, KEYS_PER_STATEMENT, ModelRole, RUN_NAME, RunDataset, RunRefusal};
 use crate::commit::{OnRepeat, insert};
-use crate::rows::decode;
-use crate::{Store, StoreError, ingest};
+use crate::rows::{decode, encode, unsigned};
+use crate::{Store, StoreError, dialect, ingest};
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +71,7 @@ pub struct RunChange {
 }
 
 /// The newest value of a metric.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latest {
     /// The metric.
     pub key: String,
@@ -79,7 +80,7 @@ pub struct Latest {
 }
 
 /// What is logged with a run, by key.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunData {
     /// The newest values.
     pub latest: Vec<Latest>,
@@ -209,7 +210,7 @@ impl Store {
             let mut update = Query::update();
             update
                 .table(Runs::Table)
-                .value(Runs::Id, id)
+                .value(Runs::Writes, Expr::col(Runs::Writes).add(1))
                 .and_where(Expr::col(Runs::Id).eq(id))
                 .and_where(Expr::col(Runs::DeletedAt).is_null());
             if let Some(status) = &change.status {
@@ -270,9 +271,88 @@ impl Store {
         })
     }
 
-    /// What is logged with each of some runs; their log is settled first.
+    /// What is logged with each of some runs.
+    ///
+    /// Of runs that ended it is kept ready in one text, beside the number of writes that it shows: a
+    /// write makes it worth nothing, whoever writes.
     pub async fn run_data(&self, runs: &[String]) -> Result<BTreeMap<String, RunData>, StoreError> {
-        self.runs_settle(runs).await?;
+        let (mut all, unready) = self.ready(runs).await?;
+        if unready.is_empty() {
+            return Ok(all);
+        }
+        self.runs_settle(&unready).await?;
+        // The number of writes first: what is written meanwhile makes it worth nothing.
+        let ended = self.ended(&unready).await?;
+        let fresh = self.gather(&unready).await?;
+        self.keep_ready(&ended, &fresh).await?;
+        all.extend(fresh);
+        Ok(all)
+    }
+
+    /// What is kept ready, and the runs of which nothing is.
+    async fn ready(
+        &self,
+        runs: &[String],
+    ) -> Result<(BTreeMap<String, RunData>, Vec<String>), StoreError> {
+        let mut all = BTreeMap::new();
+        for some in runs.chunks(KEYS_PER_STATEMENT) {
+            let query = Query::select()
+                .columns([Runs::Id, Runs::Shown])
+                .from(Runs::Table)
+                .and_where(Expr::col(Runs::Id).is_in(some))
+                .and_where(Expr::col(Runs::ShownWrites).equals(Runs::Writes))
+                .to_owned();
+            for row in self.readers.query_all(&query).await? {
+                let text: String = row.try_get_by_index(1)?;
+                all.insert(row.try_get_by_index(0)?, decode("runs", &text)?);
+            }
+        }
+        let unready = runs.iter().filter(|run| !all.contains_key(*run));
+        let unready = unready.cloned().collect();
+        Ok((all, unready))
+    }
+
+    /// Keeps ready what is logged with runs that ended.
+    async fn keep_ready(
+        &self,
+        ended: &[(String, i64)],
+        data: &BTreeMap<String, RunData>,
+    ) -> Result<(), StoreError> {
+        let nothing = RunData::default();
+        for some in ended.chunks(KEYS_PER_STATEMENT) {
+            let mut rows = Vec::with_capacity(some.len());
+            for (run, writes) in some {
+                let shown = encode("runs", data.get(run).unwrap_or(&nothing))?;
+                rows.push((run.as_str(), *writes, shown));
+            }
+            let update = dialect::show_runs(self.writer.get_database_backend(), rows);
+            ingest!(self, tx => {
+                tx.execute_raw(update.clone()).await?;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Those of some runs that ended, with their number of writes.
+    async fn ended(&self, runs: &[String]) -> Result<Vec<(String, i64)>, StoreError> {
+        let mut ended = Vec::new();
+        for some in runs.chunks(KEYS_PER_STATEMENT) {
+            let query = Query::select()
+                .columns([Runs::Id, Runs::Writes])
+                .from(Runs::Table)
+                .and_where(Expr::col(Runs::Id).is_in(some))
+                .and_where(Expr::col(Runs::EndTime).is_not_null())
+                .to_owned();
+            for row in self.readers.query_all(&query).await? {
+                ended.push((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
+            }
+        }
+        Ok(ended)
+    }
+
+    /// What is logged with each of some runs, from where it is.
+    async fn gather(&self, runs: &[String]) -> Result<BTreeMap<String, RunData>, StoreError> {
         let mut all: BTreeMap<String, RunData> = BTreeMap::new();
         for some in runs.chunks(KEYS_PER_STATEMENT) {
             self.pairs(
@@ -374,6 +454,65 @@ impl Store {
         Ok(points)
     }
 
+    /// The shape of a long history and the number of its points, if at least `least` bins have an
+    /// outline ready and its steps grow throughout; else it must be read whole.
+    pub async fn run_outline(
+        &self,
+        run: &str,
+        key: &str,
+        least: usize,
+    ) -> Result<Option<(Outline, u64)>, StoreError> {
+        // What a trial measured itself is elsewhere.
+        if super::trials::is_trial(run) {
+            return Ok(None);
+        }
+        self.runs_settle(&[run.to_owned()]).await?;
+        let query = Query::select()
+            .columns([RunChunks::Count, RunChunks::Outline])
+            .expr(Expr::case(
+                Expr::col(RunChunks::Outline).is_null(),
+                Expr::col(RunChunks::Points),
+            ))
+            .from(RunChunks::Table)
+            .and_where(Expr::col(RunChunks::RunId).eq(run))
+            .and_where(Expr::col(RunChunks::Key).eq(key))
+            .order_by(RunChunks::Number, Order::Asc)
+            .to_owned();
+        let long = Query::select()
+            .expr(Expr::col(RunChunks::Count).sum().cast_as("bigint"))
+            .from(RunChunks::Table)
+            .and_where(Expr::col(RunChunks::RunId).eq(run))
+            .and_where(Expr::col(RunChunks::Key).eq(key))
+            .and_where(Expr::col(RunChunks::Outline).is_not_null())
+            .to_owned();
+        let row = self.readers.query_one(&long).await?;
+        let points: Option<i64> = match row {
+            Some(row) => row.try_get_by_index(0)?,
+            None => None,
+        };
+        if unsigned(points.unwrap_or(0)) < (least * pack::BIN) as u64 {
+            return Ok(None);
+        }
+        let (mut outline, mut count) = (Outline::default(), 0);
+        for row in self.readers.query_all(&query).await? {
+            count += unsigned(row.try_get_by_index(0)?);
+            let ready: Option<Vec<u8>> = row.try_get_by_index(1)?;
+            let bytes = match ready {
+                Some(bytes) => bytes,
+                None => {
+                    let mut rest = Vec::new();
+                    let bytes: Vec<u8> = row.try_get_by_index(2)?;
+                    pack::read_series(&bytes, &mut rest).ok_or_else(|| unreadable("run_chunks"))?;
+                    pack::outline(&rest)
+                }
+            };
+            pack::read_outline(&bytes, &mut outline).ok_or_else(|| unreadable("run_chunks"))?;
+        }
+        let grows = |points: &[Point]| points.is_sorted_by_key(|point| point.step);
+        let whole = grows(&outline.firsts) && grows(&outline.extremes);
+        Ok(whole.then_some((outline, count)))
+    }
+
     /// What the trial of a run measured.
     async fn observed(&self, run: &str, key: &str) -> Result<Vec<Point>, StoreError> {
         let query = Query::select()
@@ -407,6 +546,17 @@ fn last(pairs: &[(String, String)]) -> BTreeMap<&str, &str> {
     pairs
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .collect()
+}
+
+/// Takes the lock of a run, whatever its state.
+pub(super) async fn touch(tx: &DatabaseTransaction, id: &str) -> Result<(), StoreError> {
+    let lock = Query::update()
+        .table(Runs::Table)
+        .value(Runs::Writes, Expr::col(Runs::Writes).add(1))
+        .and_where(Expr::col(Runs::Id).eq(id))
+        .to_owned();
+    tx.execute(&lock).await?;
+    Ok(())
 }
 
 /// Takes the lock of an active run.

@@ -71,6 +71,27 @@ impl Store {
             return Ok(Vec::new());
         }
         self.runs_of(&search.experiments).await?;
+        // Runs whose metric is a number come first, and an index has just those in order: if they
+        // fill the page, nothing else need be looked at.
+        if let Some(Order {
+            field: RunOrder::Metric(key),
+            ..
+        }) = search.order.first()
+        {
+            let found = self.found(search, Some(key)).await?;
+            if found.len() as u64 == search.limit {
+                return Ok(found);
+            }
+        }
+        self.found(search, None).await
+    }
+
+    /// The runs of a search; only those whose `metric` is a number, if one is given.
+    async fn found(
+        &self,
+        search: &RunSearch,
+        metric: Option<&str>,
+    ) -> Result<Vec<Run>, StoreError> {
         let mut query = runs::select();
         let id = (Runs::Table, Runs::ExperimentId);
         query.and_where(Expr::col(id).is_in(&search.experiments));
@@ -82,6 +103,12 @@ impl Store {
             if let (RunField::Metric(key), true) = (&condition.field, is_number(&condition.value)) {
                 joined.push((key.as_str(), format!("f{at}")));
             }
+        }
+        if let Some(metric) = metric
+            && !joined.iter().any(|(key, _)| *key == metric)
+        {
+            join_metric(&mut query, "n", metric, &search.experiments);
+            joined.push((metric, "n".to_owned()));
         }
         for (at, order) in search.order.iter().enumerate() {
             run_order(&mut query, (at, order), &joined);
@@ -200,22 +227,30 @@ fn run_condition(
         }
         RunField::Dataset(field) => dataset(backend, *field, (op, value)),
         RunField::Metric(key) => {
-            // Joined, with its experiment, so that the index by value is of use to the order, too.
-            let alias = Alias::new(format!("f{at}"));
-            let column = |column: RunLatest| Expr::col((alias.clone(), column.into_iden()));
-            query.join_as(
-                JoinType::InnerJoin,
-                RunLatest::Table,
-                alias.clone(),
-                column(RunLatest::RunId).eq(owner),
-            );
-            query.and_where(within(column(RunLatest::ExperimentId), experiments));
-            query.and_where(column(RunLatest::Key).eq(key));
-            query.and_where(column(RunLatest::IsNan).eq(false));
-            compare(backend, column(RunLatest::Value), op, value)
+            let alias = format!("f{at}");
+            join_metric(query, &alias, key, experiments);
+            let newest = Expr::col((Alias::new(alias), RunLatest::Value));
+            compare(backend, newest, op, value)
         }
     };
     query.and_where(holds);
+}
+
+/// Joins the newest value of a metric, where it is a number: with its experiment, so that the index by
+/// value is of use to the order, too.
+fn join_metric(query: &mut SelectStatement, alias: &str, key: &str, experiments: &[String]) {
+    let alias = Alias::new(alias);
+    let column = |column: RunLatest| Expr::col((alias.clone(), column.into_iden()));
+    let owner = Expr::col((Runs::Table, Runs::Id));
+    query.join_as(
+        JoinType::InnerJoin,
+        RunLatest::Table,
+        alias.clone(),
+        column(RunLatest::RunId).eq(owner),
+    );
+    query.and_where(within(column(RunLatest::ExperimentId), experiments));
+    query.and_where(column(RunLatest::Key).eq(key));
+    query.and_where(column(RunLatest::IsNan).eq(false));
 }
 
 fn within(column: SimpleExpr, experiments: &[String]) -> SimpleExpr {

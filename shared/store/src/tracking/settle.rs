@@ -11,6 +11,7 @@ use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 
 use super::KEYS_PER_STATEMENT;
 use super::pack::{self, Point, Series};
+use super::runs::touch;
 use crate::commit::{OnRepeat, insert};
 use crate::rows::signed;
 use crate::{Store, StoreError, ingest};
@@ -81,12 +82,7 @@ impl Store {
 
 /// Settles some of a run's log; answers whether there is more.
 async fn settle(tx: &DatabaseTransaction, run: &str) -> Result<bool, StoreError> {
-    let lock = Query::update()
-        .table(Runs::Table)
-        .value(Runs::Writes, Expr::col(Runs::Writes).add(1))
-        .and_where(Expr::col(Runs::Id).eq(run))
-        .to_owned();
-    tx.execute(&lock).await?;
+    touch(tx, run).await?;
     let query = Query::select()
         .columns([RunLog::Seq, RunLog::Points])
         .from(RunLog::Table)
@@ -126,6 +122,7 @@ async fn chunks(tx: &DatabaseTransaction, run: &str, series: &Series) -> Result<
                 number.into(),
                 (some.len() as i64).into(),
                 pack::series(some).into(),
+                (some.len() == CHUNK).then(|| pack::outline(some)).into(),
             ]);
             number += 1;
         }
@@ -136,6 +133,7 @@ async fn chunks(tx: &DatabaseTransaction, run: &str, series: &Series) -> Result<
         RunChunks::Number,
         RunChunks::Count,
         RunChunks::Points,
+        RunChunks::Outline,
     ]
     .map(IntoIden::into_iden);
     let table = RunChunks::Table.into_iden();

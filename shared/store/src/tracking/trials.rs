@@ -23,6 +23,11 @@ const TRIALS: u64 = 500;
 /// How an id of ours begins: of an experiment, and of a trial.
 const OURS: (&str, &str) = ("exp_", "tri_");
 
+/// Whether a run is a trial of ours.
+pub(super) fn is_trial(run: &str) -> bool {
+    run.starts_with(OURS.1)
+}
+
 impl Store {
     /// Brings the runs of experiments up to date: the faces of trials that changed since somebody
     /// looked, and what is in the log.
@@ -40,7 +45,7 @@ impl Store {
 
     /// Brings the face of one trial up to date, if the run is one.
     pub async fn run_face(&self, run: &str) -> Result<(), StoreError> {
-        if !run.starts_with(OURS.1) {
+        if !is_trial(run) {
             return Ok(());
         }
         let query = stale()
@@ -118,6 +123,7 @@ async fn write(tx: &DatabaseTransaction, trials: &[Trial]) -> Result<(), StoreEr
                 Runs::EndTime,
                 Runs::TrialVersion,
             ])
+            .value(Runs::Writes, Expr::col((Runs::Table, Runs::Writes)).add(1))
             .to_owned(),
     );
     tx.execute(&upsert).await?;

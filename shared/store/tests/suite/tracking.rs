@@ -22,6 +22,7 @@ for_each_backend!(
     a_point_is_shown_once_whether_settled_or_not,
     settling_keeps_every_point_and_the_newest_value,
     many_writers_and_settlers_lose_nothing,
+    an_old_history_keeps_its_shape_and_its_newest_value,
     a_trial_is_a_run_and_takes_what_its_code_logs,
 );
 
@@ -393,4 +394,42 @@ async fn a_trial_is_a_run_and_takes_what_its_code_logs(home: Home) {
         store.run_history(&run, "mine").await.unwrap(),
         [point(1, 1, 2.0)]
     );
+}
+
+async fn an_old_history_keeps_its_shape_and_its_newest_value(home: Home) {
+    let store = home.open().await;
+    let id = with_run(&store).await;
+    let mut many: Vec<Point> = (0..9000).map(|n| point(n, n, 1.0)).collect();
+    many[4321].value = 99.0;
+    many[8999].value = 0.5;
+    log(&store, &id, points("loss", &many)).await;
+    log(&store, &id, points("few", &many[..3])).await;
+    let keep_a_day = (pomona_tracking::names::FULL_DAYS, Some("1"));
+    let tagged = store.run_experiment_tag("0", keep_a_day, at(0)).await;
+    tagged.unwrap().unwrap();
+    let (day, later) = (at(86_400_000), at(2 * 86_400_000));
+
+    // It has not ended, so it is never past its time.
+    store.runs_settle(std::slice::from_ref(&id)).await.unwrap();
+    assert_eq!(store.runs_thin(later).await.unwrap(), 0);
+    let end = RunChange {
+        end: Some(1000),
+        ..RunChange::default()
+    };
+    store.run_update(&id, &end).await.unwrap().unwrap();
+    assert_eq!(store.runs_thin(day).await.unwrap(), 0);
+    assert_eq!(store.run_history(&id, "loss").await.unwrap().len(), 9000);
+
+    assert_eq!(store.runs_thin(later).await.unwrap(), 1);
+    let kept = store.run_history(&id, "loss").await.unwrap();
+    assert!((400..=500).contains(&kept.len()), "{}", kept.len());
+    assert!(kept.iter().all(|point| many.contains(point)));
+    assert!(kept.contains(&many[4321]) && kept.contains(&many[0]));
+    assert_eq!(kept.last(), Some(&many[8999]));
+    assert_eq!(store.run_history(&id, "few").await.unwrap(), many[..3]);
+    let data = store.run_data(std::slice::from_ref(&id)).await.unwrap();
+    assert_eq!(data[&id].latest.len(), 2);
+    assert_eq!(data[&id].latest[1].point, many[8999]);
+    // Once is enough.
+    assert_eq!(store.runs_thin(later).await.unwrap(), 0);
 }

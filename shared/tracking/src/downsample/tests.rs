@@ -129,6 +129,8 @@ proptest! {
         most in 0usize..30,
     ) {
         let shown = steps(runs.iter().map(Vec::as_slice), most);
+        prop_assert!(shown.is_sorted_by(|a, b| a < b));
+        let shown = BTreeSet::from_iter(shown);
         let all: BTreeSet<i64> = runs.iter().flatten().copied().collect();
         prop_assert!(shown.is_subset(&all));
         prop_assert!(shown.len() <= most + 2 * runs.len());
