@@ -44,8 +44,13 @@ tables! {
     Aliases { Model, Alias, Number, Revision }
     /// Table of every move of every alias.
     AliasHistory { Seq, Model, Alias, Revision, FromNumber, ToNumber, At, Reason }
-    /// Table of what must be told to the outside, written with the fact itself.
-    Outbox { Seq, Topic, At, Doc }
+    /// Table of what must be told to the outside, written with the fact itself. `Noted` once it is
+    /// known for which webhooks.
+    Outbox { Seq, Topic, At, Doc, Subject, Noted }
+    /// Table of webhooks. `Taken` is the name of those that nobody else may have.
+    Webhooks { Id, Name, Taken, Description, Url, Events, Secret, Status, Flavour, CreatedAt, UpdatedAt }
+    /// Table of events on their way to webhooks, and what became of them.
+    WebhookDeliveries { Id, Hook, Event, Topic, Subject, State, Attempts, NextAt, LastStatus, LastError, CreatedAt, AttemptedAt }
     /// Table of blobs that are at rest.
     Blobs { Digest, Size, State, KeepUntil, MarkedAt, Object, Damaged }
     /// Table of uploads that were begun and neither ended nor given up.

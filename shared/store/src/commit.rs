@@ -4,8 +4,10 @@
 //! as the last one. Rows are written before those that refer to them, whatever their order in the
 //! batch.
 
+mod ended;
 mod facts;
 pub(crate) use facts::subject;
+pub(crate) mod outbox;
 pub(crate) mod refs;
 mod registry;
 
@@ -61,6 +63,8 @@ async fn write(
 ) -> Result<(), StoreError> {
     fence(tx, batch).await?;
     refs::write(tx, sorted).await?;
+    // Before the rows are written: what had ended before is told already.
+    let ended = ended::ended(tx, sorted).await?;
     put(tx, &sorted.workers).await?;
     put(tx, &sorted.experiments).await?;
     put(tx, &sorted.trials).await?;
@@ -73,6 +77,7 @@ async fn write(
     facts::deleted_checkpoints(tx, &sorted.deleted_checkpoints).await?;
     registry::versions(tx, &sorted.versions).await?;
     registry::alias_moves(tx, &sorted.alias_moves).await?;
+    outbox::tell(tx, ended).await?;
     facts::reasons(tx, &sorted.reasons).await
 }
 

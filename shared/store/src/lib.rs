@@ -23,6 +23,7 @@ mod blobs;
 mod commit;
 mod dialect;
 mod error;
+mod hooks;
 mod idempotency;
 mod leadership;
 mod load;
@@ -49,6 +50,10 @@ pub use blobs::{
 pub use commit::Batch;
 pub use dialect::sqlite_url;
 pub use error::StoreError;
+pub use hooks::{
+    Due, HookChange, HookRefusal, MAX_DELIVERIES, MAX_HOOKS, MAX_PENDING, NewHook, Noted, Secret,
+    Settled,
+};
 pub use idempotency::Answer;
 pub use leadership::{Candidate, Election, Leader};
 pub use logs::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER, LogRow, NewLogRow};

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use pomona_domain::model::{AliasMove, Version};
-use pomona_migrations::tables::{AliasHistory, Aliases, Models, Outbox, Versions};
+use pomona_migrations::tables::{AliasHistory, Aliases, Models, Versions};
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Query};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 
+use super::outbox::{Told, of_model, tell};
 use super::{OnRepeat, insert};
 use crate::StoreError;
 use crate::rows::{encode, signed};
 
 /// The outbox topic of an alias that moved.
-const ALIAS_MOVED: &str = "alias_moved";
+const ALIAS_MOVED: &str = "model_version_alias.created";
 
 /// A version is written once (R1); its model is made with the first one.
 pub async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), StoreError> {
@@ -85,11 +86,12 @@ pub async fn alias_moves(tx: &DatabaseTransaction, moves: &[&AliasMove]) -> Resu
             step.at.0.into(),
             step.reason.as_str().into(),
         ]);
-        outbox.push(vec![
-            ALIAS_MOVED.into(),
-            step.at.0.into(),
-            encode("outbox", step)?.into(),
-        ]);
+        outbox.push(Told {
+            topic: ALIAS_MOVED,
+            subject: of_model(&step.model),
+            at: step.at,
+            doc: encode("outbox", step)?,
+        });
     }
     let columns = [
         AliasHistory::Model,
@@ -108,16 +110,7 @@ pub async fn alias_moves(tx: &DatabaseTransaction, moves: &[&AliasMove]) -> Resu
             what: "the history of an alias".to_owned(),
         });
     }
-    let columns = [Outbox::Topic, Outbox::At, Outbox::Doc].map(IntoIden::into_iden);
-    insert(
-        tx,
-        Outbox::Table.into_iden(),
-        &columns,
-        outbox,
-        &OnRepeat::Skip,
-    )
-    .await?;
-    Ok(())
+    tell(tx, outbox).await
 }
 
 /// Whether the alias was at the revision before.

@@ -29,8 +29,10 @@ pub struct ModelSummary {
 pub struct OutboxRow {
     /// Grows.
     pub seq: u64,
-    /// What it is (`alias_moved`).
+    /// What it is (`model_version_alias.created`).
     pub topic: String,
+    /// To what it happened (`model/flowers`): of one subject webhooks are told in this order.
+    pub subject: String,
     /// When it happened.
     pub at: Timestamp,
     /// The fact as JSON.
@@ -268,7 +270,13 @@ impl Store {
     pub async fn outbox_list(&self, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
         let limit = PageRequest::first(limit).limit()?;
         let query = Query::select()
-            .columns([Outbox::Seq, Outbox::Topic, Outbox::At, Outbox::Doc])
+            .columns([
+                Outbox::Seq,
+                Outbox::Topic,
+                Outbox::At,
+                Outbox::Doc,
+                Outbox::Subject,
+            ])
             .from(Outbox::Table)
             .and_where(Expr::col(Outbox::Seq).gt(crate::rows::signed(after)))
             .order_by(Outbox::Seq, Order::Asc)
@@ -281,6 +289,7 @@ impl Store {
                 topic: row.try_get_by_index(1)?,
                 at: Timestamp(row.try_get_by_index(2)?),
                 doc: row.try_get_by_index(3)?,
+                subject: row.try_get_by_index(4)?,
             });
         }
         Ok(rows)

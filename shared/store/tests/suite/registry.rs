@@ -97,7 +97,7 @@ async fn each_move_of_an_alias_has_a_row_of_history_and_of_the_outbox(home: Home
         last = told[0].seq;
         assert_eq!(
             (told[0].topic.as_str(), told[0].at),
-            ("alias_moved", step.at)
+            ("model_version_alias.created", step.at)
         );
         let doc: AliasMove = serde_json::from_str(&told[0].doc).unwrap();
         assert_eq!(doc, step);
