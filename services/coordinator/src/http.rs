@@ -14,6 +14,7 @@ pub mod refusal;
 pub mod routes;
 pub mod trials;
 pub mod uploads;
+pub mod webhooks;
 pub mod workers;
 
 pub use refusal::{Answer, Refusal};
@@ -62,6 +63,8 @@ pub struct App {
     pub keys: key::InFlight,
     /// Signs versions that were promoted.
     pub signer: crate::signer::Signer,
+    /// The way to receivers of webhooks.
+    pub hooks: crate::webhooks::Sender,
     /// Writes to runs.
     pub writer: crate::mlflow::Writer,
     /// True once the coordinator stops: nothing waits any more.

@@ -14,6 +14,7 @@ mod metrics;
 mod refusal;
 mod render;
 mod runs;
+mod webhooks;
 mod writer;
 
 use actix_web::http::Method;
@@ -91,6 +92,12 @@ pub fn configure(server: &mut ServiceConfig) {
         get "metrics/get-history-bulk" => metrics::bulk;
         get "metrics/get-history-bulk-interval" => metrics::bulk_interval;
         get "artifacts/list" => artifacts::of_run;
+        post "webhooks" => webhooks::create;
+        get "webhooks" => webhooks::list;
+        get "webhooks/{id}" => webhooks::get;
+        patch "webhooks/{id}" => webhooks::update;
+        delete "webhooks/{id}" => webhooks::delete;
+        post "webhooks/{id}/test" => webhooks::test;
     }
     for prefix in ["/api/2.0", "/ajax-api/2.0"] {
         // As upstream spells it.

@@ -8,6 +8,7 @@ pub mod experiments;
 pub mod features;
 pub mod models;
 pub mod uploads;
+pub mod webhooks;
 pub mod workers;
 
 use pomona_domain::Fault;

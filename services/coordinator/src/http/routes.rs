@@ -16,11 +16,15 @@ use pomona_api::v1::features::{
 };
 use pomona_api::v1::models::{HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias};
 use pomona_api::v1::uploads::{FinishUpload, ResumeUpload, UploadView};
+use pomona_api::v1::webhooks::{
+    CreateWebhook, DeliveriesQuery, ReplayWebhook, Replayed, TestWebhook, UpdateWebhook,
+    WebhookTested, WebhookView,
+};
 use pomona_api::v1::workers::{Desired, DrainQuery, Poll, Register, Registered, WorkerView};
 
 use super::{
     blobs, catalogue, cluster, events, experiments, explain, features, models, trials, uploads,
-    workers,
+    webhooks, workers,
 };
 use crate::openapi::{About, about, rows};
 
@@ -185,6 +189,24 @@ routes! {
         about("Moves an alias back to the version it had before.").keyed().takes::<RollbackAlias>().answers::<rows::Alias>();
     get "/api/v1/models/{name}/aliases/{alias}/history" => models::alias_history,
         about("Moves of an alias, oldest first.").query::<HistoryQuery>().lists::<rows::AliasMove>();
+    post "/api/v1/webhooks" => webhooks::create,
+        about("Makes a webhook; it is told what happens from then on.").keyed().takes::<CreateWebhook>().status("201").answers::<WebhookView>();
+    get "/api/v1/webhooks" => webhooks::list,
+        about("Webhooks, by id.").query::<PageQuery>().pages::<WebhookView>();
+    get "/api/v1/webhooks/{id}" => webhooks::get,
+        about("A webhook, by id or name.").answers::<WebhookView>();
+    patch "/api/v1/webhooks/{id}" => webhooks::update,
+        about("Changes a webhook.").takes::<UpdateWebhook>().answers::<WebhookView>();
+    delete "/api/v1/webhooks/{id}" => webhooks::delete,
+        about("Forgets a webhook and what is on its way to it.").status("204");
+    post "/api/v1/webhooks/{id}/test" => webhooks::test,
+        about("Sends a made-up event now and says what became of it.").takes::<TestWebhook>().answers::<WebhookTested>();
+    get "/api/v1/webhooks/{id}/deliveries" => webhooks::deliveries,
+        about("Deliveries and what became of them, the newest event first.").query::<DeliveriesQuery>().pages::<rows::Delivery>();
+    post "/api/v1/webhooks/{id}/deliveries/{delivery}/replay" => webhooks::replay_one,
+        about("Sends an event once more, under its old id.").keyed().answers::<rows::Delivery>();
+    post "/api/v1/webhooks/{id}/replay" => webhooks::replay,
+        about("Sends everything once more that happened from a moment on.").keyed().takes::<ReplayWebhook>().answers::<Replayed>();
 }
 
 /// Live events.

@@ -45,5 +45,6 @@ rows! {
     Signature = "A Sigstore bundle over the files of a version.";
     Alias = "A movable pointer to a version.";
     AliasMove = "One move of an alias.";
+    Delivery = "One event on its way to one webhook, and what became of it.";
     Description = "This document.";
 }

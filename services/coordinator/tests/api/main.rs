@@ -9,6 +9,7 @@ mod harness;
 mod life;
 mod metrics;
 mod mlflow;
+mod receiver;
 mod registry;
 mod requests;
 mod restart;
@@ -16,6 +17,7 @@ mod search;
 mod slots;
 mod trials;
 mod uploads;
+mod webhooks;
 mod worker;
 
 use harness::House;

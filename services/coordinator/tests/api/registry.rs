@@ -27,7 +27,7 @@ async fn trained(
 }
 
 /// Makes a version whose accuracy on test is as given.
-async fn publish(house: &House, machine: &mut Machine, key: &str, accuracy: f64) -> TrialId {
+pub async fn publish(house: &House, machine: &mut Machine, key: &str, accuracy: f64) -> TrialId {
     let (_, trial) = trained(house, machine, key).await;
     let lease = machine.has(1).await.remove(0);
     let result = published(&house.client, accuracy).await;

@@ -5,6 +5,7 @@ use pomona_domain::backbone::Backbone;
 use pomona_domain::checkpoint::Checkpoint;
 use pomona_domain::dataset::{Dataset, Manifest};
 use pomona_domain::experiment::Experiment;
+use pomona_domain::hook::{Delivery, DeliveryState};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, Version};
 use pomona_domain::task::Task;
@@ -23,6 +24,10 @@ use crate::v1::experiments::{
 };
 use crate::v1::features::{FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures};
 use crate::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
+use crate::v1::webhooks::{
+    CreateWebhook, DeliveriesQuery, ReplayWebhook, Replayed, TestWebhook, UpdateWebhook,
+    WebhookTested, WebhookView,
+};
 use crate::v1::workers::{Desired, Poll, Register, Registered, WorkerView};
 use crate::v1::{Page, PageQuery};
 
@@ -380,6 +385,97 @@ impl Client {
     ) -> Result<Vec<AliasMove>, Fault> {
         let path = ["api", "v1", "models", name, "aliases", alias, "history"];
         self.answer(Call::get(&path).query("as_of", as_of)).await
+    }
+
+    /// Makes a webhook.
+    pub async fn webhook_create(
+        &self,
+        body: &CreateWebhook,
+        key: &str,
+    ) -> Result<WebhookView, Fault> {
+        let call = Call::post(&["api", "v1", "webhooks"]).json(body)?;
+        self.answer(call.key(key)).await
+    }
+
+    /// Webhooks.
+    pub async fn webhook_list(&self, page: &PageQuery) -> Result<Page<WebhookView>, Fault> {
+        self.page(&["api", "v1", "webhooks"], page).await
+    }
+
+    /// A webhook, by id or name.
+    pub async fn webhook_get(&self, which: &str) -> Result<WebhookView, Fault> {
+        self.answer(Call::get(&["api", "v1", "webhooks", which]))
+            .await
+    }
+
+    /// Changes a webhook.
+    pub async fn webhook_update(
+        &self,
+        which: &str,
+        body: &UpdateWebhook,
+    ) -> Result<WebhookView, Fault> {
+        let path = ["api", "v1", "webhooks", which];
+        let call = Call::new(Method::PATCH, &path).json(body)?;
+        self.answer(call).await
+    }
+
+    /// Forgets a webhook and what is on its way to it.
+    pub async fn webhook_delete(&self, which: &str) -> Result<(), Fault> {
+        let path = ["api", "v1", "webhooks", which];
+        self.bytes(Call::new(Method::DELETE, &path))
+            .await
+            .map(|_| ())
+    }
+
+    /// Sends a made-up event now.
+    pub async fn webhook_test(
+        &self,
+        which: &str,
+        body: &TestWebhook,
+    ) -> Result<WebhookTested, Fault> {
+        let path = ["api", "v1", "webhooks", which, "test"];
+        let call = Call::post(&path).json(body)?;
+        self.answer(call).await
+    }
+
+    /// Deliveries to a webhook, the newest event first.
+    pub async fn webhook_deliveries(
+        &self,
+        which: &str,
+        query: &DeliveriesQuery,
+    ) -> Result<Page<Delivery>, Fault> {
+        let path = ["api", "v1", "webhooks", which, "deliveries"];
+        let call = Call::get(&path)
+            .query("state", query.state.map(DeliveryState::as_str))
+            .query("page_size", query.page_size)
+            .query("page_token", query.page_token.as_ref());
+        self.answer(call).await
+    }
+
+    /// Sends one event once more, under its old id.
+    pub async fn webhook_replay_one(&self, which: &str, delivery: &str) -> Result<Delivery, Fault> {
+        let path = [
+            "api",
+            "v1",
+            "webhooks",
+            which,
+            "deliveries",
+            delivery,
+            "replay",
+        ];
+        self.answer(Call::once(&path)).await
+    }
+
+    /// Sends everything once more that happened from a moment on.
+    pub async fn webhook_replay(
+        &self,
+        which: &str,
+        body: &ReplayWebhook,
+        key: &str,
+    ) -> Result<Replayed, Fault> {
+        let path = ["api", "v1", "webhooks", which, "replay"];
+        let call = Call::post(&path).json(body)?;
+        self.answer(call.key(key)).await
     }
 
     /// Predicts pictures that were uploaded; the task's result holds the answer.
