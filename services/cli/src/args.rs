@@ -4,6 +4,7 @@ pub mod catalogue;
 pub mod experiment;
 pub mod machine;
 pub mod model;
+pub mod webhook;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -11,6 +12,7 @@ use catalogue::{BackboneCommand, DatasetCommand};
 use experiment::{ExperimentCommand, TrialCommand};
 use machine::{DoctorArgs, FeatureCommand, TetherArgs, TopArgs, UpArgs, WorkerCommand};
 use model::{ExplainArgs, ModelCommand, PredictArgs};
+use webhook::WebhookCommand;
 
 /// Where a coordinator is looked for when nothing is said.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7878";
@@ -106,6 +108,9 @@ pub enum Command {
     /// Features of frozen blocks that workers keep for all trials
     #[command(subcommand)]
     Feature(FeatureCommand),
+    /// Addresses that are told what happens
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Live view of slots, queue and running trials
     Top(TopArgs),
     /// Why something is as it is, or what an error code means

@@ -4,11 +4,13 @@ use pomona_api::shard::{Key, Plan};
 use pomona_api::v1::cluster::{Because, ClusterView, Explanation};
 use pomona_api::v1::features::{FeatureCopy, FeatureShard};
 use pomona_api::v1::models::{ModelView, VersionSummary};
+use pomona_api::v1::webhooks::WebhookView;
 use pomona_api::v1::workers::WorkerView;
 use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, SetAside, Split};
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::hook::{Delivery, DeliveryState, Flavour, Hook, HookStatus};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, GateOutcome, Lineage, ModelFile, Version};
 use pomona_domain::plan::{Images, Plan as CostPlan, Spent};
@@ -18,8 +20,8 @@ use pomona_domain::trial::{BestPoint, Trial, TrialState};
 use pomona_domain::view::View;
 use pomona_domain::worker::{Slot, SlotKind, Worker, WorkerState};
 use pomona_domain::{
-    Code, Digest, ExperimentId, Fault, Generation, Hparams, LeaseId, Timestamp, TrialId, VersionId,
-    WorkerId,
+    Code, DeliveryId, Digest, ExperimentId, Fault, Generation, HookId, Hparams, LeaseId, Timestamp,
+    TrialId, VersionId, WorkerId,
 };
 use pomona_search::planner::{self, Ground, Machines};
 use pomona_search::preview;
@@ -524,4 +526,50 @@ pub fn features() -> Vec<FeatureCopy> {
 /// Data sets by manifest.
 pub fn dataset_names() -> BTreeMap<Digest, String> {
     BTreeMap::from([(Digest::of(b"manifest"), "flowers@2".to_owned())])
+}
+
+pub fn webhook(id: u64, name: &str) -> WebhookView {
+    let active = id == 1;
+    WebhookView {
+        hook: Hook {
+            id: HookId(id),
+            name: name.to_owned(),
+            description: "deployment".to_owned(),
+            url: format!("https://{name}.example.org/hooks/pomona"),
+            events: vec![
+                "model_version_alias.created".to_owned(),
+                "experiment.ended".to_owned(),
+            ],
+            status: if active {
+                HookStatus::Active
+            } else {
+                HookStatus::Disabled
+            },
+            flavour: Flavour::Pomona,
+            created_at: at(0),
+            updated_at: at(10),
+        },
+        waiting: 3 * id,
+        failed: id - 1,
+    }
+}
+
+pub fn delivery(event: u64, failed: Option<u16>) -> Delivery {
+    Delivery {
+        id: DeliveryId::of(HookId(1), event),
+        hook: HookId(1),
+        event,
+        topic: "model_version_alias.created".to_owned(),
+        subject: "model/flowers".to_owned(),
+        state: match failed {
+            Some(_) => DeliveryState::Pending,
+            None => DeliveryState::Delivered,
+        },
+        attempts: 2,
+        next_at: at(300),
+        last_status: failed.or(Some(204)),
+        last_error: failed.map(|status| format!("the receiver answered {status}")),
+        created_at: at(100),
+        attempted_at: Some(at(101)),
+    }
 }
