@@ -2,6 +2,7 @@
 
 mod kills;
 mod mlflow;
+mod tls;
 
 use pomona_api::v1::webhooks::{
     CreateWebhook, DeliveriesQuery, ReplayWebhook, TestWebhook, UpdateWebhook, WebhookView,
