@@ -33,16 +33,6 @@ impl MigrationTrait for Migration {
             .add_column(&mut noted)
             .to_owned();
         manager.alter_table(alter).await?;
-        // The registry's migration brings it, too.
-        if !manager.has_column("outbox", "subject").await? {
-            let mut subject = Words(backend).string(Outbox::Subject);
-            subject.default("");
-            let alter = Table::alter()
-                .table(Outbox::Table)
-                .add_column(&mut subject)
-                .to_owned();
-            manager.alter_table(alter).await?;
-        }
         let mut before = Query::update();
         before.table(Outbox::Table).value(Outbox::Noted, true);
         manager.execute(before).await?;

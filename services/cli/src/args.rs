@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use catalogue::{BackboneCommand, DatasetCommand};
 use experiment::{ExperimentCommand, TrialCommand};
 use machine::{DoctorArgs, FeatureCommand, TetherArgs, TopArgs, UpArgs, WorkerCommand};
-use model::{ExplainArgs, ModelCommand, PredictArgs};
+use model::{AuditArgs, ExplainArgs, ModelCommand, PredictArgs};
 use webhook::WebhookCommand;
 
 /// Where a coordinator is looked for when nothing is said.
@@ -100,6 +100,8 @@ pub enum Command {
     /// The registry: versions, aliases, pulls
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Who did what to the registry
+    Audit(AuditArgs),
     /// Say what is on pictures, with a published model
     Predict(PredictArgs),
     /// Machines that train

@@ -273,6 +273,8 @@ fn is_told(change: &Change) -> bool {
         | Change::Backbone(_)
         | Change::Checkpoint(_)
         | Change::CheckpointDeleted(..)
+        | Change::Removed(_)
+        | Change::Audited(_)
         | Change::Reason(_) => false,
     }
 }
@@ -296,6 +298,8 @@ fn event_of(change: &Change) -> Option<(Topic, What)> {
         Change::Lease(_)
         | Change::Checkpoint(_)
         | Change::CheckpointDeleted(..)
+        | Change::Removed(_)
+        | Change::Audited(_)
         | Change::Reason(_) => return None,
     })
 }

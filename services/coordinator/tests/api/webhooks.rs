@@ -133,7 +133,7 @@ async fn a_webhook_is_told_of_a_promotion_with_a_signature_that_verifies() {
         (&json!("champion"), &json!(2)),
         "{data}"
     );
-    assert_eq!(of(ENDED).json()["data"]["state"], "completed");
+    assert_eq!(of(ENDED).json()["data"]["outcome"], "completed");
     let rows = all_in(&house, DeliveryState::Delivered, 2).await;
     assert!(
         rows.iter()

@@ -25,3 +25,4 @@ mod service;
 mod snapshot;
 mod tracking;
 mod webhooks;
+mod words;
