@@ -4,13 +4,15 @@ pub mod catalogue;
 pub mod experiment;
 pub mod machine;
 pub mod model;
+pub mod webhook;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use catalogue::{BackboneCommand, DatasetCommand};
 use experiment::{ExperimentCommand, TrialCommand};
 use machine::{DoctorArgs, FeatureCommand, TetherArgs, TopArgs, UpArgs, WorkerCommand};
-use model::{ExplainArgs, ModelCommand, PredictArgs};
+use model::{AuditArgs, ExplainArgs, ModelCommand, PredictArgs};
+use webhook::WebhookCommand;
 
 /// Where a coordinator is looked for when nothing is said.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7878";
@@ -98,6 +100,8 @@ pub enum Command {
     /// The registry: versions, aliases, pulls
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Who did what to the registry
+    Audit(AuditArgs),
     /// Say what is on pictures, with a published model
     Predict(PredictArgs),
     /// Machines that train
@@ -106,6 +110,9 @@ pub enum Command {
     /// Features of frozen blocks that workers keep for all trials
     #[command(subcommand)]
     Feature(FeatureCommand),
+    /// Addresses that are told what happens
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
     /// Live view of slots, queue and running trials
     Top(TopArgs),
     /// Why something is as it is, or what an error code means

@@ -11,6 +11,7 @@ pub mod rungs;
 pub mod state;
 pub mod trial;
 pub mod watch;
+pub mod webhook;
 
 #[cfg(test)]
 mod tests;

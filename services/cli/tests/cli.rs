@@ -61,51 +61,64 @@ fn with_file(name: &str, text: &str, words: &[&str]) -> String {
     seen(&words).replace(path, name)
 }
 
+/// Every command, as it is typed.
+const COMMANDS: &[&str] = &[
+    "up",
+    "dataset",
+    "dataset add",
+    "dataset list",
+    "dataset show",
+    "backbone",
+    "backbone add",
+    "backbone list",
+    "backbone show",
+    "experiment",
+    "experiment submit",
+    "experiment preview",
+    "experiment list",
+    "experiment show",
+    "experiment watch",
+    "experiment pause",
+    "experiment resume",
+    "experiment cancel",
+    "trial",
+    "trial list",
+    "trial show",
+    "trial logs",
+    "trial stop",
+    "model",
+    "model list",
+    "model show",
+    "model register",
+    "model promote",
+    "model rollback",
+    "model history",
+    "model pull",
+    "model verify",
+    "predict",
+    "worker",
+    "worker list",
+    "worker drain",
+    "webhook",
+    "webhook add",
+    "webhook list",
+    "webhook show",
+    "webhook test",
+    "webhook deliveries",
+    "webhook replay",
+    "webhook disable",
+    "webhook enable",
+    "webhook remove",
+    "top",
+    "explain",
+    "doctor",
+    "completions",
+];
+
 #[test]
 fn help_of_every_command_has_an_example() {
     let mut pages = vec![seen(&["--help"])];
-    for words in [
-        "up",
-        "dataset",
-        "dataset add",
-        "dataset list",
-        "dataset show",
-        "backbone",
-        "backbone add",
-        "backbone list",
-        "backbone show",
-        "experiment",
-        "experiment submit",
-        "experiment preview",
-        "experiment list",
-        "experiment show",
-        "experiment watch",
-        "experiment pause",
-        "experiment resume",
-        "experiment cancel",
-        "trial",
-        "trial list",
-        "trial show",
-        "trial logs",
-        "trial stop",
-        "model",
-        "model list",
-        "model show",
-        "model register",
-        "model promote",
-        "model rollback",
-        "model history",
-        "model pull",
-        "model verify",
-        "predict",
-        "worker",
-        "worker list",
-        "worker drain",
-        "top",
-        "explain",
-        "doctor",
-        "completions",
-    ] {
+    for words in COMMANDS {
         let mut command: Vec<&str> = words.split(' ').collect();
         let is_family = [
             "dataset",
@@ -114,11 +127,12 @@ fn help_of_every_command_has_an_example() {
             "trial",
             "model",
             "worker",
+            "webhook",
         ];
         command.push("--help");
         let page = seen(&command);
         assert!(page.ends_with("[0]\n"), "{page}");
-        let shows_how = page.contains("Example") || is_family.contains(&words);
+        let shows_how = page.contains("Example") || is_family.contains(words);
         assert!(shows_how, "`{words}` shows no example:\n{page}");
         pages.push(page);
     }

@@ -32,6 +32,8 @@ pub struct Bus {
     say: OnceLock<mpsc::Sender<Said>>,
     /// Rung when the leader says that it resigns.
     pub wake: Notify,
+    /// Rung when something was committed that webhooks may be told of.
+    pub told: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +92,7 @@ impl Bus {
             relayed: AtomicBool::new(false),
             say: OnceLock::new(),
             wake: Notify::new(),
+            told: Notify::new(),
         }
     }
 
@@ -146,6 +149,8 @@ impl Bus {
     pub fn publish<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
         let mut ring = self.lock();
         let epoch = ring.epoch;
+        let mut told = false;
+        let changes = changes.inspect(|change| told |= is_told(change));
         for (topic, what) in changes.filter_map(event_of) {
             let number = ring.next;
             ring.next += 1;
@@ -163,6 +168,9 @@ impl Bus {
             });
         }
         self.show(ring);
+        if told {
+            self.told.notify_one();
+        }
     }
 
     /// Forgets what is over the limits, and wakes readers.
@@ -251,6 +259,26 @@ fn frame(id: &str, topic: Topic, what: What) -> Bytes {
     ))
 }
 
+/// Whether a change has a row in the outbox.
+fn is_told(change: &Change) -> bool {
+    match change {
+        Change::Experiment(row) => row.is_ended(),
+        Change::Trial(row) => row.is_ended(),
+        Change::Version(_) | Change::AliasMoved(_) => true,
+        Change::Worker(_)
+        | Change::Task(_)
+        | Change::Lease(_)
+        | Change::Observed(_)
+        | Change::Dataset(_)
+        | Change::Backbone(_)
+        | Change::Checkpoint(_)
+        | Change::CheckpointDeleted(..)
+        | Change::Removed(_)
+        | Change::Audited(_)
+        | Change::Reason(_) => false,
+    }
+}
+
 fn event_of(change: &Change) -> Option<(Topic, What)> {
     Some(match change {
         Change::Experiment(row) => {
@@ -270,6 +298,8 @@ fn event_of(change: &Change) -> Option<(Topic, What)> {
         Change::Lease(_)
         | Change::Checkpoint(_)
         | Change::CheckpointDeleted(..)
+        | Change::Removed(_)
+        | Change::Audited(_)
         | Change::Reason(_) => return None,
     })
 }

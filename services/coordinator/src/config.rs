@@ -5,9 +5,11 @@
 
 mod blobs;
 mod keys;
+mod webhooks;
 
 pub use blobs::BlobsSection;
 pub use keys::KEYS;
+pub use webhooks::WebhooksSection;
 
 use pomona_daemon::{Table, Value, bad, check_log};
 use pomona_domain::policy::{Policy, Pool, Project};
@@ -46,6 +48,7 @@ pub struct Config {
     pub events: EventsSection,
     pub blobs: BlobsSection,
     pub signing: SigningSection,
+    pub webhooks: WebhooksSection,
     pub metrics: MetricsSection,
     pub log: LogSection,
 }
@@ -170,6 +173,7 @@ impl Config {
             .hint("a worker that polls too rarely loses its leases"));
         }
         self.blobs_at()?;
+        self.webhooks.check()?;
         self.check_policy()?;
         check_log(&self.log.format)
     }

@@ -1,5 +1,6 @@
 //! The API. A handler is parse, call, render; the table of routes says every route once.
 
+pub mod actor;
 pub mod blobs;
 pub mod catalogue;
 pub mod cluster;
@@ -12,9 +13,11 @@ pub mod forward;
 pub mod key;
 pub mod models;
 pub mod refusal;
+pub mod registry;
 pub mod routes;
 pub mod trials;
 pub mod uploads;
+pub mod webhooks;
 pub mod workers;
 
 pub use refusal::{Answer, Refusal};
@@ -63,6 +66,8 @@ pub struct App {
     pub keys: key::InFlight,
     /// Signs versions that were promoted.
     pub signer: crate::signer::Signer,
+    /// The way to receivers of webhooks.
+    pub hooks: crate::webhooks::Sender,
     /// Writes to runs.
     pub writer: crate::mlflow::Writer,
     /// True once the coordinator stops: nothing waits any more.

@@ -17,6 +17,7 @@ mod openapi;
 mod resolve;
 mod serve;
 mod signer;
+mod webhooks;
 
 use pomona_daemon::{arguments, ended, say, start_log};
 use pomona_domain::{Code, Fault};

@@ -9,8 +9,8 @@ use pomona_domain::trial::{Trial, TrialState};
 use pomona_domain::{Change, Timestamp, TrialId};
 use pomona_scheduler::{Cluster, Event};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, Opts, Registry, TextEncoder,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,6 +53,10 @@ pub struct Metrics {
     restarts: IntCounterVec,
     preemptions: IntCounterVec,
     pub points: IntCounter,
+    /// Attempts of deliveries by what came of them, and deliveries that were dropped.
+    pub deliveries: IntCounterVec,
+    /// Age of the oldest event that a webhook is still to be told.
+    pub outbox_oldest: Gauge,
     promotions: IntCounterVec,
 }
 
@@ -63,6 +67,7 @@ impl Metrics {
         let make = Maker(&registry);
         let leader = about_this(&make)?;
         let (redis, redis_lost) = about_redis(&make)?;
+        let (deliveries, outbox_oldest) = about_webhooks(&make)?;
         Ok(Self {
             gauges: Gauges::new(&make, max_experiments)?,
             leader,
@@ -112,16 +117,14 @@ impl Metrics {
                 "Trials that ended.",
                 &["outcome"],
             )?,
-            restarts: make.counters(
-                "pomona_trial_restarts_total",
-                "Trials that had to wait for another lease.",
-                &["reason"],
-            )?,
+            restarts: restarts(&make)?,
             preemptions: preemptions(&make)?,
             points: make.counter(
                 "pomona_ingest_points_total",
                 "Metric values that were counted.",
             )?,
+            deliveries,
+            outbox_oldest,
             promotions: make.counters(
                 "pomona_promotions_total",
                 "Versions that were promoted or refused, by the gate that refused.",
@@ -177,6 +180,8 @@ impl Metrics {
                 | Change::Task(_)
                 | Change::Checkpoint(_)
                 | Change::CheckpointDeleted(..)
+                | Change::Removed(_)
+                | Change::Audited(_)
                 | Change::Dataset(_)
                 | Change::Backbone(_)
                 | Change::Reason(_) => {}
@@ -279,6 +284,7 @@ fn kind(event: &Event) -> &'static str {
         Event::TaskCanceled(_) => "task_canceled",
         Event::AliasSet { .. } => "alias_set",
         Event::AliasRollback { .. } => "alias_rollback",
+        Event::Registry { .. } => "registry",
         Event::Tick => "tick",
     }
 }
@@ -310,12 +316,33 @@ fn about_redis(make: &Maker) -> Result<(IntGauge, IntCounter), prometheus::Error
     Ok((connected, lost))
 }
 
+/// What became of deliveries, and how long an event has waited for its own.
+fn about_webhooks(make: &Maker) -> Result<(IntCounterVec, Gauge), prometheus::Error> {
+    let deliveries = make.counters(
+        "pomona_webhook_deliveries_total",
+        "Attempts of deliveries to webhooks, by what came of them.",
+        &["result"],
+    )?;
+    let help = "Age of the oldest event that an active webhook is still to be told.";
+    let oldest = Gauge::new("pomona_webhook_outbox_oldest_seconds", help)?;
+    make.0.register(Box::new(oldest.clone()))?;
+    Ok((deliveries, oldest))
+}
+
 fn requests(make: &Maker) -> Result<HistogramVec, prometheus::Error> {
     make.histograms(
         "pomona_http_request_duration_seconds",
         "Time to answer a request.",
         HTTP,
         &["route", "method", "status"],
+    )
+}
+
+fn restarts(make: &Maker) -> Result<IntCounterVec, prometheus::Error> {
+    make.counters(
+        "pomona_trial_restarts_total",
+        "Trials that had to wait for another lease.",
+        &["reason"],
     )
 }
 

@@ -27,6 +27,7 @@ use crate::longpoll::Told;
 use crate::metrics::Metrics;
 use crate::mlflow;
 use crate::signer::Signer;
+use crate::webhooks;
 
 /// The file in the data folder with this coordinator's name. A copy of the folder must not keep it.
 const NAME: &str = "coordinator.id";
@@ -60,6 +61,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     let (app, mut engine) = assemble(config, store.clone(), me, (stopping, ended)).await?;
     let keeper = tokio::spawn(housekeeping(app.clone()));
     let settler = tokio::spawn(mlflow::settle(app.clone()));
+    let teller = tokio::spawn(webhooks::run(app.clone()));
     let server = server(&app, listener)?;
     let control = server.handle();
     let serving = tokio::spawn(server);
@@ -78,7 +80,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
             Some(broken) => broken,
             None => engine.await,
         };
-        for task in [keeper, settler] {
+        for task in [keeper, settler, teller] {
             task.abort();
             let _ = task.await;
         }
@@ -122,10 +124,12 @@ async fn assemble(
     }
     let data_dir = config.data_dir();
     let signer = Signer::open(&config.signing.key, &data_dir, store.is_shared())?;
+    let hooks = config.webhooks.sender()?;
     let writer = mlflow::Writer::start(store.clone(), Arc::clone(&metrics));
     let app = App {
         store,
         writer,
+        hooks,
         signer,
         engine: handle,
         bus,

@@ -189,6 +189,10 @@ codes! {
     BadSignature = "E0710", 422;
     /// The files are not those that were signed.
     NotAsSigned = "E0711", 422;
+    /// An address or an event that no webhook may have.
+    BadWebhook = "E0721", 400;
+    /// A webhook's secret is not of the form that signs.
+    BadSecret = "E0722", 400;
     /// The database cannot be reached or refused.
     StoreDown = "E0801", 503;
     /// The row changed meanwhile.

@@ -91,4 +91,8 @@ ids! {
     TaskId = "tsk";
     /// An immutable numbered entry of a model.
     VersionId = "ver";
+    /// An address that is told what happens.
+    HookId = "whk";
+    /// One event on its way to one webhook: the `webhook-id` of every attempt.
+    DeliveryId = "msg";
 }

@@ -23,12 +23,14 @@ mod blobs;
 mod commit;
 mod dialect;
 mod error;
+mod hooks;
 mod idempotency;
 mod leadership;
 mod load;
 mod logs;
 mod page;
 mod read;
+mod registry;
 mod retain;
 mod rows;
 mod tracking;
@@ -49,11 +51,16 @@ pub use blobs::{
 pub use commit::Batch;
 pub use dialect::sqlite_url;
 pub use error::StoreError;
+pub use hooks::{
+    Due, HookChange, HookRefusal, MAX_DELIVERIES, MAX_HOOKS, MAX_PENDING, NewHook, Noted, Secret,
+    Settled,
+};
 pub use idempotency::Answer;
 pub use leadership::{Candidate, Election, Leader};
 pub use logs::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER, LogRow, NewLogRow};
 pub use page::{DEFAULT_PAGE, MAX_PAGE, Page, PageRequest};
 pub use read::{ModelSummary, OutboxRow, TrialOrder};
+pub use registry::{ModelFace, ModelSearch, VersionFace, VersionSearch};
 pub use retain::{REASONS_PER_SUBJECT, Retention};
 pub use tracking::{
     ArtifactEntry, ExperimentRefusal, ExperimentSearch, Latest, LoggedModel, LoggedModelSearch,

@@ -1,11 +1,11 @@
 //! What is forgotten with time.
 
 use pomona_domain::Timestamp;
-use pomona_migrations::tables::{IdempotencyKeys, LogLines, Outbox, Reasons};
+use pomona_migrations::tables::{IdempotencyKeys, LogLines, Outbox, Reasons, WebhookDeliveries};
 use sea_orm::ConnectionTrait as _;
-use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
+use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query, SelectStatement};
 
-use crate::{Store, StoreError, ingest};
+use crate::{Store, StoreError, hooks, ingest};
 
 /// Explanations that are kept for each subject; the oldest go first.
 pub const REASONS_PER_SUBJECT: u64 = 1000;
@@ -19,7 +19,8 @@ pub struct Retention {
     pub logs_ms: i64,
     /// Answers to keyed requests.
     pub idempotency_ms: i64,
-    /// What was or could have been told to the outside.
+    /// What was or could have been told to the outside, and the log of it. What an active webhook is
+    /// still to be told is kept for twice as long.
     pub outbox_ms: i64,
 }
 
@@ -49,9 +50,14 @@ impl Store {
                 .from_table(IdempotencyKeys::Table)
                 .and_where(Expr::col(IdempotencyKeys::At).lt(before(retention.idempotency_ms)))
                 .to_owned(),
+            hooks::forget(
+                Timestamp(before(retention.outbox_ms)),
+                Timestamp(before(retention.outbox_ms.saturating_mul(2))),
+            ),
             Query::delete()
                 .from_table(Outbox::Table)
                 .and_where(Expr::col(Outbox::At).lt(before(retention.outbox_ms)))
+                .and_where(Expr::col(Outbox::Seq).not_in_subquery(on_their_way()))
                 .to_owned(),
         ];
         let crowded = Query::select()
@@ -66,9 +72,12 @@ impl Store {
             .limit(SUBJECTS_PER_CALL)
             .to_owned();
         ingest!(self, tx => {
+            // What nobody has noted yet may be for somebody.
+            hooks::note_all(tx, now).await?;
             for delete in &old {
                 tx.execute(delete).await?;
             }
+            hooks::trim(tx).await?;
             for row in tx.query_all(&crowded).await? {
                 let subject: String = row.try_get_by_index(0)?;
                 trim_reasons(tx, &subject).await?;
@@ -76,6 +85,14 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// Events that a delivery is of.
+fn on_their_way() -> SelectStatement {
+    Query::select()
+        .column(WebhookDeliveries::Event)
+        .from(WebhookDeliveries::Table)
+        .to_owned()
 }
 
 async fn trim_reasons(tx: &sea_orm::DatabaseTransaction, subject: &str) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ pub mod order;
 pub mod params;
 mod run_name;
 pub mod token;
+pub mod webhooks;
 
 pub use error::{ErrorCode, Refusal};
 pub use params::Body;

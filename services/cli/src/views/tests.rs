@@ -3,10 +3,11 @@
 mod rows;
 
 use super::preview::Outlook;
-use super::{catalogue, experiment, feature, machine, model, preview, trial, watch};
+use super::{catalogue, experiment, feature, machine, model, preview, trial, watch, webhook};
 use crate::printer::Style;
 use crate::views::experiment::Tally;
 use pomona_api::v1::experiments::{ExperimentPreview, ExperimentView, LogEntry};
+use pomona_api::v1::webhooks::WebhookTested;
 use pomona_domain::dataset::{Sample, Split};
 use pomona_domain::experiment::ExperimentState;
 use pomona_domain::metric::Direction;
@@ -466,4 +467,21 @@ fn one_shard_of_features_and_who_keeps_it() {
     let names = rows::dataset_names();
     let text = feature::card(PLAIN, now(), &copies[..2], &names);
     insta::assert_snapshot!(fits(text));
+}
+
+#[test]
+fn webhooks_and_what_they_were_told() {
+    let rows = [rows::webhook(1, "ci"), rows::webhook(2, "chat")];
+    insta::assert_snapshot!(fits(webhook::list(PLAIN, &rows)));
+    let shown = webhook::show(PLAIN, now(), &rows[0], Some("whsec_c2VjcmV0"));
+    insta::assert_snapshot!(fits(shown));
+    let deliveries = [rows::delivery(9, None), rows::delivery(8, Some(503))];
+    insta::assert_snapshot!(fits(webhook::deliveries(PLAIN, now(), &deliveries)));
+    let answer = WebhookTested {
+        success: false,
+        status: Some(500),
+        body: Some("no\u{1b}[31m room".to_owned()),
+        error: None,
+    };
+    insta::assert_snapshot!(fits(webhook::tested(PLAIN, &answer)));
 }

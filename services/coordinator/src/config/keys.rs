@@ -208,6 +208,41 @@ const ALL: &[Key] = &[
         "File of the private key (PEM, P-256) that promoted versions are signed with; empty means one in the data folder, made at the first start, or none where several coordinators share a database.",
     ),
     key(
+        "webhooks.allow_private",
+        "false",
+        "Deliver webhooks to any address: to this machine and private networks, too.",
+    ),
+    key(
+        "webhooks.allow_networks",
+        "[]",
+        "Networks beside public ones that webhooks may be delivered to, like `[\"10.20.0.0/16\", \"::1/128\"]`.",
+    ),
+    key(
+        "webhooks.ca_file",
+        "\"\"",
+        "File of the certificates (PEM) that receivers are trusted by; empty means the public authorities.",
+    ),
+    key(
+        "webhooks.timeout_ms",
+        "15000",
+        "How long one attempt may take, from the look-up of the name to the answer.",
+    ),
+    key(
+        "webhooks.backoff_base_ms",
+        "5000",
+        "Pause after the first attempt of a delivery that failed; it doubles with each.",
+    ),
+    key(
+        "webhooks.backoff_max_ms",
+        "21600000",
+        "The longest pause between two attempts.",
+    ),
+    key(
+        "webhooks.max_attempts",
+        "16",
+        "Attempts before a delivery is given up: with these pauses after about a day.",
+    ),
+    key(
         "metrics.max_experiments",
         "50",
         "Experiments with metrics of their own; the rest fold into `other`.",

@@ -121,6 +121,14 @@ impl House {
         self.folder.path().join(name)
     }
 
+    /// Sets a key of the configuration for the next start.
+    pub fn set(&mut self, key: &str, value: &str) {
+        let name = key.to_uppercase().replace('.', "_");
+        let name = format!("POMONA_COORDINATOR_{name}");
+        self.variables.retain(|(known, _)| *known != name);
+        self.variables.push((name, value.to_owned()));
+    }
+
     /// Starts the coordinator (again) and waits until it can serve.
     pub async fn restart(&mut self) {
         drop(self.process.take());

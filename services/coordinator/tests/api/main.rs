@@ -1,6 +1,7 @@
 //! The real coordinator on a free port of loopback, asked through the typed client and as anybody
 //! would ask it; a machine of a few lines stands in for a worker.
 
+mod audit;
 mod blobs;
 mod bodies;
 mod events;
@@ -9,6 +10,7 @@ mod harness;
 mod life;
 mod metrics;
 mod mlflow;
+mod receiver;
 mod registry;
 mod requests;
 mod restart;
@@ -16,6 +18,7 @@ mod search;
 mod slots;
 mod trials;
 mod uploads;
+mod webhooks;
 mod worker;
 
 use harness::House;

@@ -5,8 +5,9 @@ use pomona_domain::backbone::Backbone;
 use pomona_domain::checkpoint::Checkpoint;
 use pomona_domain::dataset::{Dataset, Manifest};
 use pomona_domain::experiment::Experiment;
+use pomona_domain::hook::{Delivery, DeliveryState};
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{Alias, AliasMove, Version};
+use pomona_domain::model::{Alias, AliasMove, Audit, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
@@ -22,7 +23,13 @@ use crate::v1::experiments::{
     ExperimentPreview, ExperimentView, LogEntry, SubmitExperiment, TrialsQuery,
 };
 use crate::v1::features::{FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures};
-use crate::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
+use crate::v1::models::{
+    AuditQuery, ChangeWords, ModelView, PublishVersion, RollbackAlias, SetAlias, Words,
+};
+use crate::v1::webhooks::{
+    CreateWebhook, DeliveriesQuery, ReplayWebhook, Replayed, TestWebhook, UpdateWebhook,
+    WebhookTested, WebhookView,
+};
 use crate::v1::workers::{Desired, Poll, Register, Registered, WorkerView};
 use crate::v1::{Page, PageQuery};
 
@@ -322,6 +329,70 @@ impl Client {
             .await
     }
 
+    /// A version whose files are pulled: it is not deleted meanwhile.
+    pub async fn version_pull(&self, name: &str, which: &str) -> Result<Version, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which];
+        self.answer(Call::get(&path).query("pull", Some(true)))
+            .await
+    }
+
+    /// The version that an alias pointed to at a moment.
+    pub async fn version_at(
+        &self,
+        name: &str,
+        alias: &str,
+        as_of: Timestamp,
+    ) -> Result<Version, Fault> {
+        let path = ["api", "v1", "models", name, "versions", alias];
+        self.answer(Call::get(&path).query("as_of", Some(as_of)))
+            .await
+    }
+
+    /// Deletes a model with all its versions.
+    pub async fn model_delete(&self, name: &str, key: &str) -> Result<ModelView, Fault> {
+        let path = ["api", "v1", "models", name];
+        self.answer(Call::new(Method::DELETE, &path).key(key)).await
+    }
+
+    /// Deletes a version.
+    pub async fn version_delete(
+        &self,
+        name: &str,
+        which: &str,
+        key: &str,
+    ) -> Result<Version, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which];
+        self.answer(Call::new(Method::DELETE, &path).key(key)).await
+    }
+
+    /// Deletes an alias.
+    pub async fn alias_delete(&self, name: &str, alias: &str, key: &str) -> Result<Alias, Fault> {
+        let path = ["api", "v1", "models", name, "aliases", alias];
+        self.answer(Call::new(Method::DELETE, &path).key(key)).await
+    }
+
+    /// Says something of a model, or of a version of it.
+    pub async fn words_change(
+        &self,
+        name: &str,
+        which: Option<&str>,
+        body: &ChangeWords,
+    ) -> Result<Words, Fault> {
+        let mut path = vec!["api", "v1", "models", name];
+        path.extend(which.into_iter().flat_map(|which| ["versions", which]));
+        self.answer(Call::new(Method::PATCH, &path).json(body)?)
+            .await
+    }
+
+    /// Who did what to the registry, newest first.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<Page<Audit>, Fault> {
+        let call = Call::get(&["api", "v1", "audit"])
+            .query("subject", query.subject.as_ref())
+            .query("page_size", query.page_size)
+            .query("page_token", query.page_token.as_ref());
+        self.answer(call).await
+    }
+
     /// The signature of a version, as the bytes of `model.sig`.
     pub async fn version_signature(&self, name: &str, which: &str) -> Result<Bytes, Fault> {
         let path = ["api", "v1", "models", name, "versions", which, "signature"];
@@ -380,6 +451,97 @@ impl Client {
     ) -> Result<Vec<AliasMove>, Fault> {
         let path = ["api", "v1", "models", name, "aliases", alias, "history"];
         self.answer(Call::get(&path).query("as_of", as_of)).await
+    }
+
+    /// Makes a webhook.
+    pub async fn webhook_create(
+        &self,
+        body: &CreateWebhook,
+        key: &str,
+    ) -> Result<WebhookView, Fault> {
+        let call = Call::post(&["api", "v1", "webhooks"]).json(body)?;
+        self.answer(call.key(key)).await
+    }
+
+    /// Webhooks.
+    pub async fn webhook_list(&self, page: &PageQuery) -> Result<Page<WebhookView>, Fault> {
+        self.page(&["api", "v1", "webhooks"], page).await
+    }
+
+    /// A webhook, by id or name.
+    pub async fn webhook_get(&self, which: &str) -> Result<WebhookView, Fault> {
+        self.answer(Call::get(&["api", "v1", "webhooks", which]))
+            .await
+    }
+
+    /// Changes a webhook.
+    pub async fn webhook_update(
+        &self,
+        which: &str,
+        body: &UpdateWebhook,
+    ) -> Result<WebhookView, Fault> {
+        let path = ["api", "v1", "webhooks", which];
+        let call = Call::new(Method::PATCH, &path).json(body)?;
+        self.answer(call).await
+    }
+
+    /// Forgets a webhook and what is on its way to it.
+    pub async fn webhook_delete(&self, which: &str) -> Result<(), Fault> {
+        let path = ["api", "v1", "webhooks", which];
+        self.bytes(Call::new(Method::DELETE, &path))
+            .await
+            .map(|_| ())
+    }
+
+    /// Sends a made-up event now.
+    pub async fn webhook_test(
+        &self,
+        which: &str,
+        body: &TestWebhook,
+    ) -> Result<WebhookTested, Fault> {
+        let path = ["api", "v1", "webhooks", which, "test"];
+        let call = Call::post(&path).json(body)?;
+        self.answer(call).await
+    }
+
+    /// Deliveries to a webhook, the newest event first.
+    pub async fn webhook_deliveries(
+        &self,
+        which: &str,
+        query: &DeliveriesQuery,
+    ) -> Result<Page<Delivery>, Fault> {
+        let path = ["api", "v1", "webhooks", which, "deliveries"];
+        let call = Call::get(&path)
+            .query("state", query.state.map(DeliveryState::as_str))
+            .query("page_size", query.page_size)
+            .query("page_token", query.page_token.as_ref());
+        self.answer(call).await
+    }
+
+    /// Sends one event once more, under its old id.
+    pub async fn webhook_replay_one(&self, which: &str, delivery: &str) -> Result<Delivery, Fault> {
+        let path = [
+            "api",
+            "v1",
+            "webhooks",
+            which,
+            "deliveries",
+            delivery,
+            "replay",
+        ];
+        self.answer(Call::once(&path)).await
+    }
+
+    /// Sends everything once more that happened from a moment on.
+    pub async fn webhook_replay(
+        &self,
+        which: &str,
+        body: &ReplayWebhook,
+        key: &str,
+    ) -> Result<Replayed, Fault> {
+        let path = ["api", "v1", "webhooks", which, "replay"];
+        let call = Call::post(&path).json(body)?;
+        self.answer(call.key(key)).await
     }
 
     /// Predicts pictures that were uploaded; the task's result holds the answer.

@@ -24,3 +24,5 @@ mod schema;
 mod service;
 mod snapshot;
 mod tracking;
+mod webhooks;
+mod words;

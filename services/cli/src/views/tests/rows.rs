@@ -4,13 +4,17 @@ use pomona_api::shard::{Key, Plan};
 use pomona_api::v1::cluster::{Because, ClusterView, Explanation};
 use pomona_api::v1::features::{FeatureCopy, FeatureShard};
 use pomona_api::v1::models::{ModelView, VersionSummary};
+use pomona_api::v1::webhooks::WebhookView;
 use pomona_api::v1::workers::WorkerView;
 use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, SetAside, Split};
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::hook::{Delivery, DeliveryState, Flavour, Hook, HookStatus};
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{Alias, AliasMove, GateOutcome, Lineage, ModelFile, Version};
+use pomona_domain::model::{
+    Actor, Alias, AliasMove, GateOutcome, Lineage, ModelFile, Origin, Version,
+};
 use pomona_domain::plan::{Images, Plan as CostPlan, Spent};
 use pomona_domain::spec::parse::parse;
 use pomona_domain::task::{ClassProbability, Prediction};
@@ -18,8 +22,8 @@ use pomona_domain::trial::{BestPoint, Trial, TrialState};
 use pomona_domain::view::View;
 use pomona_domain::worker::{Slot, SlotKind, Worker, WorkerState};
 use pomona_domain::{
-    Code, Digest, ExperimentId, Fault, Generation, Hparams, LeaseId, Timestamp, TrialId, VersionId,
-    WorkerId,
+    Code, DeliveryId, Digest, ExperimentId, Fault, Generation, HookId, Hparams, LeaseId, Timestamp,
+    TrialId, VersionId, WorkerId,
 };
 use pomona_search::planner::{self, Ground, Machines};
 use pomona_search::preview;
@@ -310,7 +314,7 @@ pub fn version(passed: bool) -> Version {
             file("README.md", 2048),
             file("model.safetensors", 13_631_488),
         ],
-        lineage: Lineage {
+        origin: Origin::Trained(Lineage {
             experiment: ExperimentId(0x91c4_5a2e_07d1_3b66),
             trial: TrialId::derive("exp", 3),
             step: 72,
@@ -319,7 +323,7 @@ pub fn version(passed: bool) -> Version {
             dataset: Digest::of(b"data"),
             backbone: Digest::of(b"weights"),
             code: "0.1.0".to_owned(),
-        },
+        }),
         metrics: metrics(&[("test/accuracy", 0.9043), ("val/accuracy", 0.9174)]),
         gates: vec![GateOutcome {
             gate: "test/accuracy at least 0.6".to_owned(),
@@ -335,7 +339,7 @@ pub fn model() -> ModelView {
     let summary = |number, gates_passed, accuracy| VersionSummary {
         number,
         digest: Digest::of(b"version"),
-        trial: TrialId::derive("exp", 3),
+        trial: Some(TrialId::derive("exp", 3)),
         size: 13_633_536,
         gates_passed,
         metrics: metrics(&[("test/accuracy", accuracy), ("val/accuracy", 0.9174)]),
@@ -346,11 +350,14 @@ pub fn model() -> ModelView {
         alias: alias.to_owned(),
         number,
         revision,
+        deleted: false,
     };
     ModelView {
         name: "tux".to_owned(),
         versions: vec![summary(3, true, 0.9043), summary(2, false, 0.5521)],
         aliases: vec![alias("challenger", 2, 1), alias("champion", 3, 2)],
+        description: String::new(),
+        tags: BTreeMap::new(),
     }
 }
 
@@ -363,6 +370,11 @@ pub fn history() -> Vec<AliasMove> {
         revision,
         at: at(seconds),
         reason: reason.to_owned(),
+        deleted: false,
+        by: Actor {
+            name: "ann@desk".to_owned(),
+            origin: "cli 127.0.0.1".to_owned(),
+        },
     };
     vec![
         row(
@@ -524,4 +536,50 @@ pub fn features() -> Vec<FeatureCopy> {
 /// Data sets by manifest.
 pub fn dataset_names() -> BTreeMap<Digest, String> {
     BTreeMap::from([(Digest::of(b"manifest"), "flowers@2".to_owned())])
+}
+
+pub fn webhook(id: u64, name: &str) -> WebhookView {
+    let active = id == 1;
+    WebhookView {
+        hook: Hook {
+            id: HookId(id),
+            name: name.to_owned(),
+            description: "deployment".to_owned(),
+            url: format!("https://{name}.example.org/hooks/pomona"),
+            events: vec![
+                "model_version_alias.created".to_owned(),
+                "experiment.ended".to_owned(),
+            ],
+            status: if active {
+                HookStatus::Active
+            } else {
+                HookStatus::Disabled
+            },
+            flavour: Flavour::Pomona,
+            created_at: at(0),
+            updated_at: at(10),
+        },
+        waiting: 3 * id,
+        failed: id - 1,
+    }
+}
+
+pub fn delivery(event: u64, failed: Option<u16>) -> Delivery {
+    Delivery {
+        id: DeliveryId::of(HookId(1), event),
+        hook: HookId(1),
+        event,
+        topic: "model_version_alias.created".to_owned(),
+        subject: "model/flowers".to_owned(),
+        state: match failed {
+            Some(_) => DeliveryState::Pending,
+            None => DeliveryState::Delivered,
+        },
+        attempts: 2,
+        next_at: at(300),
+        last_status: failed.or(Some(204)),
+        last_error: failed.map(|status| format!("the receiver answered {status}")),
+        created_at: at(100),
+        attempted_at: Some(at(101)),
+    }
 }
