@@ -6,6 +6,7 @@ use crate::backbone::Backbone;
 use crate::checkpoint::{Checkpoint, CheckpointKind};
 use crate::dataset::Dataset;
 use crate::experiment::Experiment;
+use crate::gate::GateFact;
 use crate::lease::Lease;
 use crate::metric::Observation;
 use crate::model::{AliasMove, Version};
@@ -69,6 +70,8 @@ pub enum Change {
     /// An alias is set or moves from revision `revision - 1`: alias row, history row and outbox row
     /// in one transaction (R5).
     AliasMoved(AliasMove),
+    /// What gates leave behind. Append-only.
+    Gates(GateFact),
     /// An explanation.
     Reason(Reason),
 }

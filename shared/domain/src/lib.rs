@@ -11,6 +11,7 @@ pub mod digest;
 pub mod error;
 pub mod experiment;
 pub mod explain;
+pub mod gate;
 pub mod hparams;
 pub mod id;
 pub mod lease;
