@@ -45,6 +45,7 @@ pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
             | Change::Backbone(_)
             | Change::Version(_)
             | Change::AliasMoved(_)
+            | Change::Gates(_)
             | Change::Reason(_) => continue,
         };
         if !counts(trial, generation, step) {
@@ -91,6 +92,7 @@ fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
         | Event::TaskSubmitted { .. }
         | Event::TaskCanceled(_)
         | Event::AliasSet { .. }
+        | Event::Approved(_)
         | Event::AliasRollback { .. }
         | Event::Tick => None,
     };

@@ -426,6 +426,7 @@ fn r4_and_r5_see_a_version_and_a_move_out_of_nothing() {
         lineage,
         metrics: BTreeMap::new(),
         gates: Vec::new(),
+        promotion: None,
         created_at: house.now,
     };
     let made =
