@@ -270,6 +270,7 @@ fn event_of(change: &Change) -> Option<(Topic, What)> {
         Change::Lease(_)
         | Change::Checkpoint(_)
         | Change::CheckpointDeleted(..)
+        | Change::Gates(_)
         | Change::Reason(_) => return None,
     })
 }

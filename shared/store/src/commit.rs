@@ -6,6 +6,7 @@
 
 mod facts;
 pub(crate) use facts::subject;
+mod gates;
 pub(crate) mod refs;
 mod registry;
 
@@ -16,6 +17,7 @@ use pomona_domain::change::Reason;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
+use pomona_domain::gate::GateFact;
 use pomona_domain::lease::Lease;
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{AliasMove, Version};
@@ -73,6 +75,7 @@ async fn write(
     facts::deleted_checkpoints(tx, &sorted.deleted_checkpoints).await?;
     registry::versions(tx, &sorted.versions).await?;
     registry::alias_moves(tx, &sorted.alias_moves).await?;
+    gates::write(tx, &sorted.gates).await?;
     facts::reasons(tx, &sorted.reasons).await
 }
 
@@ -112,6 +115,7 @@ struct Sorted<'a> {
     backbones: Vec<&'a Backbone>,
     versions: Vec<&'a Version>,
     alias_moves: Vec<&'a AliasMove>,
+    gates: Vec<&'a GateFact>,
     reasons: Vec<&'a Reason>,
 }
 
@@ -139,6 +143,7 @@ impl<'a> Sorted<'a> {
                 Change::Backbone(row) => sorted.backbones.push(row),
                 Change::Version(row) => sorted.versions.push(row),
                 Change::AliasMoved(row) => sorted.alias_moves.push(row),
+                Change::Gates(row) => sorted.gates.push(row),
                 Change::Reason(row) => sorted.reasons.push(row),
             }
         }

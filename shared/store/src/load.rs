@@ -68,6 +68,7 @@ impl Store {
             versions: newest_versions(tx).await?,
             published: published(tx).await?,
             aliases: read::registry::aliases(tx, None).await?,
+            test_uses: read::gates::test_uses(tx).await?,
             generation: generation(tx).await?,
         })
     }

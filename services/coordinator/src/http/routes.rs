@@ -14,7 +14,9 @@ use pomona_api::v1::experiments::{
 use pomona_api::v1::features::{
     FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures,
 };
-use pomona_api::v1::models::{HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias};
+use pomona_api::v1::models::{
+    Approve, HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias,
+};
 use pomona_api::v1::uploads::{FinishUpload, ResumeUpload, UploadView};
 use pomona_api::v1::workers::{Desired, DrainQuery, Poll, Register, Registered, WorkerView};
 
@@ -177,12 +179,18 @@ routes! {
         about("A version, by number or alias.").answers::<rows::Version>();
     get "/api/v1/models/{name}/versions/{which}/signature" => models::signature,
         about("The signature of a version that was promoted (OpenSSF Model Signing 1.0).").answers::<rows::Signature>();
+    post "/api/v1/models/{name}/versions/{which}/approvals" => models::approve,
+        about("Says yes to a version, in a role; who and which role is the caller's word.").keyed().takes::<Approve>().status("201").answers::<rows::Approval>();
+    get "/api/v1/models/{name}/versions/{which}/approvals" => models::approval_list,
+        about("Who said yes to a version, oldest first.").lists::<rows::Approval>();
     get "/api/v1/signing-key" => models::signing_key,
         about("The public key of signatures, as PEM.").answers_text("application/x-pem-file");
     put "/api/v1/models/{name}/aliases/{alias}" => models::alias_set,
-        about("Moves an alias.").keyed().takes::<SetAlias>().answers::<rows::Alias>();
+        about("Moves an alias, if its gates pass.").keyed().takes::<SetAlias>().answers::<rows::Alias>();
     post "/api/v1/models/{name}/aliases/{alias}/rollback" => models::alias_rollback,
         about("Moves an alias back to the version it had before.").keyed().takes::<RollbackAlias>().answers::<rows::Alias>();
+    get "/api/v1/models/{name}/aliases/{alias}/decisions" => models::decision_list,
+        about("Decisions of gates about an alias, newest first, whether it moved or not.").query::<PageQuery>().pages::<rows::Decision>();
     get "/api/v1/models/{name}/aliases/{alias}/history" => models::alias_history,
         about("Moves of an alias, oldest first.").query::<HistoryQuery>().lists::<rows::AliasMove>();
 }

@@ -45,5 +45,7 @@ rows! {
     Signature = "A Sigstore bundle over the files of a version.";
     Alias = "A movable pointer to a version.";
     AliasMove = "One move of an alias.";
+    Approval = "Somebody's yes to a version.";
+    Decision = "What gates decided about an alias, with each gate's numbers.";
     Description = "This document.";
 }

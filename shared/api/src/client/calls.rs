@@ -5,6 +5,7 @@ use pomona_domain::backbone::Backbone;
 use pomona_domain::checkpoint::Checkpoint;
 use pomona_domain::dataset::{Dataset, Manifest};
 use pomona_domain::experiment::Experiment;
+use pomona_domain::gate::{Approval, Judgement};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, Version};
 use pomona_domain::task::Task;
@@ -22,7 +23,7 @@ use crate::v1::experiments::{
     ExperimentPreview, ExperimentView, LogEntry, SubmitExperiment, TrialsQuery,
 };
 use crate::v1::features::{FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures};
-use crate::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
+use crate::v1::models::{Approve, ModelView, PublishVersion, RollbackAlias, SetAlias};
 use crate::v1::workers::{Desired, Poll, Register, Registered, WorkerView};
 use crate::v1::{Page, PageQuery};
 
@@ -343,6 +344,36 @@ impl Client {
         let path = ["api", "v1", "models", name, "versions"];
         let call = Call::post(&path).json(body)?;
         self.answer(call.key(key)).await
+    }
+
+    /// Says yes to a version.
+    pub async fn version_approve(
+        &self,
+        name: &str,
+        which: &str,
+        body: &Approve,
+        key: &str,
+    ) -> Result<Approval, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which, "approvals"];
+        let call = Call::post(&path).json(body)?;
+        self.answer(call.key(key)).await
+    }
+
+    /// Who said yes to a version, oldest first.
+    pub async fn approval_list(&self, name: &str, which: &str) -> Result<Vec<Approval>, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which, "approvals"];
+        self.answer(Call::get(&path)).await
+    }
+
+    /// Decisions about an alias, newest first, whether it moved or not.
+    pub async fn decision_list(
+        &self,
+        name: &str,
+        alias: &str,
+        page: &PageQuery,
+    ) -> Result<Page<Judgement>, Fault> {
+        let path = ["api", "v1", "models", name, "aliases", alias, "decisions"];
+        self.page(&path, page).await
     }
 
     /// Moves an alias.
