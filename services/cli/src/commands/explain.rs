@@ -1,6 +1,8 @@
 //! `explain`: what a code means (offline), and why something is as it is.
 
+use pomona_api::v1::PageQuery;
 use pomona_api::v1::cluster::Explanation;
+use pomona_domain::gate::Judgement;
 use pomona_domain::model::GateOutcome;
 use pomona_domain::{Code, Fault, WorkerId, explain};
 use serde::Serialize;
@@ -19,6 +21,8 @@ struct ModelExplanation {
     explanation: Explanation,
     version: u32,
     gates: Vec<GateOutcome>,
+    /// Newest first, whether it moved or not.
+    decisions: Vec<Judgement>,
 }
 
 /// An error code's section.
@@ -106,16 +110,24 @@ async fn model(text: &str, session: &Session) -> Result<Done, Fault> {
     }
     let explanation = session.client.explain_model(name, alias).await?;
     let version = session.client.version_get(name, alias).await?;
+    let query = PageQuery::default();
+    let decisions = session
+        .client
+        .decision_list(name, alias, &query)
+        .await?
+        .items;
+    let decision = (decisions.iter()).find(|row| row.allowed && row.number == version.number);
     let answer = ModelExplanation {
         explanation,
         version: version.number,
-        gates: version.gates.clone(),
+        gates: decision.map_or(version.gates, |row| row.gates.clone()),
+        decisions,
     };
     session.printer.data(&answer, |style| {
         let mut text = views::machine::explanation(style, &answer.explanation);
-        if !version.gates.is_empty() {
+        if !answer.gates.is_empty() {
             text.push('\n');
-            text.push_str(&views::model::gates(style, &version));
+            text.push_str(&views::model::gates(style, &answer.gates));
         }
         text
     });
