@@ -288,6 +288,9 @@ pub struct Judgement {
     /// What the alias pointed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub champion: Option<u32>,
+    /// The gates that were asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<GatePolicy>,
     /// Each gate with its numbers.
     pub gates: Vec<GateOutcome>,
     /// The use of the test split that it was.

@@ -19,7 +19,8 @@ use crate::views;
 struct ModelExplanation {
     #[serde(flatten)]
     explanation: Explanation,
-    version: u32,
+    /// None as long as every version was refused.
+    version: Option<u32>,
     gates: Vec<GateOutcome>,
     /// Newest first, whether it moved or not.
     decisions: Vec<Judgement>,
@@ -109,18 +110,25 @@ async fn model(text: &str, session: &Session) -> Result<Done, Fault> {
         )));
     }
     let explanation = session.client.explain_model(name, alias).await?;
-    let version = session.client.version_get(name, alias).await?;
+    let version = match session.client.version_get(name, alias).await {
+        Ok(version) => Some(version),
+        Err(fault) if fault.code == Code::NotFound => None,
+        Err(fault) => return Err(fault),
+    };
     let query = PageQuery::default();
-    let decisions = session
-        .client
-        .decision_list(name, alias, &query)
-        .await?
-        .items;
-    let decision = (decisions.iter()).find(|row| row.allowed && row.number == version.number);
+    let decisions = session.client.decision_list(name, alias, &query).await?;
+    let decisions = decisions.items;
+    let number = version.as_ref().map(|version| version.number);
+    let stands = |row: &&Judgement| match number {
+        Some(number) => row.allowed && row.number == number,
+        None => true,
+    };
+    let decision = decisions.iter().find(stands);
+    let published = version.map_or_else(Vec::new, |version| version.gates);
     let answer = ModelExplanation {
         explanation,
-        version: version.number,
-        gates: decision.map_or(version.gates, |row| row.gates.clone()),
+        version: number,
+        gates: decision.map_or(published, |row| row.gates.clone()),
         decisions,
     };
     session.printer.data(&answer, |style| {

@@ -4,8 +4,7 @@
 //! does no I/O. Should the alias move in between, the decision notices by its revision.
 
 use pomona_domain::Fault;
-use pomona_domain::gate::TestOutcomes;
-use pomona_domain::model::{Alias, Version};
+use pomona_domain::gate::{GatePolicy, TestOutcomes};
 use pomona_domain::report::{Report, ReportBody};
 use pomona_domain::spec::Gate;
 use pomona_domain::task::{TaskResult, TaskSpec};
@@ -32,31 +31,17 @@ pub async fn alias_set(
 
 /// What is known of an alias that shall point to a version.
 async fn of_move(store: &Store, model: &str, alias: &str, number: u32) -> Result<Evidence, Fault> {
-    let (head, champion) = head(store, model, alias).await?;
     let candidate = store.version_get(model, number).await?;
-    let policies = [candidate.as_ref(), champion.as_ref()]
-        .into_iter()
-        .flatten();
-    let policies = policies.filter_map(|row| row.promotion.as_ref());
-    // The first is that of the version itself: the decision takes the same one.
-    let gates = (policies.map(|promotion| &promotion.policy))
-        .find(|policy| policy.alias == alias)
-        .map_or_else(Vec::new, |policy| policy.gates.clone());
-    let weighed = if gates.is_empty() {
-        Weighed::default()
-    } else {
-        let ours = store.outcomes_get(model, number).await?;
-        let theirs = outcomes(store, champion.as_ref()).await?;
-        weighed(gates, ours, theirs).await?
-    };
+    let own = (candidate.as_ref().and_then(|row| row.promotion.clone()))
+        .map(|promotion| promotion.policy)
+        .filter(|policy| policy.alias == alias);
+    let gates = own.map_or_else(Vec::new, |policy| policy.gates);
+    let ours = store.outcomes_get(model, number).await?;
     Ok(Evidence {
-        task: None,
-        revision: head.map_or(0, |head| head.revision),
         candidate: candidate.map(Box::new),
-        champion: champion.map(known),
-        weighed,
         approvals: store.approval_list(model, number).await?,
         been_there: store.alias_has_been(model, alias, number).await?,
+        ..compared(store, (model, alias), gates, ours).await?
     })
 }
 
@@ -77,56 +62,76 @@ pub async fn of_reports(
                 alias,
             } = &row.spec
             && let Some(source) = cluster.source(*trial)
-            && let Some(promote) = &source.experiment.spec.promote
-            && promote.model == *model
         {
-            let alias = alias.as_ref().unwrap_or(&promote.alias);
-            let (head, champion) = head(store, model, alias).await?;
-            let theirs = outcomes(store, champion.as_ref()).await?;
+            let promote = source.experiment.spec.promote.as_ref();
+            let promote = promote.filter(|promote| promote.model == *model);
+            let Some(alias) = alias.as_ref().or(promote.map(|promote| &promote.alias)) else {
+                continue;
+            };
+            let gates = promote.map_or_else(Vec::new, |promote| promote.gates.clone());
             // What is not sound is refused by the decision, and must not be counted here.
             let ours = ours.as_deref().filter(|row| row.is_sound()).cloned();
             all.push(Evidence {
                 task: Some(*task),
-                revision: head.map_or(0, |head| head.revision),
-                candidate: None,
-                champion: champion.map(known),
-                weighed: weighed(promote.gates.clone(), ours, theirs).await?,
-                approvals: Vec::new(),
-                been_there: false,
+                ..compared(store, (model, alias), gates, ours).await?
             });
         }
     }
     Ok(all)
 }
 
-async fn head(
+/// What is known of where an alias points, and what a candidate's outcomes say against that. Where
+/// the candidate has no gates those hold under which the alias moved last.
+async fn compared(
     store: &Store,
-    model: &str,
-    alias: &str,
-) -> Result<(Option<Alias>, Option<Version>), StoreError> {
+    (model, alias): (&str, &str),
+    own: Vec<Gate>,
+    ours: Option<TestOutcomes>,
+) -> Result<Evidence, Fault> {
     let head = store.alias_get(model, alias).await?;
-    let version = match &head {
-        Some(head) => store.version_get(model, head.number).await?,
-        None => None,
-    };
-    Ok((head, version))
-}
-
-fn known(row: Version) -> Champion {
-    Champion {
-        number: row.number,
-        policy: row.promotion.map(|promotion| promotion.policy),
+    let mut champion = None;
+    let mut theirs = None;
+    let mut gates = own;
+    if let Some(head) = &head {
+        let policy = policy(store, (model, alias), head.number).await?;
+        if gates.is_empty() {
+            gates = policy
+                .as_ref()
+                .map_or_else(Vec::new, |policy| policy.gates.clone());
+        }
+        theirs = store.outcomes_get(model, head.number).await?;
+        champion = Some(Champion {
+            number: head.number,
+            policy,
+        });
     }
+    Ok(Evidence {
+        task: None,
+        revision: head.map_or(0, |head| head.revision),
+        candidate: None,
+        champion,
+        weighed: weighed(gates, ours, theirs).await?,
+        approvals: Vec::new(),
+        been_there: false,
+    })
 }
 
-async fn outcomes(
+/// The gates under which an alias moved last: those of its version, or, if that has none, of the
+/// newest decision that let it move.
+async fn policy(
     store: &Store,
-    version: Option<&Version>,
-) -> Result<Option<TestOutcomes>, StoreError> {
-    match version {
-        Some(row) => store.outcomes_get(&row.model, row.number).await,
-        None => Ok(None),
+    (model, alias): (&str, &str),
+    number: u32,
+) -> Result<Option<GatePolicy>, StoreError> {
+    let version = store.version_get(model, number).await?;
+    let own = (version.and_then(|row| row.promotion))
+        .map(|promotion| promotion.policy)
+        .filter(|policy| policy.alias == alias && !policy.gates.is_empty());
+    if own.is_some() {
+        return Ok(own);
     }
+    let last = store.judgement_allowed(model, alias).await?;
+    Ok(last.and_then(|row| row.policy))
 }
 
 /// Compares on a thread of its own.
@@ -135,6 +140,9 @@ async fn weighed(
     ours: Option<TestOutcomes>,
     theirs: Option<TestOutcomes>,
 ) -> Result<Weighed, Fault> {
+    if gates.is_empty() {
+        return Ok(Weighed::default());
+    }
     let work = move || weigh(&gates, ours.as_ref(), theirs.as_ref());
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         Fault::new(

@@ -41,7 +41,7 @@ pub async fn subject(app: Data<App>, id: Path<String>) -> Answer {
 pub async fn alias(app: Data<App>, path: Path<(String, String)>) -> Answer {
     let (name, alias) = path.into_inner();
     let shown = format!("{name}@{alias}");
-    let head = found(app.store.alias_get(&name, &alias).await?, "alias", &shown)?;
+    let head = app.store.alias_get(&name, &alias).await?;
     let request = PageRequest::first(MAX_REASONS);
     let moves = app
         .store
@@ -54,6 +54,15 @@ pub async fn alias(app: Data<App>, path: Path<(String, String)>) -> Answer {
     let refused = decisions.iter().filter(|row| !row.allowed).map(refused);
     let mut reasons: Vec<Because> = moves.items.iter().map(moved).chain(refused).collect();
     reasons.sort_by_key(|reason| reason.at);
+    let Some(head) = head else {
+        // Perhaps it is not there because every version was refused.
+        found(decisions.first(), "alias", &shown)?;
+        return ok(&Explanation {
+            subject: shown,
+            now: "it does not exist yet: no version has passed its gates".to_owned(),
+            reasons,
+        });
+    };
     // The newest decision that let it there; the publication of a version may have been refused.
     let decision = (decisions.iter()).find(|row| row.allowed && row.number == head.number);
     let version = app.store.version_get(&name, head.number).await?;

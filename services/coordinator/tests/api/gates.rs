@@ -1,11 +1,11 @@
 //! Gates over the API: comparisons, approvals, refusals, and what is kept of them.
 
 use pomona_api::v1::PageQuery;
-use pomona_api::v1::models::{Approve, SetAlias};
+use pomona_api::v1::models::{Approve, PublishVersion, SetAlias};
 use pomona_domain::{Code, Fault};
 
 use crate::harness::House;
-use crate::worker::{Machine, published_with};
+use crate::worker::{Machine, published_with, trial_of};
 use crate::{furnished, submit};
 
 const GATES: &str = "
@@ -65,6 +65,14 @@ async fn a_version_is_promoted_once_somebody_approved_and_not_before() {
         (Code::GateFailed, 403)
     );
     assert!(fault.message.contains("1 approved as deployer"), "{fault}");
+
+    let why = client.explain_model("flowers", "champion").await.unwrap();
+    assert!(why.now.contains("does not exist yet"), "{why:?}");
+    assert_eq!(
+        why.reasons.len(),
+        2,
+        "the publication, and the request: {why:?}"
+    );
 
     let bad = approves(&house, "1", "boss", "k0").await;
     assert_eq!(bad.unwrap_err().code, Code::BadRequest);
@@ -160,4 +168,39 @@ async fn a_challenger_is_held_against_the_champion_on_its_samples() {
     let page = client.metrics().await.unwrap();
     let refused = "pomona_promotions_total{decision=\"refused\",gate=\"better_than\"}";
     assert!(page.contains(refused), "{page}");
+}
+
+#[tokio::test]
+async fn a_trial_whose_file_has_no_gates_is_held_by_those_of_the_alias() {
+    let (house, mut machine) = furnished(1).await;
+    let client = house.client.clone();
+    publishes(&house, &mut machine, "one", 12).await;
+    approves(&house, "1", "deployer", "a1").await.unwrap();
+    assert_eq!(promotes(&house, 1, "p1").await, Ok(1));
+
+    let (plain, _) = GATES.split_once("promote:").unwrap();
+    submit(&house, plain, "plain").await;
+    let lease = machine.has(1).await.remove(0);
+    machine.train(&lease, 0.6, 1.0).await;
+    let body = PublishVersion {
+        trial: trial_of(&lease),
+        alias: Some("champion".to_owned()),
+    };
+    let task = client.version_publish("flowers", &body, "by hand").await;
+    task.unwrap();
+    let lease = machine.has(1).await.remove(0);
+    let result = published_with(&house.client, 0).await;
+    machine.answer(&lease, result).await;
+    let version = client.version_get("flowers", "2").await.unwrap();
+    let failed: Vec<&str> = (version.gates.iter())
+        .filter(|gate| !gate.passed)
+        .map(|gate| gate.gate.as_str())
+        .collect();
+    assert_eq!(
+        failed,
+        ["1 approved as deployer"],
+        "better, but not approved"
+    );
+    let champion = client.version_get("flowers", "champion").await.unwrap();
+    assert_eq!(champion.number, 1);
 }

@@ -10,7 +10,7 @@ use crate::gates::{Case, Evidence, judge, needs_champion, weigh};
 use pomona_domain::gate::{Approval, GateFact, GatePolicy, Judgement, Promotion, TestUse, Usage};
 use pomona_domain::model::{GateOutcome, Version};
 use pomona_domain::spec::Gate;
-use pomona_domain::{Change, Code, Digest, Fault};
+use pomona_domain::{Change, Code, Digest, Fault, TaskId};
 use std::borrow::Cow;
 
 /// Somebody says yes to a version.
@@ -33,7 +33,14 @@ pub(crate) struct Fresh<'a> {
     pub(crate) made: &'a Publication<'a>,
 }
 
-/// Judges a version by the gates of its experiment.
+/// The gates under which an alias moved last, as far as they were read.
+pub(crate) fn standing(draft: &Draft, task: TaskId, alias: &str) -> Option<GatePolicy> {
+    let evidence = (draft.evidence.iter()).find(|known| known.task == Some(task))?;
+    let policy = evidence.champion.as_ref()?.policy.as_ref()?;
+    (policy.alias == alias).then(|| policy.clone())
+}
+
+/// Judges a version by the gates of its experiment, or of the alias.
 pub(crate) fn judge_fresh(
     draft: &mut Draft,
     policy: GatePolicy,
@@ -101,8 +108,10 @@ pub(crate) fn verdict(
     draft: &mut Draft,
     (model, alias): (&str, Option<&str>),
     number: u32,
-    (outcomes, test_use): (&[GateOutcome], Option<Usage>),
+    outcomes: &[GateOutcome],
+    promotion: Option<&Promotion>,
 ) -> Result<String, Fault> {
+    let test_use = promotion.and_then(|promotion| promotion.test_use);
     let failed: Vec<&GateOutcome> = outcomes.iter().filter(|gate| !gate.passed).collect();
     let mut text = match (failed.as_slice(), outcomes.len()) {
         ([], 0) => "it has no gate".to_owned(),
@@ -135,6 +144,7 @@ pub(crate) fn verdict(
         at: draft.now,
         allowed: failed.is_empty(),
         champion: champion.map(|head| head.number),
+        policy: promotion.map(|promotion| promotion.policy.clone()),
         gates: outcomes.to_vec(),
         test_use,
         text: text.clone(),
@@ -182,11 +192,8 @@ pub(crate) fn judge_move(
         .champion
         .as_ref()
         .and_then(|champion| champion.policy.as_ref());
-    let policy = [own, theirs]
-        .into_iter()
-        .flatten()
-        .find(|policy| policy.alias == alias);
-    let Some(policy) = policy.filter(|policy| !policy.gates.is_empty()) else {
+    let holds = |policy: &&GatePolicy| policy.alias == alias && !policy.gates.is_empty();
+    let Some(policy) = [own, theirs].into_iter().flatten().find(holds) else {
         return Ok(None);
     };
     let champion = head.map(|head| head.number);
@@ -202,7 +209,10 @@ pub(crate) fn judge_move(
         approvals: &evidence.approvals,
     };
     let outcomes = judge(&policy.gates, &case);
-    verdict(draft, (model, Some(alias)), number, (&outcomes, test_use)).map(Some)
+    let policy = policy.clone();
+    let promotion = Promotion { policy, test_use };
+    let place = (model, Some(alias));
+    verdict(draft, place, number, &outcomes, Some(&promotion)).map(Some)
 }
 
 /// The version that an alias shall point to, with what is known of it.

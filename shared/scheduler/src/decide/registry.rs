@@ -118,6 +118,9 @@ pub(crate) fn published(
         alias: alias.unwrap_or(&promote.alias).to_owned(),
         gates: promote.gates.clone(),
     });
+    // Without gates of its own, those hold under which the alias moved last.
+    let policy = (policy.filter(|policy| !policy.gates.is_empty()))
+        .or_else(|| gates::standing(draft, made.task, alias?));
     let name = source.experiment.spec.name.clone();
     let number = (draft.cluster().newest_version(model)).map_or(0, |version| version.number) + 1;
     let judged = policy.map(|policy| {
@@ -152,8 +155,7 @@ pub(crate) fn published(
         };
         draft.push(Change::Gates(GateFact::Outcomes(Box::new(outcomes))));
     }
-    let usage = promotion.and_then(|promotion| promotion.test_use);
-    let verdict = gates::verdict(draft, (model, alias), number, (&gates, usage));
+    let verdict = gates::verdict(draft, (model, alias), number, &gates, promotion.as_ref());
     let published = format!("`{model}` has a version {number}");
     let Some(alias) = alias else {
         return Ok(published);

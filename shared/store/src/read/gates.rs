@@ -110,6 +110,24 @@ impl Store {
         })
     }
 
+    /// The newest decision that let an alias move.
+    pub async fn judgement_allowed(
+        &self,
+        model: &str,
+        alias: &str,
+    ) -> Result<Option<Judgement>, StoreError> {
+        let query = Query::select()
+            .column(Judgements::Doc)
+            .from(Judgements::Table)
+            .and_where(Expr::col(Judgements::Model).eq(model))
+            .and_where(Expr::col(Judgements::Alias).eq(alias))
+            .and_where(Expr::col(Judgements::Allowed).eq(true))
+            .order_by(Judgements::Seq, Order::Desc)
+            .limit(1)
+            .to_owned();
+        doc(&self.readers, "judgements", &query).await
+    }
+
     /// Whether an alias has ever pointed to a version.
     pub async fn alias_has_been(
         &self,

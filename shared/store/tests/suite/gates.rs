@@ -114,6 +114,7 @@ fn judgement(number: u32, alias: Option<&str>, allowed: bool) -> Judgement {
         at: at(i64::from(number)),
         allowed,
         champion: Some(1),
+        policy: None,
         gates: version("flowers", 1, Digest::of(b"x")).gates,
         test_use: Some(Usage {
             split: Digest::of(b"split"),
@@ -137,6 +138,10 @@ async fn decisions_are_paged_newest_first(home: Home) {
     leader
         .commit(&rows.iter().map(judged).collect::<Vec<_>>())
         .await;
+    let allowed = leader.store.judgement_allowed("flowers", "champion").await;
+    assert_eq!(allowed.unwrap(), Some(rows[4].clone()));
+    let other = leader.store.judgement_allowed("trees", "champion").await;
+    assert_eq!(other.unwrap(), None);
     let mut page = PageRequest::first(2);
     let first = leader.store.judgement_list("flowers", "champion", &page);
     let first = first.await.unwrap();

@@ -371,6 +371,7 @@ pub fn judgement(allowed: bool) -> Judgement {
         at: at(200),
         allowed,
         champion: Some(2),
+        policy: None,
         gates,
         test_use: Some(usage()),
         text: "the gate `test/accuracy better than the champion` failed".to_owned(),
