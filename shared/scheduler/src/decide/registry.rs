@@ -147,14 +147,7 @@ pub(crate) fn published(
         promotion: promotion.clone(),
         created_at: draft.now,
     })));
-    if let Some(outcomes) = made.outcomes {
-        let outcomes = VersionOutcomes {
-            model: model.to_owned(),
-            number,
-            outcomes: outcomes.clone(),
-        };
-        draft.push(Change::Gates(GateFact::Outcomes(Box::new(outcomes))));
-    }
+    keep_outcomes(draft, (model, number), made.outcomes);
     let verdict = gates::verdict(draft, (model, alias), number, &gates, promotion.as_ref());
     let published = format!("`{model}` has a version {number}");
     let Some(alias) = alias else {
@@ -171,4 +164,16 @@ pub(crate) fn published(
     let why = format!("experiment `{name}` published trial `{trial}`; {passed}");
     move_alias(draft, (model, alias), number, &why);
     Ok(format!("{published} and `{alias}` points to it ({passed})"))
+}
+
+/// What a version said of each test sample, for its challengers.
+fn keep_outcomes(draft: &mut Draft, (model, number): (&str, u32), found: Option<&TestOutcomes>) {
+    if let Some(outcomes) = found {
+        let outcomes = VersionOutcomes {
+            model: model.to_owned(),
+            number,
+            outcomes: outcomes.clone(),
+        };
+        draft.push(Change::Gates(GateFact::Outcomes(Box::new(outcomes))));
+    }
 }
