@@ -10,6 +10,7 @@ pub mod m0002_leadership;
 pub mod m0003_objects;
 pub mod m0004_tracking;
 pub mod m0005_registry;
+pub mod m0006_gates;
 pub mod m0007_webhooks;
 pub mod m0009_shown;
 pub mod tables;
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_objects::Migration),
             Box::new(m0004_tracking::Migration),
             Box::new(m0005_registry::Migration),
+            Box::new(m0006_gates::Migration),
             Box::new(m0007_webhooks::Migration),
             Box::new(m0009_shown::Migration),
         ]

@@ -101,6 +101,14 @@ tables! {
     LoggedModelTags { ModelId, Key, Value }
     /// Table of what was measured of them.
     LoggedModelMetrics { ModelId, RunId, Key, DatasetName, DatasetDigest, Value, IsNan, Step, Timestamp }
+    /// Table of what versions said of each test sample.
+    VersionOutcomes { Model, Number, Split, Doc }
+    /// Table of uses of test splits for decisions.
+    TestUses { Split, Place, Model, Number, Champion, At }
+    /// Table of approvals of versions.
+    Approvals { Seq, Model, Number, Doc }
+    /// Table of decisions about aliases, whether they moved or not.
+    Judgements { Seq, Model, Number, Alias, Allowed, At, Doc }
     /// Table of files that clients put under a path.
     Artifacts { Path, Digest, Size, At }
 }

@@ -300,6 +300,7 @@ fn event_of(change: &Change) -> Option<(Topic, What)> {
         | Change::CheckpointDeleted(..)
         | Change::Removed(_)
         | Change::Audited(_)
+        | Change::Gates(_)
         | Change::Reason(_) => return None,
     })
 }

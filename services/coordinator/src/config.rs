@@ -98,6 +98,7 @@ pub struct SchedulerSection {
     pub exclude_window_ms: i64,
     pub exclude_base_ms: i64,
     pub exclude_max_ms: i64,
+    pub max_test_uses: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -262,6 +263,7 @@ impl Config {
             exclude_window_ms: self.scheduler.exclude_window_ms,
             exclude_base_ms: self.scheduler.exclude_base_ms,
             exclude_max_ms: self.scheduler.exclude_max_ms,
+            max_test_uses: self.scheduler.max_test_uses,
             policy: Policy {
                 projects: self.projects.clone(),
                 pools: self.pools.clone(),

@@ -6,6 +6,7 @@
 //! happened after all. Once another coordinator leads it decides nothing, drops its memory and stands
 //! by ([`reign`]).
 
+pub mod evidence;
 mod handle;
 mod load;
 mod reign;
@@ -65,7 +66,9 @@ struct Engine {
 /// What became of one event before its commit.
 struct Decided {
     answer: Option<oneshot::Sender<Result<Done, Fault>>>,
-    outcome: Result<Vec<Change>, Fault>,
+    outcome: Result<(), Fault>,
+    /// What is to be committed: a refusal may leave something behind, too.
+    changes: Vec<Change>,
 }
 
 /// The running engine; it ends with a fault when another coordinator leads on a database that only
@@ -279,7 +282,8 @@ impl Engine {
         self.parts.metrics.decided(&event, started.elapsed());
         Decided {
             answer,
-            outcome: decision.outcome.map(|()| decision.changes),
+            outcome: decision.outcome,
+            changes: decision.changes,
         }
     }
 
@@ -313,7 +317,8 @@ impl Engine {
             }
         };
         for one in decided {
-            let done = one.outcome.map(|changes| Done {
+            let changes = one.changes;
+            let done = one.outcome.map(|()| Done {
                 view: Arc::clone(&view),
                 changes,
             });
@@ -409,7 +414,7 @@ impl Engine {
 
 /// All that a batch changes, in order.
 fn changes(decided: &[Decided]) -> Vec<Change> {
-    let changes = decided.iter().flat_map(|one| one.outcome.iter().flatten());
+    let changes = decided.iter().flat_map(|one| &one.changes);
     changes.cloned().collect()
 }
 

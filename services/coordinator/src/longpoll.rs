@@ -5,6 +5,7 @@ use pomona_api::v1::workers::{Desired, DesiredLease, MAX_REPORTS_PER_POLL, Poll,
 use pomona_domain::lease::StopKind;
 use pomona_domain::{Code, Digest, Fault, Generation, LeaseId, WorkerId};
 use pomona_scheduler::Event;
+use pomona_scheduler::gates::Evidence;
 use pomona_store::NewLogRow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::desired::desired;
+use crate::engine::evidence;
 use crate::http::App;
 
 /// Log lines of one poll that are kept; the rest is dropped (the log is best effort).
@@ -90,6 +92,7 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
     let asked = Duration::from_millis(body.wait_ms.min(app.config.workers.poll_wait_ms));
     let began = Instant::now();
     let produced = !body.reports.is_empty();
+    let evidence = evidence(app, &body).await?;
     let event = Event::Polled {
         worker: id,
         incarnation: body.incarnation,
@@ -99,6 +102,7 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
             .map(|r| (r.lease, r.generation))
             .collect(),
         reports: body.reports,
+        evidence,
     };
     app.begin_anew();
     let mut commits = app.engine.commits();
@@ -146,6 +150,15 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
             _ = stop.wait_for(|stop| *stop) => {}
         }
         view = app.view()?;
+    }
+}
+
+/// What gates need to know of what it published.
+async fn evidence(app: &App, body: &Poll) -> Result<Vec<Evidence>, Fault> {
+    match app.view() {
+        Ok(view) => evidence::of_reports(&app.store, &view, &body.reports).await,
+        // The engine says what is wrong.
+        Err(_) => Ok(Vec::new()),
     }
 }
 

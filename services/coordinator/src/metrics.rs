@@ -3,6 +3,7 @@
 
 mod gauges;
 
+use pomona_domain::gate::{GateFact, GateKind, Judgement};
 use pomona_domain::lease::{Lease, LeaseState, StopReason};
 use pomona_domain::model::Version;
 use pomona_domain::trial::{Trial, TrialState};
@@ -175,6 +176,7 @@ impl Metrics {
                 Change::Observed(row) => self.points.inc_by(row.metrics.len() as u64),
                 Change::Version(row) => versions.push(row),
                 Change::AliasMoved(row) => promoted.push((&row.model, row.to)),
+                Change::Gates(GateFact::Judged(row)) => self.judged(row),
                 Change::Experiment(_)
                 | Change::Worker(_)
                 | Change::Task(_)
@@ -184,12 +186,14 @@ impl Metrics {
                 | Change::Audited(_)
                 | Change::Dataset(_)
                 | Change::Backbone(_)
+                | Change::Gates(_)
                 | Change::Reason(_) => {}
             }
         }
-        for version in versions {
+        for version in versions.iter().filter(|version| version.gates.is_empty()) {
             let moved = promoted.contains(&(version.model.as_str(), version.number));
-            self.published(version, moved);
+            let decision = if moved { "promoted" } else { "published" };
+            self.promotions.with_label_values(&[decision, "none"]).inc();
         }
     }
 
@@ -242,23 +246,27 @@ impl Metrics {
         }
     }
 
-    fn published(&self, version: &Version, moved: bool) {
-        let failed: Vec<&str> = version
-            .gates
-            .iter()
-            .filter(|gate| !gate.passed)
-            .map(|gate| gauges::metric_label(gate.gate.split(' ').next().unwrap_or_default()))
-            .collect();
-        let decision = match (moved, failed.is_empty()) {
-            (true, _) => "promoted",
-            (false, true) => "published",
-            (false, false) => "refused",
+    /// Gates decided about a version.
+    fn judged(&self, row: &Judgement) {
+        let decision = match (row.allowed, &row.alias) {
+            (true, Some(_)) => "promoted",
+            (true, None) => "published",
+            (false, _) => "refused",
         };
-        if failed.is_empty() {
+        if row.allowed {
             self.promotions.with_label_values(&[decision, "none"]).inc();
         }
-        for gate in failed {
-            self.promotions.with_label_values(&[decision, gate]).inc();
+        for gate in row.gates.iter().filter(|gate| !gate.passed) {
+            let label = match gate.kind {
+                GateKind::Threshold => {
+                    gauges::metric_label(gate.gate.split(' ').next().unwrap_or_default())
+                }
+                GateKind::ClassFloor
+                | GateKind::NoWorseThan
+                | GateKind::BetterThan
+                | GateKind::Approvals => gate.kind.name(),
+            };
+            self.promotions.with_label_values(&[decision, label]).inc();
         }
     }
 }
@@ -283,6 +291,7 @@ fn kind(event: &Event) -> &'static str {
         Event::TaskSubmitted { .. } => "task_submitted",
         Event::TaskCanceled(_) => "task_canceled",
         Event::AliasSet { .. } => "alias_set",
+        Event::Approved(_) => "approved",
         Event::AliasRollback { .. } => "alias_rollback",
         Event::Registry { .. } => "registry",
         Event::Tick => "tick",

@@ -3,6 +3,7 @@
 
 mod card;
 pub mod folder;
+mod latency;
 mod mlmodel;
 
 use crate::checkpoint;
@@ -19,6 +20,7 @@ use folder::{
 };
 use pomona_api::trainer::PublishWork;
 use pomona_domain::dataset::Split;
+use pomona_domain::gate::TestOutcomes;
 use pomona_domain::model::ModelFile;
 use pomona_domain::task::{TaskResult, TestPrediction};
 use pomona_domain::{Code, Digest, Fault};
@@ -38,7 +40,7 @@ const CHECKED: usize = 2;
 pub fn publish(
     work: &PublishWork,
     threads: usize,
-    beat: impl FnMut(),
+    mut beat: impl FnMut(),
 ) -> Result<TaskResult, Fault> {
     make_empty(&work.output)?;
     let dataset = Arc::new(Dataset::open(&work.data.manifest, &work.data.archive)?);
@@ -54,9 +56,9 @@ pub fn publish(
         Split::Test,
         &alone,
         threads,
-        beat,
+        &mut beat,
     )?;
-    let metrics = test_metrics(&evaluation, dataset.classes());
+    let mut metrics = test_metrics(&evaluation, dataset.classes());
     if let Some((name, _)) = metrics.iter().find(|(_, value)| !value.is_finite()) {
         return Err(Fault::new(
             Code::NotANumber,
@@ -68,9 +70,11 @@ pub fn publish(
     write(&work.output, README, card.as_bytes())?;
     let lineage = lineage(work, &work.output)?;
     write_json(&work.output, LINEAGE, &lineage)?;
+    metrics.extend(latency::measure(&served, &dataset, beat)?);
     Ok(TaskResult::Published {
         files: list(&work.output)?,
         predictions: predictions(&evaluation, &dataset),
+        outcomes: Some(Box::new(outcomes(&evaluation, &dataset))),
         confusion: evaluation.report.confusion,
         metrics,
     })
@@ -201,6 +205,38 @@ fn predictions(evaluation: &Evaluation, dataset: &Dataset) -> Vec<TestPrediction
             }
         })
         .collect()
+}
+
+/// The same for comparisons: in the order of the samples' pixels, whatever the data set's paths.
+fn outcomes(evaluation: &Evaluation, dataset: &Dataset) -> TestOutcomes {
+    let manifest = dataset.manifest();
+    let classes = manifest.classes.len().max(1);
+    let (split, order) = manifest.test_split();
+    // Places among the test samples, which are evaluated in the manifest's order.
+    let mut places = vec![0; manifest.samples.len()];
+    let mut last = 0;
+    for (place, sample) in places.iter_mut().zip(&manifest.samples) {
+        *place = last;
+        last += usize::from(sample.split == Split::Test);
+    }
+    let mut found = TestOutcomes {
+        split,
+        classes: manifest.classes.clone(),
+        labels: Vec::with_capacity(order.len()),
+        predicted: Vec::with_capacity(order.len()),
+        confidence: Vec::with_capacity(order.len()),
+        truth: Vec::with_capacity(order.len()),
+    };
+    for place in order.into_iter().map(|at| places[at]) {
+        let label = evaluation.labels[place];
+        let row = &evaluation.probabilities[place * classes..][..classes];
+        let (predicted, confidence) = folder::ranked(row)[0];
+        found.labels.push(label);
+        found.predicted.push(predicted as u32);
+        found.confidence.push(confidence.min(1.0));
+        found.truth.push(row[label as usize].min(1.0));
+    }
+    found
 }
 
 /// An in-toto statement (v1) with SLSA's provenance predicate (v1), without a time so that equal

@@ -6,6 +6,7 @@ use crate::backbone::Backbone;
 use crate::checkpoint::{Checkpoint, CheckpointKind};
 use crate::dataset::Dataset;
 use crate::experiment::Experiment;
+use crate::gate::GateFact;
 use crate::lease::Lease;
 use crate::metric::Observation;
 use crate::model::{AliasMove, Audit, Removal, Version};
@@ -73,6 +74,8 @@ pub enum Change {
     Removed(Removal),
     /// What the audit keeps.
     Audited(Audit),
+    /// What gates leave behind. Append-only.
+    Gates(GateFact),
     /// An explanation.
     Reason(Reason),
 }

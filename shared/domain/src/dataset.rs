@@ -136,6 +136,29 @@ pub struct Manifest {
     pub problems: Vec<Problem>,
 }
 
+impl Manifest {
+    /// The identity of the test split: its pictures by their pixels, each with its class, whatever
+    /// the rest of the data is. Beside it the samples' places in `samples`, in the order in which
+    /// outcomes are kept.
+    pub fn test_split(&self) -> (Digest, Vec<usize>) {
+        let label = |sample: &Sample| self.classes.get(sample.label as usize);
+        let mut order: Vec<usize> = (0..self.samples.len())
+            .filter(|at| self.samples[*at].split == Split::Test)
+            .collect();
+        order.sort_by(|a, b| {
+            let (a, b) = (&self.samples[*a], &self.samples[*b]);
+            (a.pixels, label(a), &a.path).cmp(&(b.pixels, label(b), &b.path))
+        });
+        let list: Vec<(Digest, Option<&String>)> = order
+            .iter()
+            .map(|at| &self.samples[*at])
+            .map(|sample| (sample.pixels, label(sample)))
+            .collect();
+        let text = serde_json::to_string(&list).unwrap_or_default();
+        (Digest::of(text.as_bytes()), order)
+    }
+}
+
 /// Counts for people.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DatasetSummary {

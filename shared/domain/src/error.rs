@@ -168,7 +168,7 @@ codes! {
     /// The checkpoint was deleted.
     CheckpointDeleted = "E0624", 409;
     /// A gate of the promotion failed.
-    GateFailed = "E0701", 412;
+    GateFailed = "E0701", 403;
     /// The alias moved meanwhile.
     AliasMoved = "E0702", 409;
     /// The pulled files do not have their digest.

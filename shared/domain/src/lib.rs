@@ -11,6 +11,7 @@ pub mod digest;
 pub mod error;
 pub mod experiment;
 pub mod explain;
+pub mod gate;
 pub mod hook;
 pub mod hparams;
 pub mod id;

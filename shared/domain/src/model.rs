@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::gate::{Compared, GateKind, Promotion};
 use crate::{Digest, ExperimentId, Timestamp, TrialId, VersionId};
 
 /// One file of a published folder.
@@ -166,6 +167,36 @@ pub struct GateOutcome {
     pub measured: Option<f64>,
     /// What was wanted.
     pub wanted: f64,
+    /// What it asks for.
+    #[serde(default)]
+    pub kind: GateKind,
+    /// Why it passed or failed, and what would have passed; empty where the numbers say it all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
+    /// The comparison with the champion, if it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Compared>,
+}
+
+impl GateOutcome {
+    /// How it came out, in a sentence without the gate's name.
+    pub fn sentence(&self) -> String {
+        let measured = match (self.kind, self.measured) {
+            (GateKind::Threshold, Some(value)) => format!("it was measured as {value:.4}"),
+            (GateKind::Threshold, None) if self.text.is_empty() => "it was not measured".to_owned(),
+            (GateKind::ClassFloor, Some(value)) if self.passed => {
+                format!("the lowest class has {value:.4}")
+            }
+            (_, _) => String::new(),
+        };
+        let parts = [measured, self.text.clone()];
+        let told: Vec<&str> = parts
+            .iter()
+            .map(String::as_str)
+            .filter(|part| !part.is_empty())
+            .collect();
+        told.join("; ")
+    }
 }
 
 /// An immutable numbered entry.
@@ -188,6 +219,9 @@ pub struct Version {
     pub metrics: BTreeMap<String, f64>,
     /// Gates that were evaluated when it was published.
     pub gates: Vec<GateOutcome>,
+    /// The gates that hold when an alias shall move to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
     /// When.
     pub created_at: Timestamp,
 }

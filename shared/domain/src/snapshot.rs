@@ -7,6 +7,7 @@ use crate::backbone::Backbone;
 use crate::checkpoint::Checkpoint;
 use crate::dataset::Dataset;
 use crate::experiment::Experiment;
+use crate::gate::TestUse;
 use crate::lease::Lease;
 use crate::model::{Alias, Version};
 use crate::task::Task;
@@ -43,6 +44,9 @@ pub struct Snapshot {
     pub deleted_versions: Vec<(String, u32)>,
     /// All aliases, also deleted ones.
     pub aliases: Vec<Alias>,
+    /// All uses of test splits, by split and place.
+    #[serde(default)]
+    pub test_uses: Vec<TestUse>,
     /// The highest generation ever given.
     pub generation: Generation,
 }

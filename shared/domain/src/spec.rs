@@ -23,7 +23,9 @@ mod yaml;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
+use crate::gate::{GateKind, Role};
 use crate::metric::Direction;
 use crate::space::{Conditions, Space};
 use crate::worker::Selector;
@@ -406,15 +408,86 @@ pub struct Promote {
 
 /// A condition of promotion, measured on the exported files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Gate {
-    /// The metric (`test/…` or `val/…`).
-    pub metric: String,
-    /// Lowest value that passes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_least: Option<f64>,
-    /// Highest value that passes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at_most: Option<f64>,
+#[serde(untagged)]
+pub enum Gate {
+    /// People must say yes.
+    Approvals {
+        /// Role → different people.
+        approvals: BTreeMap<Role, u32>,
+    },
+    /// No worse than the champion beyond a margin, with confidence.
+    NoWorseThan {
+        /// Always the version that the alias points to.
+        no_worse_than: String,
+        /// One of [`COMPARED_METRICS`].
+        metric: String,
+        /// How much worse is no matter, in the metric's unit.
+        margin: f64,
+        /// One-sided.
+        confidence: f64,
+    },
+    /// Better than the champion, with confidence.
+    BetterThan {
+        /// Always the version that the alias points to.
+        better_than: String,
+        /// One of [`COMPARED_METRICS`].
+        metric: String,
+        /// One-sided.
+        confidence: f64,
+    },
+    /// A metric of every class.
+    ClassFloor {
+        /// One of [`CLASS_METRICS`].
+        metric: String,
+        /// Lowest value of any class that passes.
+        every_class_at_least: f64,
+    },
+    /// Bounds of a metric.
+    Threshold {
+        /// The metric (`test/…` or `val/…`).
+        metric: String,
+        /// Lowest value that passes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_least: Option<f64>,
+        /// Highest value that passes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at_most: Option<f64>,
+    },
+}
+
+impl Gate {
+    /// What it asks for.
+    pub fn kind(&self) -> GateKind {
+        match self {
+            Self::Approvals { .. } => GateKind::Approvals,
+            Self::NoWorseThan { .. } => GateKind::NoWorseThan,
+            Self::BetterThan { .. } => GateKind::BetterThan,
+            Self::ClassFloor { .. } => GateKind::ClassFloor,
+            Self::Threshold { .. } => GateKind::Threshold,
+        }
+    }
+
+    /// The metric, if it has one.
+    pub fn metric(&self) -> Option<&str> {
+        match self {
+            Self::Approvals { .. } => None,
+            Self::NoWorseThan { metric, .. }
+            | Self::BetterThan { metric, .. }
+            | Self::ClassFloor { metric, .. }
+            | Self::Threshold { metric, .. } => Some(metric),
+        }
+    }
+
+    /// Whether what it says depends on the labels of the test split: then it is a use of that.
+    pub fn uses_test_labels(&self) -> bool {
+        self.metric()
+            .is_some_and(|metric| metric.starts_with("test/") && !is_time(metric))
+    }
+}
+
+/// Whether a metric is a time in milliseconds.
+pub fn is_time(metric: &str) -> bool {
+    metric.ends_with("_ms")
 }
 
 /// What one trial trains: the file with a point put in, without what only the search needs.
@@ -460,7 +533,8 @@ pub const CROSS_METRICS: &[&str] = &[
 ];
 
 /// Metrics a gate may name: those of the exported files on the test split (with the ends of the
-/// 95 % Wilson interval of the accuracy), and those of the checkpoint on the validation split.
+/// 95 % Wilson interval of the accuracy), the time of a prediction of one picture, and those of the
+/// checkpoint on the validation split.
 pub const GATE_METRICS: &[&str] = &[
     "test/accuracy",
     "test/accuracy_low",
@@ -468,8 +542,16 @@ pub const GATE_METRICS: &[&str] = &[
     "test/macro_f1",
     "test/loss",
     "test/ece",
+    "test/latency_p50_ms",
+    "test/latency_p95_ms",
     "val/accuracy",
     "val/macro_f1",
     "val/loss",
     "val/ece",
 ];
+
+/// Metrics of each class that a gate may set a floor for.
+pub const CLASS_METRICS: &[&str] = &["test/recall", "test/precision", "test/f1"];
+
+/// Metrics that two versions are compared by, on the same samples.
+pub const COMPARED_METRICS: &[&str] = &["test/accuracy", "test/macro_f1", "test/loss", "test/ece"];

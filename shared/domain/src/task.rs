@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::backbone::Block;
 use crate::dataset::{DatasetSummary, ImportOptions};
+use crate::gate::TestOutcomes;
 use crate::model::ModelFile;
 use crate::{Digest, Fault, LeaseId, TaskId, Timestamp, TrialId};
 
@@ -148,6 +149,9 @@ pub enum TaskResult {
         confusion: Vec<Vec<u64>>,
         /// Paths (in the archive) of the test samples, in order, with true and predicted class.
         predictions: Vec<TestPrediction>,
+        /// The same for comparisons with other versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outcomes: Option<Box<TestOutcomes>>,
     },
     /// Pictures were predicted.
     Predicted {

@@ -1,7 +1,7 @@
 //! Every example that ships is read, complete, and survives being written and read again.
 
 use pomona_domain::metric::Direction;
-use pomona_domain::spec::{ExperimentSpec, FrozenDepth, parse};
+use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Gate, parse};
 use std::fs;
 use std::path::PathBuf;
 
@@ -48,7 +48,10 @@ fn the_demo_grid_is_what_the_demo_promises() {
         (promote.model.as_str(), promote.alias.as_str()),
         ("tux", "champion")
     );
-    assert_eq!(promote.gates[0].at_least, Some(0.6));
+    let Gate::Threshold { at_least, .. } = &promote.gates[0] else {
+        panic!("{:?}", promote.gates);
+    };
+    assert_eq!(*at_least, Some(0.6));
 }
 
 #[test]
@@ -165,11 +168,45 @@ fn a_file_with_every_key_is_read() {
 }
 
 #[test]
-fn the_one_gate_that_is_not_built_is_the_one_thing_refused() {
-    let gate = "    - {better_than: champion, metric: test/accuracy, confidence: 0.95}\n";
-    let faults = parse(&format!("{EVERYTHING}{gate}"), &[]).expect_err("a refusal");
-    for fault in faults {
-        assert_eq!(fault.code.as_str(), "E0208", "{fault}");
-        assert!(fault.message.starts_with("promote.gates.1."), "{fault}");
-    }
+fn every_kind_of_gate_is_read_and_written_again_as_it_was() {
+    let gates = "    - {better_than: champion, metric: test/accuracy, confidence: 0.95}
+    - {no_worse_than: champion, metric: test/macro_f1, margin: 0.01}
+    - {metric: test/recall, every_class_at_least: 0.5}
+    - {metric: test/latency_p95_ms, at_most: 80}
+    - {metric: test/ece, at_most: 0.05}
+    - {approvals: {deployer: 1, admin: 2}}
+";
+    let spec = parse(&format!("{EVERYTHING}{gates}"), &[]).expect("a file");
+    let promote = spec.promote.as_ref().expect("a promotion");
+    let kinds: Vec<&str> = promote
+        .gates
+        .iter()
+        .map(|gate| gate.kind().name())
+        .collect();
+    let said = kinds[kinds.len() - 6..].join(" ");
+    assert_eq!(
+        said,
+        "better_than no_worse_than class_floor threshold threshold approvals"
+    );
+    let uses: Vec<bool> = promote.gates[promote.gates.len() - 6..]
+        .iter()
+        .map(Gate::uses_test_labels)
+        .collect();
+    assert_eq!(uses, [true, true, true, false, true, false]);
+    let written = spec.to_yaml().expect("a file");
+    assert_eq!(parse(&written, &[]).as_ref(), Ok(&spec), "{written}");
+    let text = serde_json::to_string(&spec).expect("JSON");
+    let read: pomona_domain::spec::ExperimentSpec = serde_json::from_str(&text).expect("a spec");
+    assert_eq!(read, spec);
+}
+
+#[test]
+fn a_gate_that_an_older_version_wrote_is_read() {
+    let old = r#"{"metric": "test/accuracy", "at_least": 0.6}"#;
+    let gate: Gate = serde_json::from_str(old).expect("a gate");
+    assert_eq!(gate.kind().name(), "threshold");
+    let old =
+        r#"{"gate": "test/accuracy at least 0.6", "passed": true, "measured": 0.7, "wanted": 0.6}"#;
+    let outcome: pomona_domain::model::GateOutcome = serde_json::from_str(old).expect("an outcome");
+    assert_eq!((outcome.kind.name(), outcome.compared), ("threshold", None));
 }

@@ -206,8 +206,39 @@ fn features_that_are_not_built() {
         "transfer: {layer_decay: 2.0}",
         "train: {precision: bf16}",
         "search: {space: {transfer.layer_decay: {values: [0.9, 1.0]}}}",
-        "promote: {model: m, alias: champion, gates: [{better_than: champion, metric: test/accuracy, confidence: 0.95}]}",
+        "promote: {model: m, alias: champion, gates: [{forgetting: {at_most: 0.02}}]}",
     ]));
+}
+
+#[test]
+fn gates_that_cannot_be_meant() {
+    let gate = |text: &str| format!("promote: {{model: m, alias: champion, gates: [{text}]}}");
+    let cases = [
+        "{better_than: champion}",
+        "{better_than: challenger, metric: test/accuracy}",
+        "{better_than: 3, metric: test/accuracy, confidence: 95}",
+        "{better_than: champion, metric: val/accuracy, confidence: 0.4}",
+        "{better_than: champion, metric: test/accuracy, margin: 0.1}",
+        "{better_than: champion, metric: test/accuracy, at_least: 0.1}",
+        "{better_than: champion, no_worse_than: champion, metric: test/accuracy}",
+        "{no_worse_than: champion, metric: test/accuracy}",
+        "{no_worse_than: champion, metric: test/accuracy, margin: 1}",
+        "{no_worse_than: champion, metric: test/accuracy, margin: 2}",
+        "{no_worse_than: champion, metric: test/loss, margin: 0, confidence: sure}",
+        "{metric: test/accuracy, every_class_at_least: 0.5}",
+        "{metric: test/recall, every_class_at_least: 50}",
+        "{metric: test/recal, every_class_at_least: 0.5}",
+        "{metric: test/recall, at_least: 0.5}",
+        "{metric: test/latency_p95_ms}",
+        "{metric: test/latency_p95_ms, at_most: -1}",
+        "{approvals: {}}",
+        "{approvals: 2}",
+        "{approvals: {boss: 1}}",
+        "{approvals: {deployer: 0, admin: many}}",
+        "{approvals: {deployer: 1}, metric: test/accuracy}",
+        "{}",
+    ];
+    insta::assert_snapshot!(below_base(&cases.map(gate).each_ref().map(String::as_str)));
 }
 
 #[test]

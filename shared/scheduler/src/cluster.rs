@@ -10,6 +10,7 @@ use pomona_domain::change::{Change, Subject};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
+use pomona_domain::gate::{GateFact, TestUse};
 use pomona_domain::lease::{EndKind, Generation, Lease, LeaseState, Work};
 use pomona_domain::model::{Alias, AliasMove, Lineage, Removal, Version};
 use pomona_domain::policy::Policy;
@@ -67,6 +68,8 @@ pub struct Config {
     pub exclude_base_ms: i64,
     /// The longest exclusion.
     pub exclude_max_ms: i64,
+    /// A test split that decides about more promotions is called out.
+    pub max_test_uses: u32,
     /// Projects and pools.
     pub policy: Policy,
 }
@@ -90,6 +93,7 @@ impl Default for Config {
             exclude_window_ms: 3_600_000,
             exclude_base_ms: 300_000,
             exclude_max_ms: 7_200_000,
+            max_test_uses: 20,
             policy: Policy::default(),
         }
     }
@@ -179,6 +183,8 @@ pub struct Cluster {
     deleted_versions: BTreeSet<(String, u32)>,
     /// Deleted ones stay, for their revisions.
     aliases: BTreeMap<(String, String), Alias>,
+    /// Split and place → use.
+    test_uses: OrdMap<(Digest, u32), TestUse>,
     generation: Generation,
     soft: Soft,
 }
@@ -222,6 +228,9 @@ impl Cluster {
             published: snapshot.published.into_iter().collect(),
             deleted_versions: snapshot.deleted_versions.into_iter().collect(),
             aliases: BTreeMap::new(),
+            test_uses: (snapshot.test_uses.into_iter())
+                .map(|row| ((row.split, row.place), row))
+                .collect(),
             generation: snapshot.generation,
             soft: Soft::default(),
         };
@@ -261,6 +270,7 @@ impl Cluster {
             published: self.published.iter().copied().collect(),
             deleted_versions: self.deleted_versions.iter().cloned().collect(),
             aliases: self.aliases.values().cloned().collect(),
+            test_uses: self.test_uses.values().cloned().collect(),
             generation: self.generation,
         }
     }
@@ -302,7 +312,10 @@ impl Cluster {
             }
             Change::AliasMoved(moved) => self.apply_alias(moved),
             Change::Removed(removal) => self.apply_removal(removal),
-            Change::Observed(_) | Change::Reason(_) | Change::Audited(_) => {}
+            Change::Gates(GateFact::Used(row)) => {
+                self.test_uses.insert((row.split, row.place), row.clone());
+            }
+            Change::Observed(_) | Change::Reason(_) | Change::Audited(_) | Change::Gates(_) => {}
         }
     }
 

@@ -6,6 +6,7 @@
 mod control;
 mod draft;
 mod experiment;
+mod gates;
 mod lease;
 mod registry;
 mod reports;
@@ -23,15 +24,18 @@ use crate::{Cluster, Decision, Event};
 use draft::Draft;
 use pomona_domain::{Code, Fault, Timestamp};
 
-/// Decides one event. A refused event changes nothing.
+/// Decides one event. A refused event changes nothing, but that gates refused a move is kept.
 pub fn decide(cluster: &Cluster, now: Timestamp, event: &Event) -> Decision {
     let mut draft = Draft::new(cluster, now);
+    if let Event::Polled { evidence, .. } = event {
+        draft.evidence = evidence;
+    }
     let outcome = handle(&mut draft, event);
     let changes = if outcome.is_ok() {
         arrange(&mut draft);
         draft.finish()
     } else {
-        Vec::new()
+        draft.refuse()
     };
     Decision { changes, outcome }
 }
@@ -83,8 +87,8 @@ fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
         Event::Polled {
             worker,
             incarnation,
-            running: _,
             reports,
+            ..
         } => worker::polled(draft, *worker, *incarnation, reports),
         Event::Pin {
             trial,
@@ -96,20 +100,8 @@ fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
         Event::Undrain(id) => worker::undrain(draft, *id),
         Event::TaskSubmitted { id, spec, priority } => task::submitted(draft, *id, spec, *priority),
         Event::TaskCanceled(id) => task::canceled(draft, *id),
-        Event::AliasSet {
-            model,
-            alias,
-            number,
-            expected_revision,
-            reason,
-            by,
-        } => registry::alias_set(
-            draft,
-            (model, alias),
-            *number,
-            *expected_revision,
-            (reason, by),
-        ),
+        Event::AliasSet { .. } => registry::alias_asked(draft, event),
+        Event::Approved(approval) => gates::approved(draft, approval),
         Event::AliasRollback {
             model,
             alias,

@@ -1,6 +1,8 @@
 //! What can happen, and what a decision is.
 
+use crate::gates::Evidence;
 use pomona_domain::checkpoint::Checkpoint;
+use pomona_domain::gate::Approval;
 use pomona_domain::lease::Generation;
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Actor, ModelFile, Registration};
@@ -64,6 +66,9 @@ pub enum Event {
         running: Vec<(LeaseId, Generation)>,
         /// What was produced since the acknowledged number.
         reports: Vec<Report>,
+        /// What gates need to know of the versions that these reports publish. Without it a version
+        /// is published all the same, and passes no gate that compares.
+        evidence: Vec<Evidence>,
     },
     /// A user pins a trial's checkpoints, or lets go of them.
     Pin {
@@ -114,7 +119,11 @@ pub enum Event {
         reason: String,
         /// Who.
         by: Actor,
+        /// What its gates need to know (`gates::judge_move`).
+        evidence: Option<Box<Evidence>>,
     },
+    /// Somebody says yes to a version. Who, and in which role, is the caller's word.
+    Approved(Approval),
     /// A user moves an alias back.
     AliasRollback {
         /// The model.
@@ -150,7 +159,7 @@ pub struct Ended {
     pub checkpoints: Vec<Checkpoint>,
 }
 
-/// What an event changes. A refused event changes nothing.
+/// What an event changes. A refused event changes nothing; that gates refused a move is kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// Facts, to be committed in one transaction and then applied in this order. A row stands in

@@ -9,6 +9,7 @@ mod cluster;
 mod decide;
 mod event;
 mod explain;
+pub mod gates;
 pub mod invariants;
 mod plan;
 mod preempt;

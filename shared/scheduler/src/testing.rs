@@ -228,6 +228,7 @@ impl House {
             incarnation: row.incarnation,
             running: Vec::new(),
             reports,
+            evidence: Vec::new(),
         }
     }
 

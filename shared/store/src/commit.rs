@@ -6,6 +6,7 @@
 
 mod facts;
 pub(crate) use facts::subject;
+mod gates;
 pub(crate) mod outbox;
 pub(crate) mod refs;
 pub(crate) mod registry;
@@ -17,6 +18,7 @@ use pomona_domain::change::Reason;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
+use pomona_domain::gate::GateFact;
 use pomona_domain::lease::Lease;
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{AliasMove, Audit, Removal, Version};
@@ -77,6 +79,7 @@ async fn write(
     registry::alias_moves(tx, &sorted.alias_moves).await?;
     registry::removals(tx, &sorted.removals).await?;
     registry::audits(tx, &sorted.audits).await?;
+    gates::write(tx, &sorted.gates).await?;
     outbox::tell(tx, endings).await?;
     facts::reasons(tx, &sorted.reasons).await
 }
@@ -119,6 +122,7 @@ struct Sorted<'a> {
     alias_moves: Vec<&'a AliasMove>,
     removals: Vec<&'a Removal>,
     audits: Vec<&'a Audit>,
+    gates: Vec<&'a GateFact>,
     reasons: Vec<&'a Reason>,
 }
 
@@ -148,6 +152,7 @@ impl<'a> Sorted<'a> {
                 Change::AliasMoved(row) => sorted.alias_moves.push(row),
                 Change::Removed(row) => sorted.removals.push(row),
                 Change::Audited(row) => sorted.audits.push(row),
+                Change::Gates(row) => sorted.gates.push(row),
                 Change::Reason(row) => sorted.reasons.push(row),
             }
         }

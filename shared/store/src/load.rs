@@ -69,6 +69,7 @@ impl Store {
             published: published(tx).await?,
             deleted_versions: deleted_versions(tx).await?,
             aliases: read::registry::aliases(tx, None, true).await?,
+            test_uses: read::gates::test_uses(tx).await?,
             generation: generation(tx).await?,
         })
     }

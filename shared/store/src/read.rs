@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod engine;
+pub(crate) mod gates;
 mod ledger;
 pub(crate) mod registry;
 

@@ -72,7 +72,7 @@ Numbers of deleted versions are never given again, and the history keeps them.")
         #[arg(long)]
         alias: Option<String>,
     },
-    /// Point an alias to a version
+    /// Point an alias to a version, if its gates pass
     #[command(after_help = "Example:
   pomona model promote flowers 3 --alias champion --reason 'better on tulips'")]
     Promote {
@@ -84,6 +84,28 @@ Numbers of deleted versions are never given again, and the history keeps them.")
         #[arg(long)]
         alias: String,
         /// Why, for the history.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Say yes to a version, where a gate wants people to
+    #[command(after_help = "Examples:
+  pomona model approve flowers 3 --role deployer
+  pomona model approve flowers 3 --role deployer --reason 'looked at fifty pictures'
+
+Then ask for the move again: pomona model promote flowers 3 --alias champion. Nobody is identified
+yet: who approves, and in which role, is what the command says.")]
+    Approve {
+        /// The model.
+        name: String,
+        /// The version's number.
+        version: u32,
+        /// In which role.
+        #[arg(long, value_parser = ["viewer", "submitter", "deployer", "admin"])]
+        role: String,
+        /// Who approves; the user of this machine if it is not said.
+        #[arg(long, value_name = "NAME")]
+        actor: Option<String>,
+        /// Why.
         #[arg(long)]
         reason: Option<String>,
     },

@@ -1,6 +1,8 @@
 //! `explain`: what a code means (offline), and why something is as it is.
 
+use pomona_api::v1::PageQuery;
 use pomona_api::v1::cluster::Explanation;
+use pomona_domain::gate::Judgement;
 use pomona_domain::model::GateOutcome;
 use pomona_domain::{Code, Fault, WorkerId, explain};
 use serde::Serialize;
@@ -17,8 +19,11 @@ use crate::views;
 struct ModelExplanation {
     #[serde(flatten)]
     explanation: Explanation,
-    version: u32,
+    /// None as long as every version was refused.
+    version: Option<u32>,
     gates: Vec<GateOutcome>,
+    /// Newest first, whether it moved or not.
+    decisions: Vec<Judgement>,
 }
 
 /// An error code's section.
@@ -105,17 +110,32 @@ async fn model(text: &str, session: &Session) -> Result<Done, Fault> {
         )));
     }
     let explanation = session.client.explain_model(name, alias).await?;
-    let version = session.client.version_get(name, alias).await?;
+    let version = match session.client.version_get(name, alias).await {
+        Ok(version) => Some(version),
+        Err(fault) if fault.code == Code::NotFound => None,
+        Err(fault) => return Err(fault),
+    };
+    let query = PageQuery::default();
+    let decisions = session.client.decision_list(name, alias, &query).await?;
+    let decisions = decisions.items;
+    let number = version.as_ref().map(|version| version.number);
+    let stands = |row: &&Judgement| match number {
+        Some(number) => row.allowed && row.number == number,
+        None => true,
+    };
+    let decision = decisions.iter().find(stands);
+    let published = version.map_or_else(Vec::new, |version| version.gates);
     let answer = ModelExplanation {
         explanation,
-        version: version.number,
-        gates: version.gates.clone(),
+        version: number,
+        gates: decision.map_or(published, |row| row.gates.clone()),
+        decisions,
     };
     session.printer.data(&answer, |style| {
         let mut text = views::machine::explanation(style, &answer.explanation);
-        if !version.gates.is_empty() {
+        if !answer.gates.is_empty() {
             text.push('\n');
-            text.push_str(&views::model::gates(style, &version));
+            text.push_str(&views::model::gates(style, &answer.gates));
         }
         text
     });

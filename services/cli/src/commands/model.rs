@@ -2,7 +2,7 @@
 
 use pomona_api::v1::Page;
 use pomona_api::v1::models::{
-    AuditQuery, ChangeWords, ModelView, PublishVersion, RollbackAlias, SetAlias,
+    Approve, AuditQuery, ChangeWords, PublishVersion, RollbackAlias, SetAlias,
 };
 use pomona_domain::model::{Alias, AliasMove};
 use pomona_domain::task::TaskResult;
@@ -26,20 +26,11 @@ pub fn run(command: ModelCommand, global: &GlobalArgs, printer: &Printer) -> Res
         }
         ModelCommand::Delete { name } => ask(global, printer, |s| delete(name, s)),
         ModelCommand::Describe { name, text } => {
-            let words = ChangeWords {
-                description: Some(text),
-                ..ChangeWords::default()
-            };
+            let words = words(Some(text), &[])?;
             ask(global, printer, |s| change(name, words, s))
         }
         ModelCommand::Tag { name, tags } => {
-            let words = ChangeWords {
-                tags: tags
-                    .iter()
-                    .map(|text| tag(text))
-                    .collect::<Result<_, _>>()?,
-                ..ChangeWords::default()
-            };
+            let words = words(None, &tags)?;
             ask(global, printer, |s| change(name, words, s))
         }
         ModelCommand::Register { name, trial, alias } => {
@@ -57,6 +48,20 @@ pub fn run(command: ModelCommand, global: &GlobalArgs, printer: &Printer) -> Res
                 reason,
             };
             ask(global, printer, |s| promote(name, alias, wanted, s))
+        }
+        ModelCommand::Approve {
+            name,
+            version,
+            role,
+            actor,
+            reason,
+        } => {
+            let approval = Approve {
+                role,
+                actor: who(actor)?,
+                reason,
+            };
+            ask(global, printer, |s| approve(name, version, approval, s))
         }
         ModelCommand::Rollback {
             name,
@@ -82,6 +87,14 @@ pub fn run(command: ModelCommand, global: &GlobalArgs, printer: &Printer) -> Res
             (None, None) => ask(global, printer, |s| pull::verify(dir, model, s)),
         },
     }
+}
+
+fn words(description: Option<String>, tags: &[String]) -> Result<ChangeWords, Fault> {
+    let tags = tags
+        .iter()
+        .map(|text| tag(text))
+        .collect::<Result<_, _>>()?;
+    Ok(ChangeWords { description, tags })
 }
 
 fn moment(text: &str) -> Result<Timestamp, Fault> {
@@ -241,8 +254,9 @@ async fn register(
     match row.gates.iter().find(|gate| !gate.passed) {
         Some(gate) if alias.is_some() => {
             let message = format!(
-                "`{model}@{number}` is published, but `{}` failed",
-                gate.gate
+                "`{model}@{number}` is published, but the gate `{}` failed: {}",
+                gate.gate,
+                gate.sentence()
             );
             Err(Fault::new(Code::GateFailed, message).hint("the alias stays where it is"))
         }
@@ -261,7 +275,6 @@ async fn promote(
     // What was seen is what is replaced: a move by somebody else in between is refused.
     let seen = view.aliases.iter().find(|row| row.alias == alias);
     wanted.expected_revision = Some(seen.map_or(0, |row| row.revision));
-    warn_of_gates(&view, wanted.version, &session);
     let row = session
         .client
         .alias_set(&model, &alias, &wanted, &key())
@@ -269,18 +282,33 @@ async fn promote(
     Ok(told(&row, &session))
 }
 
-fn warn_of_gates(view: &ModelView, number: u32, session: &Session) {
-    let version = view
-        .versions
-        .iter()
-        .find(|version| version.number == number);
-    if version.is_some_and(|version| !version.gates_passed) {
-        let text = format!(
-            "a gate of `{}@{number}` failed when it was published",
-            view.name
-        );
-        session.printer.warn(&text);
+/// Who approves: as given, or the user of this machine.
+fn who(given: Option<String>) -> Result<String, Fault> {
+    let user = || std::env::var("USER").or_else(|_| std::env::var("USERNAME"));
+    let who = given.or_else(|| user().ok()).unwrap_or_default();
+    if who.trim().is_empty() {
+        let text = "nobody is named who approves";
+        return Err(Fault::new(Code::BadRequest, text).hint("write `--actor NAME`"));
     }
+    Ok(who)
+}
+
+async fn approve(
+    model: String,
+    version: u32,
+    approval: Approve,
+    session: Session,
+) -> Result<Done, Fault> {
+    let which = version.to_string();
+    let row = session
+        .client
+        .version_approve(&model, &which, &approval, &key())
+        .await?;
+    session.printer.data(&row, |style| {
+        let version = style.bold(&format!("{}@{}", row.model, row.number));
+        format!("{version} is approved by {} as {}", row.actor, row.role)
+    });
+    Ok(Done::Well)
 }
 
 async fn rollback(

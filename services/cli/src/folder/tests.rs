@@ -38,6 +38,7 @@ fn version() -> Version {
         }),
         metrics: BTreeMap::new(),
         gates: Vec::new(),
+        promotion: None,
         created_at: Timestamp(0),
     }
 }

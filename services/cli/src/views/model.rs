@@ -2,7 +2,7 @@
 
 use pomona_api::v1::models::ModelView;
 use pomona_domain::Timestamp;
-use pomona_domain::model::{Alias, AliasMove, Audit, Origin, Version};
+use pomona_domain::model::{Alias, AliasMove, Audit, GateOutcome, Origin, Version};
 use pomona_domain::task::Prediction;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -133,7 +133,12 @@ pub fn version(style: Style, row: &Version) -> String {
     }
     if !row.gates.is_empty() {
         text.push('\n');
-        text.push_str(&gates(style, row));
+        text.push_str(&gates(style, &row.gates));
+    }
+    let usage = row.promotion.as_ref().and_then(|row| row.test_use);
+    if let Some(warning) = usage.and_then(|usage| usage.warning()) {
+        text.push_str(&style.yellow(&warning));
+        text.push('\n');
     }
     let mut grid = Grid::new(style, &["file", ">size", "sha256"]);
     for file in &row.files {
@@ -175,10 +180,10 @@ fn origin(origin: &Origin) -> Vec<(&'static str, Text)> {
     }
 }
 
-/// Gates of a version.
-pub fn gates(style: Style, row: &Version) -> String {
+/// Gates, and what those that need words say.
+pub fn gates(style: Style, rows: &[GateOutcome]) -> String {
     let mut grid = Grid::new(style, &["gate", ">measured", ""]);
-    for gate in &row.gates {
+    for gate in rows {
         let verdict = if gate.passed {
             toned("passed", Tone::Good)
         } else {
@@ -187,7 +192,17 @@ pub fn gates(style: Style, row: &Version) -> String {
         let measured = gate.measured.map_or_else(|| "–".to_owned(), metric);
         grid.row(vec![(&gate.gate).into(), measured.into(), verdict]);
     }
-    grid.render()
+    let mut text = grid.render();
+    let worded: Vec<(&str, Text)> = rows
+        .iter()
+        .filter(|gate| !gate.text.is_empty())
+        .map(|gate| (gate.gate.as_str(), (&gate.text).into()))
+        .collect();
+    if !worded.is_empty() {
+        text.push('\n');
+        text.push_str(&card(style, worded));
+    }
+    text
 }
 
 /// Moves of aliases.

@@ -245,6 +245,30 @@ fn a_model_and_its_versions() {
 }
 
 #[test]
+fn why_an_alias_stands_there_with_the_numbers_of_its_gates() {
+    let explanation = pomona_api::v1::cluster::Explanation {
+        subject: "tux@champion".to_owned(),
+        now: "it points to version 3".to_owned(),
+        reasons: Vec::new(),
+    };
+    for (verdict, decision) in [("allowed", true), ("refused", false)] {
+        let text = machine::explanation(PLAIN, &explanation)
+            + "\n"
+            + &model::gates(PLAIN, &rows::judgement(decision).gates);
+        insta::assert_snapshot!(format!("explain_model_{verdict}"), fits(text));
+    }
+}
+
+#[test]
+fn a_version_whose_test_split_is_worn_out_says_so() {
+    let text = model::version(PLAIN, &rows::worn());
+    assert!(
+        text.contains("used for 22 promotion decisions, more than 20"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_version_with_its_gates_and_files() {
     insta::assert_snapshot!(fits(model::version(PLAIN, &rows::version(true))));
 }

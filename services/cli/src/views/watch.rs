@@ -179,7 +179,7 @@ pub fn summary(
     };
     let _ = writeln!(text, "\n{} is published: {moved}", style.bold(&reference));
     if !version.gates.is_empty() {
-        text.push_str(&model::gates(style, version));
+        text.push_str(&model::gates(style, &version.gates));
     }
     text
 }
@@ -210,14 +210,9 @@ pub fn verdict(row: &Experiment, version: Option<&Version>) -> Option<Fault> {
                 return Some(Fault::new(Code::NothingToPromote, message).hint(explain));
             };
             let failed = version.gates.iter().find(|gate| !gate.passed)?;
-            let measured = failed.measured.map_or_else(
-                || "it was not measured".to_owned(),
-                |value| format!("it was measured as {}", metric(value)),
-            );
-            let message = format!("the gate `{}` failed: {measured}", failed.gate);
+            let message = format!("the gate `{}` failed: {}", failed.gate, failed.sentence());
             Some(Fault::new(Code::GateFailed, message).hint(format!(
-                "`{0}` stays where it is; `pomona model promote {1} {2} --alias {0}` moves it \
-                 all the same",
+                "`{}` stays where it is; `pomona model show {}@{}` has each gate with its numbers",
                 promote.alias, version.model, version.number
             )))
         }

@@ -160,10 +160,25 @@ fn a_gate_that_fails_ends_the_watch_with_1_and_its_numbers() {
         model["versions"][0]["gates_passed"], false,
         "the version is there to look at"
     );
-    // A person may decide otherwise, and is warned.
-    let (status, _, err) = house.shown(&["model", "promote", "small", "1", "--alias", "champion"]);
+    // The gates hold for moves by hand, too; approvals are taken whatever gates ask for.
+    let promote = ["model", "promote", "small", "1", "--alias", "champion"];
+    let (status, _, err) = house.shown(&promote);
+    assert_eq!(status, Some(1), "{err}");
+    assert!(
+        err.contains("error[E0701]: the gate `test/accuracy at least 1` failed"),
+        "{err}"
+    );
+    let approve = [
+        "model", "approve", "small", "1", "--role", "deployer", "--actor", "ann",
+    ];
+    let (status, out, err) = house.shown(&approve);
     assert_eq!(status, Some(0), "{err}");
-    assert!(err.contains("warning: a gate of `small@1` failed"), "{err}");
+    assert!(
+        out.contains("small@1 is approved by ann as deployer"),
+        "{out}"
+    );
+    let (status, _, err) = house.shown(&promote);
+    assert_eq!(status, Some(1), "{err}");
 }
 
 #[test]

@@ -152,6 +152,11 @@ const ALL: &[Key] = &[
         "The longest time that a worker is excluded.",
     ),
     key(
+        "scheduler.max_test_uses",
+        "20",
+        "A test split that decided about more promotions is called out in each decision.",
+    ),
+    key(
         "events.kept",
         "4096",
         "Live events kept for readers that come back with `Last-Event-ID`.",

@@ -4,6 +4,7 @@ use actix_web::web::{Data, Path};
 use pomona_api::v1::cluster::{Because, Explanation};
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::gate::Judgement;
 use pomona_domain::model::{AliasMove, GateOutcome, Version};
 use pomona_domain::task::{Task, TaskState};
 use pomona_domain::trial::{Trial, TrialState};
@@ -40,16 +41,36 @@ pub async fn subject(app: Data<App>, id: Path<String>) -> Answer {
 pub async fn alias(app: Data<App>, path: Path<(String, String)>) -> Answer {
     let (name, alias) = path.into_inner();
     let shown = format!("{name}@{alias}");
-    let head = found(app.store.alias_get(&name, &alias).await?, "alias", &shown)?;
+    let head = app.store.alias_get(&name, &alias).await?;
     let request = PageRequest::first(MAX_REASONS);
     let moves = app
         .store
         .alias_history(&name, &alias, None, &request)
         .await?;
-    let mut reasons: Vec<Because> = moves.items.iter().map(moved).collect();
-    reasons.reverse();
+    let decisions = (app.store)
+        .judgement_list(&name, &alias, &request)
+        .await?
+        .items;
+    let refused = decisions.iter().filter(|row| !row.allowed).map(refused);
+    let mut reasons: Vec<Because> = moves.items.iter().map(moved).chain(refused).collect();
+    reasons.sort_by_key(|reason| reason.at);
+    let Some(head) = head else {
+        // Perhaps it is not there because every version was refused.
+        found(decisions.first(), "alias", &shown)?;
+        return ok(&Explanation {
+            subject: shown,
+            now: "it does not exist yet: no version has passed its gates".to_owned(),
+            reasons,
+        });
+    };
+    // The newest decision that let it there; the publication of a version may have been refused.
+    let decision = (decisions.iter()).find(|row| row.allowed && row.number == head.number);
     let version = app.store.version_get(&name, head.number).await?;
-    let gates = version.map_or_else(String::new, |version| gates(&version));
+    let gates = match (decision, version) {
+        (Some(row), _) => format!("; {}: {}", judged(row), told(&row.gates)),
+        (None, Some(version)) => gates(&version),
+        (None, None) => String::new(),
+    };
     ok(&Explanation {
         subject: shown,
         now: format!("it points to version {}{gates}", head.number),
@@ -62,15 +83,39 @@ fn gates(version: &Version) -> String {
     if version.gates.is_empty() {
         return "; it had no gates to pass when it was published".to_owned();
     }
+    format!("; when it was published, {}", told(&version.gates))
+}
+
+fn told(gates: &[GateOutcome]) -> String {
     let gate = |gate: &GateOutcome| {
         let verdict = if gate.passed { "passed" } else { "failed" };
-        match gate.measured {
-            Some(value) => format!("`{}` {verdict} with {value}", gate.gate),
-            None => format!("`{}` {verdict}, it was not measured", gate.gate),
-        }
+        let why = gate.sentence();
+        let colon = if why.is_empty() { "" } else { ": " };
+        format!("`{}` {verdict}{colon}{why}", gate.gate)
     };
-    let told: Vec<String> = version.gates.iter().map(gate).collect();
-    format!("; when it was published, {}", told.join(", "))
+    let told: Vec<String> = gates.iter().map(gate).collect();
+    told.join(", ")
+}
+
+/// A decision in a few words: against whom, and how worn the test split is.
+fn judged(row: &Judgement) -> String {
+    let against = row.champion.map_or_else(
+        || "the first there".to_owned(),
+        |champion| format!("against version {champion}"),
+    );
+    let uses = row.test_use.map_or_else(String::new, |usage| {
+        let warning = usage.warning();
+        let said = warning.unwrap_or_else(|| format!("use {} of its test split", usage.place));
+        format!(", {said}")
+    });
+    format!("it was judged {against}{uses}")
+}
+
+fn refused(row: &Judgement) -> Because {
+    Because {
+        at: row.at,
+        text: format!("version {} was refused: {}", row.number, row.text),
+    }
 }
 
 fn moved(row: &AliasMove) -> Because {

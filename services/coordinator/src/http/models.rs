@@ -4,20 +4,21 @@ use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use pomona_api::v1::models::{
-    HistoryQuery, MAX_VERSIONS_SHOWN, ModelView, PublishVersion, RollbackAlias, SetAlias,
+    Approve, HistoryQuery, MAX_VERSIONS_SHOWN, ModelView, PublishVersion, RollbackAlias, SetAlias,
     VersionQuery, VersionSummary,
 };
 use pomona_api::v1::{Page, PageQuery};
+use pomona_domain::gate::{Approval, GateFact, Role};
 use pomona_domain::model::{Alias, Audit, Version};
 use pomona_domain::task::TaskSpec;
-use pomona_domain::{Code, Fault, Timestamp, name};
+use pomona_domain::{Change, Code, Fault, Timestamp, name};
 use pomona_scheduler::{Event, RegistryWish};
 use pomona_store::{ModelSummary, PageRequest};
 
 use super::actor::Caller;
 use super::key::{Key, once};
-use super::{Answer, App, Refusal, catalogue, found, ok, page_request};
-use crate::engine::{self, Done};
+use super::{Answer, App, Refusal, catalogue, found, ok, page, page_request};
+use crate::engine::{self, Done, evidence};
 
 /// A version that is being pulled is not deleted for so long.
 const PULL_LEASE_MS: i64 = 10 * 60_000;
@@ -211,6 +212,66 @@ pub async fn publish(
     once(&app, &key, &body.0, StatusCode::ACCEPTED, work).await
 }
 
+/// `POST /api/v1/models/{name}/versions/{which}/approvals`
+pub async fn approve(
+    app: Data<App>,
+    path: Path<(String, String)>,
+    key: Key,
+    body: Json<Approve>,
+) -> Answer {
+    let (model, which) = path.into_inner();
+    let work = async {
+        let row = version(&app, &model, &which).await?;
+        let role = Role::parse(&body.role).ok_or_else(|| {
+            let known = Role::ALL.map(|role| format!("`{role}`")).join(", ");
+            Fault::new(
+                Code::BadRequest,
+                format!("role: `{}` is no role", body.role),
+            )
+            .hint(format!("the roles are {known}"))
+        })?;
+        let approval = Approval {
+            model: row.model,
+            number: row.number,
+            role,
+            actor: body.actor.trim().to_owned(),
+            at: app.now(),
+            reason: body.reason.clone().unwrap_or_default(),
+        };
+        approval.check()?;
+        let done = app.engine.decide(Event::Approved(approval)).await?;
+        let kept = done.changes.into_iter().find_map(|change| {
+            if let Change::Gates(GateFact::Approved(row)) = change {
+                Some(row)
+            } else {
+                None
+            }
+        });
+        Ok(found(kept, "approval", &format!("{model}@{which}"))?)
+    };
+    once(&app, &key, &body.0, StatusCode::CREATED, work).await
+}
+
+/// `GET /api/v1/models/{name}/versions/{which}/approvals`
+pub async fn approval_list(app: Data<App>, path: Path<(String, String)>) -> Answer {
+    let (model, which) = path.into_inner();
+    let row = version(&app, &model, &which).await?;
+    ok(&app.store.approval_list(&model, row.number).await?)
+}
+
+/// `GET /api/v1/models/{name}/aliases/{alias}/decisions`
+pub async fn decision_list(
+    app: Data<App>,
+    path: Path<(String, String)>,
+    query: Query<PageQuery>,
+) -> Answer {
+    let (model, alias) = path.into_inner();
+    found(app.store.model_get(&model).await?, "model", &model)?;
+    let request = page_request(&query)?;
+    let rows = app.store.judgement_list(&model, &alias, &request).await?;
+    ok(&page(rows))
+}
+
 /// `PUT /api/v1/models/{name}/aliases/{alias}`
 pub async fn alias_set(
     app: Data<App>,
@@ -222,14 +283,10 @@ pub async fn alias_set(
     let (model, alias) = path.into_inner();
     let work = async {
         name::check_alias("alias", &alias)?;
-        let event = Event::AliasSet {
-            model: model.clone(),
-            alias: alias.clone(),
-            number: body.version,
-            expected_revision: body.expected_revision,
-            reason: reason(body.reason.as_deref(), "set by request"),
-            by,
-        };
+        let why = reason(body.reason.as_deref(), "set by request");
+        let asked = (body.expected_revision, why);
+        let place = (model.as_str(), alias.as_str());
+        let event = evidence::alias_set(&app.store, place, body.version, asked, by).await?;
         moved(&app, &model, &alias, event).await
     };
     once(&app, &key, &body.0, StatusCode::OK, work).await

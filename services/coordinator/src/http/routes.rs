@@ -16,8 +16,8 @@ use pomona_api::v1::features::{
     FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures,
 };
 use pomona_api::v1::models::{
-    AuditQuery, ChangeWords, HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias,
-    VersionQuery, Words,
+    Approve, AuditQuery, ChangeWords, HistoryQuery, ModelView, PublishVersion, RollbackAlias,
+    SetAlias, VersionQuery, Words,
 };
 use pomona_api::v1::uploads::{FinishUpload, ResumeUpload, UploadView};
 use pomona_api::v1::webhooks::{
@@ -195,16 +195,22 @@ routes! {
         about("Deletes a version that no alias and no pull needs.").keyed().answers::<rows::Version>();
     get "/api/v1/models/{name}/versions/{which}/signature" => models::signature,
         about("The signature of a version that was promoted (OpenSSF Model Signing 1.0).").answers::<rows::Signature>();
+    post "/api/v1/models/{name}/versions/{which}/approvals" => models::approve,
+        about("Says yes to a version, in a role; who and which role is the caller's word.").keyed().takes::<Approve>().status("201").answers::<rows::Approval>();
+    get "/api/v1/models/{name}/versions/{which}/approvals" => models::approval_list,
+        about("Who said yes to a version, oldest first.").lists::<rows::Approval>();
     get "/api/v1/signing-key" => models::signing_key,
         about("The public key of signatures, as PEM.").answers_text("application/x-pem-file");
     put "/api/v1/models/{name}/aliases/{alias}" => models::alias_set,
-        about("Moves an alias.").keyed().takes::<SetAlias>().answers::<rows::Alias>();
+        about("Moves an alias, if its gates pass.").keyed().takes::<SetAlias>().answers::<rows::Alias>();
     delete "/api/v1/models/{name}/aliases/{alias}" => registry::alias_delete,
         about("Deletes an alias; its history stays.").keyed().answers::<rows::Alias>();
     get "/api/v1/audit" => registry::audit,
         about("Who did what to the registry, newest first.").query::<AuditQuery>().pages::<rows::Audit>();
     post "/api/v1/models/{name}/aliases/{alias}/rollback" => models::alias_rollback,
         about("Moves an alias back to the version it had before.").keyed().takes::<RollbackAlias>().answers::<rows::Alias>();
+    get "/api/v1/models/{name}/aliases/{alias}/decisions" => models::decision_list,
+        about("Decisions of gates about an alias, newest first, whether it moved or not.").query::<PageQuery>().pages::<rows::Decision>();
     get "/api/v1/models/{name}/aliases/{alias}/history" => models::alias_history,
         about("Moves of an alias, oldest first.").query::<HistoryQuery>().lists::<rows::AliasMove>();
     post "/api/v1/webhooks" => webhooks::create,

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use super::experiments::{offset, page, tags};
 use super::model_versions::{self, stage, version};
 use super::{Answer, Refused, parameters, render};
+use crate::engine::evidence;
 use crate::http::{App, actor};
 
 /// There is no such model.
@@ -216,14 +217,9 @@ pub async fn set_alias(app: Data<App>, request: HttpRequest, bytes: Bytes) -> An
     let alias = body.required_str("alias")?;
     names::new_alias(alias)?;
     let version = version(&app, &body).await?.version;
-    let event = Event::AliasSet {
-        model: version.model,
-        alias: alias.to_owned(),
-        number: version.number,
-        expected_revision: None,
-        reason: "set by a client of MLflow's".to_owned(),
-        by: actor::of(&request),
-    };
+    let why = "set by a client of MLflow's".to_owned();
+    let (place, by) = ((version.model.as_str(), alias), actor::of(&request));
+    let event = evidence::alias_set(&app.store, place, version.number, (None, why), by).await?;
     crate::http::models::decide_and_audit(&app, event).await?;
     render::empty()
 }

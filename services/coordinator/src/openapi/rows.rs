@@ -47,5 +47,7 @@ rows! {
     AliasMove = "One move of an alias.";
     Audit = "One thing that was done to the registry, or refused: who, what, from where.";
     Delivery = "One event on its way to one webhook, and what became of it.";
+    Approval = "Somebody's yes to a version.";
+    Decision = "What gates decided about an alias, with each gate's numbers.";
     Description = "This document.";
 }

@@ -6,6 +6,7 @@ mod blobs;
 mod bodies;
 mod events;
 mod features;
+mod gates;
 mod harness;
 mod life;
 mod metrics;

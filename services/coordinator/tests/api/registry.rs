@@ -110,7 +110,7 @@ async fn the_best_checkpoint_passes_its_gates_and_becomes_the_champion() {
         .unwrap();
     assert!(
         why.now
-            .contains("`test/accuracy at least 0.5` passed with 0.7"),
+            .contains("`test/accuracy at least 0.5` passed: it was measured as 0.7000"),
         "{why:?}"
     );
 }

@@ -10,6 +10,7 @@ use pomona_api::v1::workers::{
 use pomona_domain::backbone::Block;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::{DatasetSummary, ImportOptions, Manifest, Sample, Split};
+use pomona_domain::gate::TestOutcomes;
 use pomona_domain::model::ModelFile;
 use pomona_domain::report::{Outcome, Report, ReportBody};
 use pomona_domain::task::{TaskResult, TestPrediction};
@@ -344,6 +345,25 @@ fn backbone(digest: Digest) -> TaskResult {
     }
 }
 
+/// The same, with what it said of forty samples of two classes: those below `wrong` are mistakes.
+pub async fn published_with(client: &Client, wrong: u32) -> TaskResult {
+    let mut result = published(client, 1.0 - f64::from(wrong) / 40.0).await;
+    let labels: Vec<u32> = (0..40).map(|at| at % 2).collect();
+    let predict = |at: u32| if at < wrong { 1 - at % 2 } else { at % 2 };
+    let said = TestOutcomes {
+        split: Digest::of(b"the test split"),
+        classes: vec!["rose".to_owned(), "tulip".to_owned()],
+        predicted: (0..40).map(predict).collect(),
+        confidence: vec![0.9; 40],
+        truth: vec![0.5; 40],
+        labels,
+    };
+    if let TaskResult::Published { outcomes, .. } = &mut result {
+        *outcomes = Some(Box::new(said));
+    }
+    result
+}
+
 /// A published folder of one file, with a measured accuracy.
 pub async fn published(client: &Client, accuracy: f64) -> TaskResult {
     let bytes = format!("a model of {accuracy}");
@@ -367,6 +387,7 @@ pub async fn published(client: &Client, accuracy: f64) -> TaskResult {
         metrics: BTreeMap::from([("test/accuracy".to_owned(), accuracy)]),
         confusion: vec![vec![2, 0], vec![0, 2]],
         predictions: vec![prediction],
+        outcomes: None,
     }
 }
 

@@ -5,6 +5,7 @@ use crate::support::{Fixture, Trainer, command, fixture, spec, train_work};
 use pomona_api::trainer::{Event, PublishWork, TrainerWork};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::{Manifest, Split};
+use pomona_domain::gate::TestOutcomes;
 use pomona_domain::model::{Lineage, ModelFile};
 use pomona_domain::spec::TrialSpec;
 use pomona_domain::task::{Prediction, TaskResult, TestPrediction};
@@ -76,6 +77,7 @@ struct Published {
     metrics: BTreeMap<String, f64>,
     confusion: Vec<Vec<u64>>,
     predictions: Vec<TestPrediction>,
+    outcomes: TestOutcomes,
 }
 
 fn task(work: TrainerWork) -> Vec<Event> {
@@ -94,11 +96,13 @@ fn publish(work: &PublishWork) -> Published {
             metrics,
             confusion,
             predictions,
+            outcomes,
         }) => Published {
             files,
             metrics,
             confusion,
             predictions,
+            outcomes: *outcomes.unwrap(),
         },
         other => panic!("{other:?} after {events:?}"),
     }
@@ -176,6 +180,55 @@ fn a_published_folder_stands_alone_and_repeats_byte_for_byte() {
         panic!("published over files")
     };
     assert_eq!(fault.code, Code::LocalFile);
+}
+
+/// What gates compare is what was measured, in an order that follows from the pictures alone; and a
+/// prediction takes a time.
+fn check_outcomes(published: &Published, manifest: &Manifest) {
+    let found = &published.outcomes;
+    assert!(found.is_sound());
+    let (split, order) = manifest.test_split();
+    assert_eq!((found.split, &found.classes), (split, &manifest.classes));
+    let labels: Vec<u32> = order.iter().map(|at| manifest.samples[*at].label).collect();
+    assert_eq!(found.labels, labels);
+    let mut renamed = manifest.clone();
+    for (at, sample) in renamed.samples.iter_mut().enumerate() {
+        sample.path = format!("{:03}", 999 - at);
+    }
+    renamed.samples.reverse();
+    assert_eq!(renamed.test_split().0, split, "paths do not make a split");
+    renamed.samples.retain(|sample| sample.split == Split::Test);
+    assert_eq!(
+        renamed.test_split().0,
+        split,
+        "nor does the rest of the data"
+    );
+    renamed.samples[0].label = (renamed.samples[0].label + 1) % 3;
+    assert_ne!(renamed.test_split().0, split, "labels do");
+    let told: BTreeMap<&str, u32> = published
+        .predictions
+        .iter()
+        .map(|told| (told.path.as_str(), told.predicted))
+        .collect();
+    for (at, predicted) in order.iter().zip(&found.predicted) {
+        assert_eq!(told[manifest.samples[*at].path.as_str()], *predicted);
+    }
+    let samples = labels.len() as f64;
+    let right = labels.iter().zip(&found.predicted).filter(|(a, b)| a == b);
+    let accuracy = right.count() as f64 / samples;
+    assert!((accuracy - published.metrics["test/accuracy"]).abs() < 1e-12);
+    let loss: f64 = found
+        .truth
+        .iter()
+        .map(|truth| -f64::from(*truth).ln())
+        .sum();
+    assert!((loss / samples - published.metrics["test/loss"]).abs() < 1e-9);
+    let [median, slow] =
+        ["test/latency_p50_ms", "test/latency_p95_ms"].map(|name| published.metrics[name]);
+    assert!(
+        median > 0.0 && median <= slow && slow.is_finite(),
+        "{median} {slow}"
+    );
 }
 
 fn check_config(folder: &Path) {
@@ -324,6 +377,7 @@ fn test_figures_come_from_the_test_split_and_prediction_repeats_them() {
         published.confusion.iter().flatten().sum::<u64>(),
         test.len() as u64
     );
+    check_outcomes(&published, &manifest);
     assert!(
         published
             .metrics

@@ -83,6 +83,7 @@ fn every_file_of_an_answer_is_found_below_the_output() {
         metrics: BTreeMap::new(),
         confusion: Vec::new(),
         predictions: Vec::new(),
+        outcomes: None,
     };
     let output = Path::new("/out");
     let good = published(vec![

@@ -206,6 +206,7 @@ async fn the_best_checkpoint_becomes_a_folder_that_predicts() {
         metrics,
         confusion,
         predictions,
+        outcomes,
     } = result
     else {
         panic!("another answer");
@@ -238,6 +239,12 @@ async fn the_best_checkpoint_becomes_a_folder_that_predicts() {
     let right = confusion[0][0] + confusion[1][1];
     assert_eq!(metrics["test/accuracy"], right as f64 / test as f64);
     assert!(metrics["test/accuracy_low"] <= metrics["test/accuracy"]);
+    let outcomes = outcomes.unwrap();
+    assert!(outcomes.is_sound());
+    assert_eq!(outcomes.split, manifest.test_split().0);
+    let hits = outcomes.labels.iter().zip(&outcomes.predicted);
+    let hits = hits.filter(|(a, b)| a == b).count() as u64;
+    assert_eq!(hits, right, "what gates compare is what was measured");
 
     predicts(&bench.output()).await;
 }

@@ -5,6 +5,7 @@ use pomona_domain::backbone::Backbone;
 use pomona_domain::checkpoint::Checkpoint;
 use pomona_domain::dataset::{Dataset, Manifest};
 use pomona_domain::experiment::Experiment;
+use pomona_domain::gate::{Approval, Judgement};
 use pomona_domain::hook::{Delivery, DeliveryState};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, Audit, Version};
@@ -24,7 +25,7 @@ use crate::v1::experiments::{
 };
 use crate::v1::features::{FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures};
 use crate::v1::models::{
-    AuditQuery, ChangeWords, ModelView, PublishVersion, RollbackAlias, SetAlias, Words,
+    Approve, AuditQuery, ChangeWords, ModelView, PublishVersion, RollbackAlias, SetAlias, Words,
 };
 use crate::v1::webhooks::{
     CreateWebhook, DeliveriesQuery, ReplayWebhook, Replayed, TestWebhook, UpdateWebhook,
@@ -414,6 +415,36 @@ impl Client {
         let path = ["api", "v1", "models", name, "versions"];
         let call = Call::post(&path).json(body)?;
         self.answer(call.key(key)).await
+    }
+
+    /// Says yes to a version.
+    pub async fn version_approve(
+        &self,
+        name: &str,
+        which: &str,
+        body: &Approve,
+        key: &str,
+    ) -> Result<Approval, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which, "approvals"];
+        let call = Call::post(&path).json(body)?;
+        self.answer(call.key(key)).await
+    }
+
+    /// Who said yes to a version, oldest first.
+    pub async fn approval_list(&self, name: &str, which: &str) -> Result<Vec<Approval>, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which, "approvals"];
+        self.answer(Call::get(&path)).await
+    }
+
+    /// Decisions about an alias, newest first, whether it moved or not.
+    pub async fn decision_list(
+        &self,
+        name: &str,
+        alias: &str,
+        page: &PageQuery,
+    ) -> Result<Page<Judgement>, Fault> {
+        let path = ["api", "v1", "models", name, "aliases", alias, "decisions"];
+        self.page(&path, page).await
     }
 
     /// Moves an alias.

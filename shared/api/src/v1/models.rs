@@ -125,6 +125,20 @@ pub struct SetAlias {
     pub reason: Option<String>,
 }
 
+/// Body of `POST /api/v1/models/{name}/versions/{which}/approvals`. Nobody is identified: both are
+/// what the caller says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Approve {
+    /// In which role: `viewer`, `submitter`, `deployer`, `admin`.
+    pub role: String,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// Body of `POST /api/v1/models/{name}/aliases/{alias}/rollback`: back to the version before.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -6,6 +6,7 @@ use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
+use pomona_domain::gate::TestUse;
 use pomona_domain::lease::{Generation, Lease, Work};
 use pomona_domain::model::{Alias, Version};
 use pomona_domain::task::Task;
@@ -166,6 +167,12 @@ impl Cluster {
     pub fn aliases_of(&self, model: &str, number: u32) -> impl Iterator<Item = &Alias> {
         let is_it = move |row: &&Alias| row.model == model && row.number == number;
         self.aliases().filter(is_it)
+    }
+
+    /// Uses of a test split, in order.
+    pub fn test_uses(&self, split: Digest) -> impl Iterator<Item = &TestUse> {
+        let rows = self.test_uses.range((split, 0)..=(split, u32::MAX));
+        rows.map(|(_, row)| row)
     }
 
     /// What a publish task needs of a trial, from memory or recalled.

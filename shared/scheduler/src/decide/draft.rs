@@ -1,6 +1,7 @@
 //! A decision in the making: changes are applied to a copy of the cluster as they are made, so that
 //! what follows sees them. Nothing of it is visible to anybody until it is committed.
 
+use crate::gates::Evidence;
 use crate::{Cluster, Config};
 use pomona_domain::change::{Reason, Subject};
 use pomona_domain::experiment::Experiment;
@@ -25,6 +26,10 @@ pub(crate) struct Draft<'a> {
     view: Cow<'a, Cluster>,
     pub(crate) now: Timestamp,
     changes: Vec<Change>,
+    /// Those that stay even if the event is refused.
+    kept: Vec<Change>,
+    /// What came with the event for gates.
+    pub(crate) evidence: &'a [Evidence],
     /// Row → its place in `changes` and its version: a row is written once, however often a
     /// decision moves it (a poll may bring 500 observations of one trial).
     rows: BTreeMap<Row, (usize, u64)>,
@@ -36,12 +41,19 @@ impl<'a> Draft<'a> {
             view: Cow::Borrowed(cluster),
             now,
             changes: Vec::new(),
+            kept: Vec::new(),
+            evidence: &[],
             rows: BTreeMap::new(),
         }
     }
 
     pub(crate) fn finish(self) -> Vec<Change> {
         self.changes
+    }
+
+    /// What remains of an event that was refused.
+    pub(crate) fn refuse(self) -> Vec<Change> {
+        self.kept
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {
@@ -56,6 +68,12 @@ impl<'a> Draft<'a> {
     pub(crate) fn push(&mut self, change: Change) {
         self.view.to_mut().apply(self.now, &change);
         self.changes.push(change);
+    }
+
+    /// The same, and it stays even if the event is refused.
+    pub(crate) fn keep(&mut self, change: Change) {
+        self.kept.push(change.clone());
+        self.push(change);
     }
 
     pub(crate) fn reason(&mut self, subject: Subject, text: impl Into<String>) {

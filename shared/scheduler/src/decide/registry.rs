@@ -3,15 +3,15 @@
 //! compare-and-swap. Whatever is done here leaves an entry in the audit, in the same commit.
 
 use super::draft::Draft;
-use super::not_found;
 use super::reports::Metrics;
-use crate::event::RegistryWish;
+use super::{gates, not_found};
+use crate::event::{Event, RegistryWish};
+use crate::gates::Evidence;
+use pomona_domain::gate::{GateFact, GatePolicy, TestOutcomes, VersionOutcomes};
 use pomona_domain::model::{
-    Actor, AliasMove, Audit, GateOutcome, ModelFile, Origin, Registration, Removal, Version,
-    version_digest,
+    Actor, AliasMove, Audit, ModelFile, Origin, Registration, Removal, Version, version_digest,
 };
-use pomona_domain::spec::Gate;
-use pomona_domain::{Change, Code, Fault, Timestamp, TrialId, VersionId};
+use pomona_domain::{Change, Code, Fault, TaskId, Timestamp, TrialId, VersionId};
 
 /// Refuses a number that no version of the model has.
 pub(crate) fn version_exists(draft: &Draft, model: &str, number: u32) -> Result<(), Fault> {
@@ -31,12 +31,32 @@ pub(crate) fn version_exists(draft: &Draft, model: &str, number: u32) -> Result<
 }
 
 /// A user sets an alias.
-pub(crate) fn alias_set(
+pub(crate) fn alias_asked(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
+    let Event::AliasSet {
+        model,
+        alias,
+        number,
+        expected_revision,
+        reason,
+        by,
+        evidence,
+    } = event
+    else {
+        return Ok(());
+    };
+    let wanted = (*number, *expected_revision);
+    let why = (reason.as_str(), by);
+    alias_set(draft, (model, alias), wanted, why, evidence.as_deref())
+}
+
+/// A user sets an alias to a version, only if it is at a revision, and says why: the gates of the
+/// version, or of the alias, must pass.
+fn alias_set(
     draft: &mut Draft,
     (model, alias): (&str, &str),
-    number: u32,
-    expected_revision: Option<u64>,
+    (number, expected_revision): (u32, Option<u64>),
     (reason, by): (&str, &Actor),
+    evidence: Option<&Evidence>,
 ) -> Result<(), Fault> {
     version_exists(draft, model, number)?;
     let revision = (draft.cluster().alias_row(model, alias)).map_or(0, |alias| alias.revision);
@@ -49,7 +69,12 @@ pub(crate) fn alias_set(
         )
         .hint("look at it again before moving it"));
     }
-    move_alias(draft, (model, alias), number, (reason, by));
+    let said = gates::judge_move(draft, (model, alias), number, evidence)?;
+    let reason = match said {
+        Some(said) => format!("{reason}; {said}"),
+        None => reason.to_owned(),
+    };
+    move_alias(draft, (model, alias), number, (&reason, by));
     Ok(())
 }
 
@@ -140,6 +165,7 @@ fn registered(
         origin: Origin::Registered(registration.clone()),
         metrics: metrics.clone(),
         gates: Vec::new(),
+        promotion: None,
         created_at: draft.now,
     })));
     let detail = format!("registered from `{}`", registration.source);
@@ -282,15 +308,23 @@ fn move_alias(
     draft.push(Change::AliasMoved(moved));
 }
 
+/// What a trainer says of an export.
+pub(crate) struct Publication<'a> {
+    pub(crate) task: TaskId,
+    pub(crate) trial: TrialId,
+    pub(crate) files: &'a [ModelFile],
+    pub(crate) measured: &'a Metrics,
+    pub(crate) outcomes: Option<&'a TestOutcomes>,
+}
+
 /// A trial's best checkpoint was exported and evaluated: it becomes a version, and the alias moves
 /// when every gate of the experiment passes.
 pub(crate) fn published(
     draft: &mut Draft,
     (model, alias): (&str, Option<&str>),
-    trial: TrialId,
-    files: &[ModelFile],
-    measured: &Metrics,
+    made: &Publication<'_>,
 ) -> Result<String, Fault> {
+    let trial = made.trial;
     let source = draft.cluster().source(trial);
     let source = source.ok_or_else(|| not_found(trial))?;
     let lineage = source.lineage().ok_or_else(|| {
@@ -300,13 +334,28 @@ pub(crate) fn published(
         )
     })?;
     let mut metrics: Metrics = source.validation().cloned().unwrap_or_default();
-    metrics.extend(measured.iter().map(|(name, value)| (name.clone(), *value)));
+    metrics.extend((made.measured.iter()).map(|(name, value)| (name.clone(), *value)));
     let promote = source.experiment.spec.promote.as_ref();
-    let wanted = promote.filter(|promote| promote.model == model);
-    let gates = wanted.map_or_else(Vec::new, |promote| evaluate(&promote.gates, &metrics));
+    let policy = (promote.filter(|promote| promote.model == model)).map(|promote| GatePolicy {
+        alias: alias.unwrap_or(&promote.alias).to_owned(),
+        gates: promote.gates.clone(),
+    });
+    // Without gates of its own, those hold under which the alias moved last.
+    let policy = (policy.filter(|policy| !policy.gates.is_empty()))
+        .or_else(|| gates::standing(draft, made.task, alias?));
     let name = source.experiment.spec.name.clone();
     let number = (draft.cluster().newest_version(model)).map_or(0, |version| version.number) + 1;
-    let mut files = files.to_vec();
+    let judged = policy.map(|policy| {
+        let fresh = gates::Fresh {
+            model,
+            number,
+            metrics: &metrics,
+            made,
+        };
+        gates::judge_fresh(draft, policy, &fresh)
+    });
+    let (gates, promotion) = judged.unwrap_or_default();
+    let mut files = made.files.to_vec();
     files.sort();
     draft.push(Change::Version(Box::new(Version {
         id: VersionId::derive(model, u64::from(number)),
@@ -317,6 +366,7 @@ pub(crate) fn published(
         origin: Origin::Trained(lineage),
         metrics,
         gates: gates.clone(),
+        promotion: promotion.clone(),
         created_at: draft.now,
     })));
     let by = Actor::engine();
@@ -328,59 +378,33 @@ pub(crate) fn published(
         (model, Some(number)),
         detail,
     );
+    keep_outcomes(draft, (model, number), made.outcomes);
+    let verdict = gates::verdict(draft, (model, alias), number, &gates, promotion.as_ref());
     let published = format!("`{model}` has a version {number}");
     let Some(alias) = alias else {
         return Ok(published);
     };
-    if let Some(failed) = gates.iter().find(|gate| !gate.passed) {
-        let fault = gate_fault(failed);
-        return Ok(format!(
-            "{published}, `{alias}` was not moved ({}): {fault}",
-            fault.code
-        ));
-    }
-    let passed = match gates.len() {
-        0 => "it has no gate".to_owned(),
-        1 => "1 gate passed".to_owned(),
-        many => format!("{many} gates passed"),
+    let passed = match verdict {
+        Ok(passed) => passed,
+        Err(fault) => {
+            let code = fault.code;
+            let text = format!("{published}, `{alias}` was not moved ({code}): {fault}");
+            return Ok(text);
+        }
     };
     let why = format!("experiment `{name}` published trial `{trial}`; {passed}");
     move_alias(draft, (model, alias), number, (&why, &by));
     Ok(format!("{published} and `{alias}` points to it ({passed})"))
 }
 
-fn gate_fault(failed: &GateOutcome) -> Fault {
-    let measured = failed.measured.map_or_else(
-        || "was not measured".to_owned(),
-        |value| format!("was measured as {value}"),
-    );
-    Fault::new(
-        Code::GateFailed,
-        format!("the gate `{}` failed: it {measured}", failed.gate),
-    )
-}
-
-/// Each bound of each gate, with its numbers.
-pub(crate) fn evaluate(gates: &[Gate], metrics: &Metrics) -> Vec<GateOutcome> {
-    let mut outcomes = Vec::new();
-    for gate in gates {
-        let measured = metrics.get(&gate.metric).copied();
-        if let Some(wanted) = gate.at_least {
-            outcomes.push(GateOutcome {
-                gate: format!("{} at least {wanted}", gate.metric),
-                passed: measured.is_some_and(|value| value >= wanted),
-                measured,
-                wanted,
-            });
-        }
-        if let Some(wanted) = gate.at_most {
-            outcomes.push(GateOutcome {
-                gate: format!("{} at most {wanted}", gate.metric),
-                passed: measured.is_some_and(|value| value <= wanted),
-                measured,
-                wanted,
-            });
-        }
+/// What a version said of each test sample, for its challengers.
+fn keep_outcomes(draft: &mut Draft, (model, number): (&str, u32), found: Option<&TestOutcomes>) {
+    if let Some(outcomes) = found {
+        let outcomes = VersionOutcomes {
+            model: model.to_owned(),
+            number,
+            outcomes: outcomes.clone(),
+        };
+        draft.push(Change::Gates(GateFact::Outcomes(Box::new(outcomes))));
     }
-    outcomes
 }

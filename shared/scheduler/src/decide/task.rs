@@ -206,8 +206,13 @@ pub(crate) fn answered(draft: &mut Draft, id: TaskId, result: &TaskResult) {
     };
     match act(draft, &row, result) {
         Ok(text) => {
+            let mut kept = result.clone();
+            if let TaskResult::Published { outcomes, .. } = &mut kept {
+                // They lie with the version.
+                *outcomes = None;
+            }
             let state = TaskState::Completed {
-                result: Box::new(result.clone()),
+                result: Box::new(kept),
             };
             finish(draft, row, state, &format!("completed: {text}"));
             if let Some(owner) = experiment::promoting(draft, id) {
@@ -241,8 +246,25 @@ fn act(draft: &mut Draft, row: &Task, result: &TaskResult) -> Result<String, Fau
                 trial,
                 alias,
             },
-            TaskResult::Published { files, metrics, .. },
-        ) => registry::published(draft, (model, alias.as_deref()), *trial, files, metrics),
+            TaskResult::Published {
+                files,
+                metrics,
+                outcomes,
+                ..
+            },
+        ) => {
+            let made = registry::Publication {
+                task: row.id,
+                trial: *trial,
+                files,
+                measured: metrics,
+                outcomes: outcomes.as_deref(),
+            };
+            if made.outcomes.is_some_and(|outcomes| !outcomes.is_sound()) {
+                return Err(misfit());
+            }
+            registry::published(draft, (model, alias.as_deref()), &made)
+        }
         (TaskSpec::Predict { .. }, TaskResult::Predicted { pictures }) => {
             Ok(format!("{} pictures were predicted", pictures.len()))
         }

@@ -47,6 +47,7 @@ pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
             | Change::AliasMoved(_)
             | Change::Removed(_)
             | Change::Audited(_)
+            | Change::Gates(_)
             | Change::Reason(_) => continue,
         };
         if !counts(trial, generation, step) {
@@ -93,6 +94,7 @@ fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
         | Event::TaskSubmitted { .. }
         | Event::TaskCanceled(_)
         | Event::AliasSet { .. }
+        | Event::Approved(_)
         | Event::AliasRollback { .. }
         | Event::Registry { .. }
         | Event::Tick => None,

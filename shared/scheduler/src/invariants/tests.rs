@@ -427,6 +427,7 @@ fn r4_and_r5_see_a_version_and_a_move_out_of_nothing() {
         origin: Origin::Trained(lineage.clone()),
         metrics: BTreeMap::new(),
         gates: Vec::new(),
+        promotion: None,
         created_at: house.now,
     };
     let made =

@@ -5,14 +5,17 @@ use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::change::Change;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::Experiment;
+use pomona_domain::gate::TestOutcomes;
 use pomona_domain::lease::{Lease, StopKind, Work};
 use pomona_domain::model::ModelFile;
 use pomona_domain::policy::Policy;
+use pomona_domain::report::ReportBody;
 use pomona_domain::task::{TaskResult, TaskSpec};
 use pomona_domain::trial::Trial;
 use pomona_domain::{
     Code, Digest, Fault, Generation, LeaseId, TaskId, Timestamp, TrialId, WorkerId,
 };
+use pomona_scheduler::gates::{Evidence, weigh};
 use pomona_scheduler::{Cluster, Config, Event, decide, invariants};
 use std::collections::BTreeMap;
 
@@ -137,8 +140,8 @@ impl Coordinator {
         let mut batch = Vec::new();
         for event in events {
             let read = self.prepare(now, event, &batch);
-            let answer = self.decide(now, read.as_ref().unwrap_or(event))?;
-            batch.extend(answer.iter().flatten().cloned());
+            let (answer, changes) = self.decide(now, read.as_ref().unwrap_or(event))?;
+            batch.extend(changes);
             answers.push(answer);
         }
         let luck = if batch.is_empty() { Luck::Fine } else { luck };
@@ -202,20 +205,83 @@ impl Coordinator {
         {
             self.cluster.touch(*worker, now);
         }
+        self.informed(event)
+    }
+
+    /// An event with what gates need to know, as it was committed: it may have changed since.
+    fn informed(&self, event: &Event) -> Option<Event> {
+        let mut event = event.clone();
+        if let Event::AliasSet {
+            model,
+            alias,
+            number,
+            evidence,
+            ..
+        } = &mut event
+        {
+            *evidence = Some(Box::new(self.journal.evidence((model, alias), *number)));
+            return Some(event);
+        }
+        if let Event::Polled {
+            reports, evidence, ..
+        } = &mut event
+        {
+            let known = reports
+                .iter()
+                .filter_map(|report| self.published(&report.body));
+            *evidence = known.collect();
+            return (!evidence.is_empty()).then_some(event);
+        }
         None
     }
 
-    fn decide(&mut self, now: Timestamp, event: &Event) -> Result<Answered, String> {
+    fn published(&self, body: &ReportBody) -> Option<Evidence> {
+        let ReportBody::Result { task, result } = body else {
+            return None;
+        };
+        let TaskSpec::Publish {
+            model,
+            trial,
+            alias,
+        } = &self.cluster.task(*task)?.spec
+        else {
+            return None;
+        };
+        let TaskResult::Published { outcomes, .. } = &**result else {
+            return None;
+        };
+        let promote = self
+            .cluster
+            .source(*trial)?
+            .experiment
+            .spec
+            .promote
+            .as_ref()?;
+        let alias = alias.as_ref().unwrap_or(&promote.alias);
+        let known = self.journal.evidence((model, alias), 0);
+        let champion = known.champion.as_ref();
+        let theirs =
+            champion.and_then(|row| self.journal.outcomes.get(&(model.clone(), row.number)));
+        Some(Evidence {
+            task: Some(*task),
+            weighed: weigh(&promote.gates, outcomes.as_deref(), theirs),
+            ..known
+        })
+    }
+
+    /// The answer, and what is to be committed: a refusal may leave something behind, too.
+    fn decide(&mut self, now: Timestamp, event: &Event) -> Result<(Answered, Vec<Change>), String> {
         let decision = decide(&self.cluster, now, event);
         if decision.changes.is_empty() {
-            return Ok(decision.outcome.map(|()| Vec::new()));
+            return Ok((decision.outcome.map(|()| Vec::new()), Vec::new()));
         }
         let before = self.cluster.clone();
         for change in &decision.changes {
             self.cluster.apply(now, change);
         }
         invariants::check_decision(&before, now, event, &decision, &self.cluster)?;
-        Ok(decision.outcome.map(|()| decision.changes))
+        let changes = decision.changes;
+        Ok((decision.outcome.map(|()| changes.clone()), changes))
     }
 
     /// Memory is read again, as at a start.
@@ -299,6 +365,24 @@ impl Coordinator {
     }
 }
 
+/// What a version of a trial says of forty samples of two classes.
+fn outcomes(trial: TrialId) -> TestOutcomes {
+    let skill = 0.5 + crate::trainer::curve(trial, 0) / 2.0;
+    let labels: Vec<u32> = (0..40).map(|at| at % 2).collect();
+    let predict = |(at, label): (usize, &u32)| {
+        let luck = crate::trainer::curve(trial, at as u64 + 1);
+        if luck < skill { *label } else { 1 - *label }
+    };
+    TestOutcomes {
+        split: Digest::of(b"the test split"),
+        classes: vec!["a".to_owned(), "b".to_owned()],
+        predicted: labels.iter().enumerate().map(predict).collect(),
+        confidence: vec![0.9; 40],
+        truth: vec![0.5; 40],
+        labels,
+    }
+}
+
 /// What a good trainer answers to a task.
 fn answer(spec: &TaskSpec) -> TaskResult {
     match spec {
@@ -327,6 +411,7 @@ fn answer(spec: &TaskSpec) -> TaskResult {
             )]),
             confusion: Vec::new(),
             predictions: Vec::new(),
+            outcomes: Some(Box::new(outcomes(*trial))),
         },
         TaskSpec::Predict { .. } => TaskResult::Predicted {
             pictures: Vec::new(),

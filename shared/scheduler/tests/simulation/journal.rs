@@ -6,6 +6,7 @@ use pomona_domain::change::{Change, Subject};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
+use pomona_domain::gate::{GateFact, Judgement, TestOutcomes, TestUse};
 use pomona_domain::lease::{Generation, Lease, LeaseState, Work};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{Alias, AliasMove, Audit, Removal, Version};
@@ -15,6 +16,7 @@ use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
 use pomona_domain::{Digest, ExperimentId, LeaseId, TaskId, Timestamp, TrialId, WorkerId};
+use pomona_scheduler::gates::{Champion, Evidence, weigh};
 use pomona_scheduler::{Ended, Recalled};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -31,6 +33,9 @@ pub struct Journal {
     pub observations: BTreeMap<(TrialId, u64), Observation>,
     pub versions: BTreeMap<(String, u32), Version>,
     pub moves: Vec<AliasMove>,
+    pub outcomes: BTreeMap<(String, u32), TestOutcomes>,
+    pub judgements: Vec<Judgement>,
+    test_uses: BTreeMap<(Digest, u32), TestUse>,
     pub reasons: Vec<(Subject, Timestamp, String)>,
     datasets: BTreeMap<(String, u32), Dataset>,
     backbones: BTreeMap<String, Backbone>,
@@ -112,6 +117,18 @@ impl Journal {
                 self.audit.push(entry.clone());
                 Ok(())
             }
+            Change::Gates(GateFact::Used(row)) => {
+                insert(&mut self.test_uses, (row.split, row.place), row)
+            }
+            Change::Gates(GateFact::Outcomes(row)) => {
+                let key = (row.model.clone(), row.number);
+                insert(&mut self.outcomes, key, &row.outcomes)
+            }
+            Change::Gates(GateFact::Judged(row)) => {
+                self.judgements.push((**row).clone());
+                Ok(())
+            }
+            Change::Gates(GateFact::Approved(_)) => Ok(()),
             Change::Reason(row) => {
                 self.reasons.push((row.subject, row.at, row.text.clone()));
                 Ok(())
@@ -186,8 +203,47 @@ impl Journal {
             }
             Change::Removed(row) => format!("{row:?}").hash(hash),
             Change::Audited(row) => (&row.action, &row.subject, row.at).hash(hash),
+            Change::Gates(GateFact::Used(row)) => (row.split, row.place).hash(hash),
+            Change::Gates(GateFact::Outcomes(row)) => (&row.model, row.number).hash(hash),
+            Change::Gates(GateFact::Approved(row)) => (&row.model, row.number).hash(hash),
+            Change::Gates(GateFact::Judged(row)) => (&row.model, &row.text).hash(hash),
             Change::Reason(row) => (row.at, &row.text).hash(hash),
         }
+    }
+
+    /// What a handler reads of a move before it is decided.
+    pub fn evidence(&self, (model, alias): (&str, &str), number: u32) -> Evidence {
+        let head = self.aliases.get(&(model.to_owned(), alias.to_owned()));
+        let version = |number| self.versions.get(&(model.to_owned(), number));
+        let outcomes = |number| self.outcomes.get(&(model.to_owned(), number));
+        let champion = head.and_then(|head| version(head.number));
+        let policy = |row: &Version| Some(row.promotion.as_ref()?.policy.clone());
+        let candidate = version(number).cloned();
+        let policies = [candidate.as_ref(), champion].into_iter().flatten();
+        let gates = policies.filter_map(policy).flat_map(|policy| policy.gates);
+        let gates: Vec<_> = gates.collect();
+        Evidence {
+            task: None,
+            revision: head.map_or(0, |head| head.revision),
+            candidate: candidate.map(Box::new),
+            champion: champion.map(|row| Champion {
+                number: row.number,
+                policy: policy(row),
+            }),
+            weighed: weigh(
+                &gates,
+                outcomes(number),
+                head.and_then(|head| outcomes(head.number)),
+            ),
+            approvals: Vec::new(),
+            been_there: self.has_been((model, alias), number),
+        }
+    }
+
+    /// Whether an alias has pointed to a version.
+    pub fn has_been(&self, (model, alias): (&str, &str), number: u32) -> bool {
+        let of = |row: &&AliasMove| (row.model.as_str(), row.alias.as_str()) == (model, alias);
+        self.moves.iter().filter(of).any(|row| row.to == number)
     }
 
     /// The same for two runs exactly if the same was committed in the same order.
@@ -212,6 +268,7 @@ impl Journal {
             published: published(&self.versions),
             deleted_versions: self.deleted_versions.iter().cloned().collect(),
             aliases: self.aliases.values().cloned().collect(),
+            test_uses: self.test_uses.values().cloned().collect(),
             generation: self.generation,
         }
     }

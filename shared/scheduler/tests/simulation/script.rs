@@ -365,7 +365,7 @@ fn promote(model: &str, bound: &str) -> Promote {
     Promote {
         model: model.to_owned(),
         alias: "champion".to_owned(),
-        gates: vec![Gate {
+        gates: vec![Gate::Threshold {
             metric: "test/accuracy".to_owned(),
             at_least: Some(bound.parse().expect("a bound")),
             at_most: None,

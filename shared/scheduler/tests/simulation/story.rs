@@ -137,6 +137,7 @@ fn config(seed: u64) -> Config {
         exclude_window_ms: 20_000,
         exclude_base_ms: 2_000,
         exclude_max_ms: 10_000,
+        max_test_uses: 3,
         policy: policy(seed),
     }
 }
@@ -324,14 +325,22 @@ fn draw_spec(world: &mut World) -> ExperimentSpec {
     };
     if world.dice.chance(500) {
         let bound = world.dice.pick(&[0.0, 0.5, 2.0]);
+        let mut gates = vec![Gate::Threshold {
+            metric: "test/accuracy".to_owned(),
+            at_least: Some(bound),
+            at_most: None,
+        }];
+        if bound < 0.5 {
+            gates.push(Gate::BetterThan {
+                better_than: "champion".to_owned(),
+                metric: "test/accuracy".to_owned(),
+                confidence: 0.6,
+            });
+        }
         spec.promote = Some(Promote {
             model: world.dice.pick(&["m", "n"]).to_owned(),
             alias: "champion".to_owned(),
-            gates: vec![Gate {
-                metric: "test/accuracy".to_owned(),
-                at_least: Some(bound),
-                at_most: None,
-            }],
+            gates,
         });
     }
     spec
@@ -440,6 +449,7 @@ impl World {
                 expected_revision: None,
                 reason: "a user wants it".to_owned(),
                 by: Actor::default(),
+                evidence: None,
             }
         };
         self.wish(event);

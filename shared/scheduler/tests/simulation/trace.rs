@@ -58,6 +58,7 @@ impl World {
             | Event::Undrain(_)
             | Event::TaskCanceled(_)
             | Event::AliasSet { .. }
+            | Event::Approved(_)
             | Event::AliasRollback { .. }
             | Event::Registry { .. } => format!("a user: {event:?}"),
         }

@@ -4,6 +4,7 @@ use pomona_domain::Code;
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::gate::Judgement;
 use pomona_domain::metric::Observation;
 use pomona_domain::model::Version;
 use pomona_domain::spec::{Form, Strategy};
@@ -64,6 +65,29 @@ pub fn finish(world: &mut World) -> Result<(), String> {
         if moved.revision != last.unwrap_or(0) + 1 {
             return Err(format!("R5 a revision is missing before {moved:?}"));
         }
+    }
+    moves_passed_gates(world)?;
+    Ok(())
+}
+
+/// No alias went forward past a gate that failed: it moved by a decision that allowed it, or back.
+fn moves_passed_gates(world: &World) -> Result<(), String> {
+    let journal = &world.house.journal;
+    let mut been = BTreeSet::new();
+    for moved in &journal.moves {
+        let place = (&moved.model, &moved.alias, moved.to);
+        let has_gates = journal.versions[&(moved.model.clone(), moved.to)]
+            .promotion
+            .as_ref()
+            .is_some_and(|row| row.policy.alias == moved.alias);
+        let allows = |row: &&Judgement| {
+            (&row.model, row.number, row.at) == (&moved.model, moved.to, moved.at) && row.allowed
+        };
+        if has_gates && !been.contains(&place) && !journal.judgements.iter().any(|row| allows(&row))
+        {
+            return Err(format!("no gate allowed {moved:?}"));
+        }
+        been.insert(place);
     }
     Ok(())
 }

@@ -128,6 +128,7 @@ impl Worker {
             incarnation: self.incarnation,
             running: live.map(|(id, local)| (*id, local.generation)).collect(),
             reports: self.spool.sealed.iter().take(BATCH).cloned().collect(),
+            evidence: Vec::new(),
         };
         (self.polls, event)
     }

