@@ -36,16 +36,22 @@ tables! {
     Datasets { Name, Number, Manifest, Archive, CreatedAt, Doc }
     /// Table of backbones.
     Backbones { Name, Arch, Weights, CreatedAt, Doc }
-    /// Table of models.
-    Models { Name, CreatedAt }
-    /// Table of model versions.
-    Versions { Id, Model, Number, Digest, CreatedAt, Doc }
-    /// Table of aliases.
-    Aliases { Model, Alias, Number, Revision }
+    /// Table of models, also deleted ones.
+    Models { Name, CreatedAt, Description, UpdatedAt, DeletedAt }
+    /// Table of their tags.
+    ModelTags { Model, Key, Value }
+    /// Table of model versions, also deleted ones. `Doc` never changes, but for the model's name.
+    Versions { Id, Model, Number, Digest, CreatedAt, Doc, Description, Stage, Source, RunId, UpdatedAt, DeletedAt, PulledUntil }
+    /// Table of their tags.
+    VersionTags { Model, Number, Key, Value }
+    /// Table of aliases, also deleted ones: a revision only grows.
+    Aliases { Model, Alias, Number, Revision, Deleted }
     /// Table of every move of every alias.
-    AliasHistory { Seq, Model, Alias, Revision, FromNumber, ToNumber, At, Reason }
+    AliasHistory { Seq, Model, Alias, Revision, FromNumber, ToNumber, At, Reason, Deleted, Actor, Origin }
+    /// Table of what was done to the registry, and by whom.
+    Audit { Seq, At, Actor, Origin, Action, Subject, Result, Detail }
     /// Table of what must be told to the outside, written with the fact itself.
-    Outbox { Seq, Topic, At, Doc }
+    Outbox { Seq, Topic, At, Doc, Subject }
     /// Table of blobs that are at rest.
     Blobs { Digest, Size, State, KeepUntil, MarkedAt, Object, Damaged }
     /// Table of uploads that were begun and neither ended nor given up.

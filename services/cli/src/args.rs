@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use catalogue::{BackboneCommand, DatasetCommand};
 use experiment::{ExperimentCommand, TrialCommand};
 use machine::{DoctorArgs, FeatureCommand, TetherArgs, TopArgs, UpArgs, WorkerCommand};
-use model::{ExplainArgs, ModelCommand, PredictArgs};
+use model::{AuditArgs, ExplainArgs, ModelCommand, PredictArgs};
 
 /// Where a coordinator is looked for when nothing is said.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7878";
@@ -98,6 +98,8 @@ pub enum Command {
     /// The registry: versions, aliases, pulls
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Who did what to the registry
+    Audit(AuditArgs),
     /// Say what is on pictures, with a published model
     Predict(PredictArgs),
     /// Machines that train

@@ -67,6 +67,7 @@ pub fn run(cli: Cli, printer: &Printer) -> Result<Done, Fault> {
         Command::Backbone(command) => ask(global, printer, |s| backbone::run(command, s)),
         Command::Trial(command) => ask(global, printer, |s| trial::run(command, s)),
         Command::Model(command) => model::run(command, global, printer),
+        Command::Audit(args) => ask(global, printer, |s| model::audit(args, s)),
         Command::Predict(args) => ask(global, printer, |s| predict::run(args, s)),
         Command::Worker(command) => ask(global, printer, |s| worker::run(command, s)),
         Command::Feature(command) => ask(global, printer, |s| feature::run(command, s)),

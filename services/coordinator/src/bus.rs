@@ -270,6 +270,8 @@ fn event_of(change: &Change) -> Option<(Topic, What)> {
         Change::Lease(_)
         | Change::Checkpoint(_)
         | Change::CheckpointDeleted(..)
+        | Change::Removed(_)
+        | Change::Audited(_)
         | Change::Reason(_) => return None,
     })
 }

@@ -1,5 +1,6 @@
 //! The API. A handler is parse, call, render; the table of routes says every route once.
 
+pub mod actor;
 pub mod blobs;
 pub mod catalogue;
 pub mod cluster;
@@ -11,6 +12,7 @@ pub mod forward;
 pub mod key;
 pub mod models;
 pub mod refusal;
+pub mod registry;
 pub mod routes;
 pub mod trials;
 pub mod uploads;

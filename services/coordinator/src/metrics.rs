@@ -177,6 +177,8 @@ impl Metrics {
                 | Change::Task(_)
                 | Change::Checkpoint(_)
                 | Change::CheckpointDeleted(..)
+                | Change::Removed(_)
+                | Change::Audited(_)
                 | Change::Dataset(_)
                 | Change::Backbone(_)
                 | Change::Reason(_) => {}
@@ -279,6 +281,7 @@ fn kind(event: &Event) -> &'static str {
         Event::TaskCanceled(_) => "task_canceled",
         Event::AliasSet { .. } => "alias_set",
         Event::AliasRollback { .. } => "alias_rollback",
+        Event::Registry { .. } => "registry",
         Event::Tick => "tick",
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Bodies and queries are read by `pomona_tracking`, rows come from the store, and this only turns
 //! one into the other. Bad input must never be answered with a 5xx: the client would retry it for
-//! minutes. Any coordinator answers, leader or not.
+//! minutes. Any coordinator answers, leader or not, but for what the registry decides.
 
 mod artifacts;
 mod batch;
@@ -11,9 +11,12 @@ mod info;
 mod inputs;
 mod logged_models;
 mod metrics;
+mod model_versions;
 mod refusal;
+mod registered_models;
 mod render;
 mod runs;
+mod source;
 mod writer;
 
 use actix_web::http::Method;
@@ -103,7 +106,57 @@ pub fn configure(server: &mut ServiceConfig) {
         server.route(&file, web::put().to(artifacts::put));
         server.route(&file, web::delete().to(artifacts::delete));
     }
+    configure_registry(server);
     server.route("/get-artifact", web::get().to(artifacts::get_of_run));
+}
+
+fn configure_registry(server: &mut ServiceConfig) {
+    routes! { server:
+        post "registered-models/create" => registered_models::create;
+        get "registered-models/get" => registered_models::get;
+        get "registered-models/search" => registered_models::search;
+        patch "registered-models/update" => registered_models::update;
+        post "registered-models/rename" => registered_models::rename;
+        delete "registered-models/delete" => registered_models::delete;
+        post "registered-models/set-tag" => registered_models::set_tag;
+        delete "registered-models/delete-tag" => registered_models::delete_tag;
+        get "registered-models/get-latest-versions" => registered_models::latest;
+        post "registered-models/get-latest-versions" => registered_models::latest;
+        get "registered-models/alias" => registered_models::by_alias;
+        post "registered-models/alias" => registered_models::set_alias;
+        delete "registered-models/alias" => registered_models::delete_alias;
+        post "model-versions/create" => model_versions::create;
+        get "model-versions/get" => model_versions::get;
+        get "model-versions/search" => model_versions::search;
+        patch "model-versions/update" => model_versions::update;
+        delete "model-versions/delete" => model_versions::delete;
+        post "model-versions/set-tag" => model_versions::set_tag;
+        delete "model-versions/delete-tag" => model_versions::delete_tag;
+        post "model-versions/transition-stage" => model_versions::transition;
+        get "model-versions/get-download-uri" => model_versions::download_uri;
+    }
+    server.route(
+        "/model-versions/get-artifact",
+        web::get().to(model_versions::get_artifact),
+    );
+}
+
+/// What only the leader can do: versions and aliases are decided.
+const LED: [&str; 5] = [
+    "registered-models/alias",
+    "registered-models/delete",
+    "registered-models/rename",
+    "model-versions/create",
+    "model-versions/delete",
+];
+
+/// Whether only the coordinator that leads can answer.
+pub fn is_led(method: &Method, pattern: &str) -> bool {
+    *method != Method::GET
+        && is_mlflow(pattern)
+        && LED
+            .iter()
+            .any(|path| pattern.ends_with(&format!("/mlflow/{path}")))
 }
 
 /// A run's row, with a trial's face brought up to date first.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::v1::{ErrorBody, IDEMPOTENCY_KEY};
+use crate::v1::{ACTOR, ErrorBody, IDEMPOTENCY_KEY};
 
 /// Where a coordinator listens when nothing is said.
 pub const DEFAULT_SERVER: &str = "http://127.0.0.1:7878";
@@ -49,6 +49,8 @@ pub struct Client {
     /// Which of them is spoken to.
     current: Arc<AtomicUsize>,
     attempts: u32,
+    /// Who uses it.
+    actor: Option<Arc<str>>,
 }
 
 /// One request.
@@ -136,6 +138,7 @@ impl Client {
             bases: bases.into(),
             current: Arc::default(),
             attempts: ATTEMPTS,
+            actor: None,
         })
     }
 
@@ -143,6 +146,13 @@ impl Client {
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
+        self
+    }
+
+    /// The same client, saying who uses it.
+    #[must_use]
+    pub fn used_by(mut self, actor: &str) -> Self {
+        self.actor = Some(actor.into());
         self
     }
 
@@ -230,6 +240,9 @@ impl Client {
         }
         if let Some(key) = &call.key {
             request = request.header(IDEMPOTENCY_KEY, key.as_ref());
+        }
+        if let Some(actor) = &self.actor {
+            request = request.header(ACTOR, actor.as_ref());
         }
         request
     }

@@ -78,5 +78,7 @@ pub const MAX_PAGE_SIZE: u32 = 1000;
 
 /// Header that makes a mutation safe to repeat: a repeat answers the first answer.
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+/// The header in which a client says who uses it. It is a claim: there are no tokens yet.
+pub const ACTOR: &str = "Pomona-Actor";
 /// Longest idempotency key in bytes.
 pub const MAX_IDEMPOTENCY_KEY: usize = 128;

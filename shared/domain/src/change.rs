@@ -8,7 +8,7 @@ use crate::dataset::Dataset;
 use crate::experiment::Experiment;
 use crate::lease::Lease;
 use crate::metric::Observation;
-use crate::model::{AliasMove, Version};
+use crate::model::{AliasMove, Audit, Removal, Version};
 use crate::task::Task;
 use crate::trial::Trial;
 use crate::worker::Worker;
@@ -69,6 +69,10 @@ pub enum Change {
     /// An alias is set or moves from revision `revision - 1`: alias row, history row and outbox row
     /// in one transaction (R5).
     AliasMoved(AliasMove),
+    /// A version or a model goes, or a model has another name.
+    Removed(Removal),
+    /// What the audit keeps.
+    Audited(Audit),
     /// An explanation.
     Reason(Reason),
 }

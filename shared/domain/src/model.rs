@@ -48,6 +48,113 @@ pub struct Lineage {
     pub code: String,
 }
 
+/// Where a version comes from that was trained elsewhere and registered by a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// Where its files were, as the client says: `runs:/…`, `models:/…`, or an address elsewhere.
+    pub source: String,
+    /// The run that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// The logged model that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_id: Option<String>,
+    /// A page about the run, elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_link: Option<String>,
+    /// Where its files are kept here: the folder of artifacts they were taken from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<String>,
+}
+
+/// Where a version comes from (R4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Origin {
+    /// A trial of ours.
+    Trained(Lineage),
+    /// A client's own doing.
+    Registered(Registration),
+}
+
+/// Who did something, and from where. There are no tokens yet: the name is what the caller claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// Who.
+    pub name: String,
+    /// The interface and the address it came from (`mlflow 127.0.0.1`), or `engine`.
+    pub origin: String,
+}
+
+impl Actor {
+    /// A decision of the coordinator's own.
+    pub fn engine() -> Self {
+        Self {
+            name: "pomona".to_owned(),
+            origin: "engine".to_owned(),
+        }
+    }
+}
+
+impl Default for Actor {
+    /// What rows say that were written before anybody was asked.
+    fn default() -> Self {
+        Self {
+            name: "unknown".to_owned(),
+            origin: "unknown".to_owned(),
+        }
+    }
+}
+
+/// One thing that was done to the registry, or refused. Append-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub by: Actor,
+    /// What (`alias.moved`, `version.deleted`).
+    pub action: String,
+    /// To what (`model/flowers`, `model/flowers/3`).
+    pub subject: String,
+    /// `done`, or `refused`.
+    pub result: String,
+    /// A sentence.
+    pub detail: String,
+}
+
+/// What happens to models and versions besides new ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removal {
+    /// A version is deleted: its row stays for the history, its files go.
+    Version {
+        /// The model.
+        model: String,
+        /// Its number, which is never given again.
+        number: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// A model is deleted with all its versions.
+    Model {
+        /// The model.
+        model: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// A model has another name; its versions, aliases and history go with it.
+    Renamed {
+        /// Its name before.
+        model: String,
+        /// Its name.
+        to: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
 /// One gate's outcome, with its numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GateOutcome {
@@ -75,13 +182,38 @@ pub struct Version {
     /// Its files, sorted by path.
     pub files: Vec<ModelFile>,
     /// Where it comes from.
-    pub lineage: Lineage,
+    #[serde(rename = "lineage")]
+    pub origin: Origin,
     /// Test and validation metrics, measured on the exported files.
     pub metrics: BTreeMap<String, f64>,
     /// Gates that were evaluated when it was published.
     pub gates: Vec<GateOutcome>,
     /// When.
     pub created_at: Timestamp,
+}
+
+impl Version {
+    /// The trial it comes from, if it was trained here.
+    pub fn trained(&self) -> Option<&Lineage> {
+        match &self.origin {
+            Origin::Trained(lineage) => Some(lineage),
+            Origin::Registered(_) => None,
+        }
+    }
+
+    /// Gives it another model's name, as if it had been that one's from the start; its id follows.
+    pub fn rename(&mut self, model: &str) {
+        model.clone_into(&mut self.model);
+        self.id = VersionId::derive(model, u64::from(self.number));
+    }
+
+    /// What the registering client said, if one did.
+    pub fn registered(&self) -> Option<&Registration> {
+        match &self.origin {
+            Origin::Trained(_) => None,
+            Origin::Registered(registration) => Some(registration),
+        }
+    }
 }
 
 /// A movable pointer (R2).
@@ -95,6 +227,9 @@ pub struct Alias {
     pub number: u32,
     /// Grows with each move: compare-and-swap.
     pub revision: u64,
+    /// It was deleted. Should it come back, its revision grows on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
 }
 
 /// One move of an alias (R5). Append-only.
@@ -106,12 +241,18 @@ pub struct AliasMove {
     pub alias: String,
     /// From which version (none at first).
     pub from: Option<u32>,
-    /// To which version.
+    /// To which version; when it was deleted, the one it pointed to last.
     pub to: u32,
+    /// It was deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
     /// The alias's revision after the move.
     pub revision: u64,
     /// When.
     pub at: Timestamp,
     /// Why, a sentence.
     pub reason: String,
+    /// Who.
+    #[serde(default)]
+    pub by: Actor,
 }

@@ -38,7 +38,10 @@ pub struct Snapshot {
     /// Checkpoints that versions were made of, sorted: they are reachable for ever (R1).
     #[serde(default)]
     pub published: Vec<Digest>,
-    /// All aliases.
+    /// Versions that were deleted, by model and number.
+    #[serde(default)]
+    pub deleted_versions: Vec<(String, u32)>,
+    /// All aliases, also deleted ones.
     pub aliases: Vec<Alias>,
     /// The highest generation ever given.
     pub generation: Generation,

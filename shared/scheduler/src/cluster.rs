@@ -11,7 +11,7 @@ use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::{EndKind, Generation, Lease, LeaseState, Work};
-use pomona_domain::model::{Alias, AliasMove, Lineage, Version};
+use pomona_domain::model::{Alias, AliasMove, Lineage, Removal, Version};
 use pomona_domain::policy::Policy;
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::{Task, TaskSpec, TaskState};
@@ -175,6 +175,9 @@ pub struct Cluster {
     versions: BTreeMap<String, Arc<Version>>,
     /// Checkpoints that versions were made of.
     published: BTreeSet<Digest>,
+    /// Versions that were deleted; their numbers are never given again.
+    deleted_versions: BTreeSet<(String, u32)>,
+    /// Deleted ones stay, for their revisions.
     aliases: BTreeMap<(String, String), Alias>,
     generation: Generation,
     soft: Soft,
@@ -217,6 +220,7 @@ impl Cluster {
             backbones: BTreeMap::new(),
             versions: BTreeMap::new(),
             published: snapshot.published.into_iter().collect(),
+            deleted_versions: snapshot.deleted_versions.into_iter().collect(),
             aliases: BTreeMap::new(),
             generation: snapshot.generation,
             soft: Soft::default(),
@@ -255,6 +259,7 @@ impl Cluster {
             backbones: owned(self.backbones.values()),
             versions: owned(self.versions.values()),
             published: self.published.iter().copied().collect(),
+            deleted_versions: self.deleted_versions.iter().cloned().collect(),
             aliases: self.aliases.values().cloned().collect(),
             generation: self.generation,
         }
@@ -289,12 +294,15 @@ impl Cluster {
                     .insert(row.name.clone(), Arc::new((**row).clone()));
             }
             Change::Version(row) => {
-                self.published.insert(row.lineage.checkpoint);
+                if let Some(lineage) = row.trained() {
+                    self.published.insert(lineage.checkpoint);
+                }
                 self.versions
                     .insert(row.model.clone(), Arc::new((**row).clone()));
             }
             Change::AliasMoved(moved) => self.apply_alias(moved),
-            Change::Observed(_) | Change::Reason(_) => {}
+            Change::Removed(removal) => self.apply_removal(removal),
+            Change::Observed(_) | Change::Reason(_) | Change::Audited(_) => {}
         }
     }
 
@@ -411,9 +419,40 @@ impl Cluster {
             alias: moved.alias.clone(),
             number: moved.to,
             revision: moved.revision,
+            deleted: moved.deleted,
         };
         self.aliases
             .insert((moved.model.clone(), moved.alias.clone()), alias);
+    }
+
+    fn apply_removal(&mut self, removal: &Removal) {
+        match removal {
+            Removal::Version { model, number, .. } => {
+                self.deleted_versions.insert((model.clone(), *number));
+            }
+            Removal::Model { model, .. } => {
+                let newest = self.versions.get(model).map_or(0, |row| row.number);
+                let all = (1..=newest).map(|number| (model.clone(), number));
+                self.deleted_versions.extend(all);
+            }
+            Removal::Renamed { model, to, .. } => {
+                if let Some(mut row) = self.versions.remove(model) {
+                    Arc::make_mut(&mut row).rename(to);
+                    self.versions.insert(to.clone(), row);
+                }
+                let gone = std::mem::take(&mut self.deleted_versions);
+                let named = |name: String| if name == *model { to.clone() } else { name };
+                self.deleted_versions = (gone.into_iter())
+                    .map(|(name, number)| (named(name), number))
+                    .collect();
+                let aliases = std::mem::take(&mut self.aliases);
+                for ((name, alias), mut row) in aliases {
+                    let name = named(name);
+                    row.model.clone_from(&name);
+                    self.aliases.insert((name, alias), row);
+                }
+            }
+        }
     }
 
     /// A worker was heard of: its leases have a full term again. Soft state, no commit.

@@ -102,13 +102,19 @@ fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
             number,
             expected_revision,
             reason,
-        } => registry::alias_set(draft, (model, alias), *number, *expected_revision, reason),
+            by,
+        } => {
+            let why = (reason.as_str(), by);
+            registry::alias_set(draft, (model, alias), *number, *expected_revision, why)
+        }
         Event::AliasRollback {
             model,
             alias,
             reason,
             to,
-        } => registry::alias_rollback(draft, (model, alias), *to, reason),
+            by,
+        } => registry::alias_rollback(draft, (model, alias), *to, (reason, by)),
+        Event::Registry { model, wish, by } => registry::wished(draft, model, wish, by),
         Event::Tick => {
             tick::tick(draft);
             Ok(())

@@ -3,13 +3,16 @@
 use pomona_domain::checkpoint::Checkpoint;
 use pomona_domain::lease::Generation;
 use pomona_domain::metric::Observation;
+use pomona_domain::model::{Actor, ModelFile, Registration};
 use pomona_domain::plan::Plan;
 use pomona_domain::report::Report;
 use pomona_domain::spec::ExperimentSpec;
 use pomona_domain::task::TaskSpec;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Slot;
-use pomona_domain::{Change, Digest, ExperimentId, Fault, LeaseId, TaskId, TrialId, WorkerId};
+use pomona_domain::{
+    Change, Digest, ExperimentId, Fault, LeaseId, TaskId, Timestamp, TrialId, WorkerId,
+};
 use std::collections::BTreeMap;
 
 /// Something that happened, from an HTTP request, a worker's poll or the clock.
@@ -109,6 +112,8 @@ pub enum Event {
         expected_revision: Option<u64>,
         /// Why, a sentence.
         reason: String,
+        /// Who.
+        by: Actor,
     },
     /// A user moves an alias back.
     AliasRollback {
@@ -120,6 +125,17 @@ pub enum Event {
         reason: String,
         /// Where it was before, from the history.
         to: u32,
+        /// Who.
+        by: Actor,
+    },
+    /// Somebody registers something, or takes it away.
+    Registry {
+        /// The model.
+        model: String,
+        /// What.
+        wish: RegistryWish,
+        /// Who.
+        by: Actor,
     },
     /// Time passed.
     Tick,
@@ -142,4 +158,42 @@ pub struct Decision {
     pub changes: Vec<Change>,
     /// Why the event was refused.
     pub outcome: Result<(), Fault>,
+}
+
+/// What is wished of a model in the registry, besides where an alias points.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RegistryWish {
+    /// An alias goes.
+    DeleteAlias {
+        /// The alias.
+        alias: String,
+        /// Why, a sentence.
+        reason: String,
+    },
+    /// Files that are here, or elsewhere, are a version.
+    Register {
+        /// The files; none when they are elsewhere.
+        files: Vec<ModelFile>,
+        /// Where they come from.
+        registration: Box<Registration>,
+        /// The newest metrics of its run.
+        metrics: BTreeMap<String, f64>,
+    },
+    /// A version goes.
+    DeleteVersion {
+        /// Its number.
+        number: u32,
+        /// Somebody is pulling it until then.
+        pulled_until: Option<Timestamp>,
+    },
+    /// The model goes with all its versions.
+    DeleteModel {
+        /// Somebody is pulling a version of it until then.
+        pulled_until: Option<Timestamp>,
+    },
+    /// It has another name, which no model has or had.
+    Rename {
+        /// Its new name.
+        to: String,
+    },
 }

@@ -8,6 +8,7 @@ use crate::plan::slots::model;
 use crate::{Cluster, Decision, Event, plan, preemptions, sharing};
 use pomona_domain::change::{Change, Subject};
 use pomona_domain::lease::{Lease, LeaseState, SlotRef, Work};
+use pomona_domain::model::Origin;
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::{Trial, TrialState};
@@ -356,6 +357,10 @@ pub fn s10(cluster: &Cluster, loaded: &Snapshot) -> Verdict {
         ("backbones", memory.backbones == loaded.backbones),
         ("versions", memory.versions == loaded.versions),
         ("aliases", memory.aliases == loaded.aliases),
+        (
+            "deleted versions",
+            memory.deleted_versions == loaded.deleted_versions,
+        ),
         ("the generation", memory.generation == loaded.generation),
     ];
     let differ: Vec<&str> = (lists.into_iter())
@@ -371,8 +376,7 @@ pub fn s10(cluster: &Cluster, loaded: &Snapshot) -> Verdict {
 /// An alias points to an existing version of its own model.
 pub fn r2(cluster: &Cluster) -> Verdict {
     for alias in cluster.aliases() {
-        let newest = cluster.newest_version(&alias.model);
-        if newest.is_none_or(|newest| !(1..=newest.number).contains(&alias.number)) {
+        if !cluster.has_version(&alias.model, alias.number) {
             return Err(format!(
                 "R2 `{}@{}` points to version {}, which does not exist",
                 alias.model, alias.alias, alias.number
@@ -382,14 +386,21 @@ pub fn r2(cluster: &Cluster) -> Verdict {
     Ok(())
 }
 
-/// Every version has lineage: the trial, the checkpoint and the data it was made of.
+/// Every version has lineage: the trial, the checkpoint and the data it was made of, or what a client
+/// said of it.
 pub fn r4(before: &Cluster, changes: &[Change]) -> Verdict {
     for change in changes {
         let Change::Version(version) = change else {
             continue;
         };
-        let source = before.source(version.lineage.trial);
-        if source.and_then(|source| source.lineage()).as_ref() != Some(&version.lineage) {
+        let is_there = match &version.origin {
+            Origin::Registered(registration) => !registration.source.is_empty(),
+            Origin::Trained(lineage) => {
+                let source = before.source(lineage.trial);
+                source.and_then(|source| source.lineage()).as_ref() == Some(lineage)
+            }
+        };
+        if !is_there {
             return Err(format!(
                 "R4 version {} of `{}` does not come from where its lineage says",
                 version.number, version.model
@@ -401,18 +412,20 @@ pub fn r4(before: &Cluster, changes: &[Change]) -> Verdict {
 
 /// Every move of an alias says whence, whither and why, and is the next one of its alias.
 pub fn r5(before: &Cluster, changes: &[Change]) -> Verdict {
-    let mut newest: BTreeMap<(&str, &str), (u32, u64)> = BTreeMap::new();
+    let mut newest: BTreeMap<(&str, &str), (Option<u32>, u64)> = BTreeMap::new();
     for change in changes {
         let Change::AliasMoved(moved) = change else {
             continue;
         };
         let key = (moved.model.as_str(), moved.alias.as_str());
         let old = newest.get(&key).copied().or_else(|| {
-            let alias = before.alias(key.0, key.1)?;
-            Some((alias.number, alias.revision))
+            let alias = before.alias_row(key.0, key.1)?;
+            let number = Some(alias.number).filter(|_| !alias.deleted);
+            Some((number, alias.revision))
         });
         let revision = old.map_or(0, |(_, revision)| revision) + 1;
-        if moved.from != old.map(|(number, _)| number)
+        if moved.from != old.and_then(|(number, _)| number)
+            || (moved.deleted && moved.from != Some(moved.to))
             || moved.revision != revision
             || moved.reason.is_empty()
         {
@@ -421,7 +434,8 @@ pub fn r5(before: &Cluster, changes: &[Change]) -> Verdict {
                 moved.model, moved.alias, moved.to
             ));
         }
-        newest.insert(key, (moved.to, moved.revision));
+        let to = Some(moved.to).filter(|_| !moved.deleted);
+        newest.insert(key, (to, moved.revision));
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ mod testing;
 pub use admission::{admission, largest_gang, unplaceable};
 pub use cluster::{Cluster, Config, Recalled, Source};
 pub use decide::decide;
-pub use event::{Decision, Ended, Event};
+pub use event::{Decision, Ended, Event, RegistryWish};
 pub use explain::{exclusion, explain, running, warning};
 pub use plan::{Placement, plan};
 pub use preempt::{Preemption, preemptions};

@@ -6,8 +6,9 @@
 
 mod facts;
 pub(crate) use facts::subject;
+pub(crate) mod outbox;
 pub(crate) mod refs;
-mod registry;
+pub(crate) mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,7 @@ use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::Lease;
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{AliasMove, Version};
+use pomona_domain::model::{AliasMove, Audit, Removal, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
@@ -73,6 +74,8 @@ async fn write(
     facts::deleted_checkpoints(tx, &sorted.deleted_checkpoints).await?;
     registry::versions(tx, &sorted.versions).await?;
     registry::alias_moves(tx, &sorted.alias_moves).await?;
+    registry::removals(tx, &sorted.removals).await?;
+    registry::audits(tx, &sorted.audits).await?;
     facts::reasons(tx, &sorted.reasons).await
 }
 
@@ -112,6 +115,8 @@ struct Sorted<'a> {
     backbones: Vec<&'a Backbone>,
     versions: Vec<&'a Version>,
     alias_moves: Vec<&'a AliasMove>,
+    removals: Vec<&'a Removal>,
+    audits: Vec<&'a Audit>,
     reasons: Vec<&'a Reason>,
 }
 
@@ -139,6 +144,8 @@ impl<'a> Sorted<'a> {
                 Change::Backbone(row) => sorted.backbones.push(row),
                 Change::Version(row) => sorted.versions.push(row),
                 Change::AliasMoved(row) => sorted.alias_moves.push(row),
+                Change::Removed(row) => sorted.removals.push(row),
+                Change::Audited(row) => sorted.audits.push(row),
                 Change::Reason(row) => sorted.reasons.push(row),
             }
         }

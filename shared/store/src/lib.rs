@@ -29,6 +29,7 @@ mod load;
 mod logs;
 mod page;
 mod read;
+mod registry;
 mod retain;
 mod rows;
 mod tracking;
@@ -54,6 +55,7 @@ pub use leadership::{Candidate, Election, Leader};
 pub use logs::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER, LogRow, NewLogRow};
 pub use page::{DEFAULT_PAGE, MAX_PAGE, Page, PageRequest};
 pub use read::{ModelSummary, OutboxRow, TrialOrder};
+pub use registry::{ModelFace, ModelSearch, VersionFace, VersionSearch};
 pub use retain::{REASONS_PER_SUBJECT, Retention};
 pub use tracking::{
     ArtifactEntry, ExperimentRefusal, ExperimentSearch, Latest, LoggedModel, LoggedModelSearch,

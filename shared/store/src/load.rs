@@ -67,7 +67,8 @@ impl Store {
             .await?,
             versions: newest_versions(tx).await?,
             published: published(tx).await?,
-            aliases: read::registry::aliases(tx, None).await?,
+            deleted_versions: deleted_versions(tx).await?,
+            aliases: read::registry::aliases(tx, None, true).await?,
             generation: generation(tx).await?,
         })
     }
@@ -163,9 +164,25 @@ async fn published(tx: &impl ConnectionTrait) -> Result<Vec<Digest>, StoreError>
         .to_owned();
     let versions: Vec<pomona_domain::model::Version> = docs(tx, "versions", &query).await?;
     let made_of: BTreeSet<Digest> = (versions.iter())
-        .map(|version| version.lineage.checkpoint)
+        .filter_map(|version| Some(version.trained()?.checkpoint))
         .collect();
     Ok(made_of.into_iter().collect())
+}
+
+async fn deleted_versions(tx: &impl ConnectionTrait) -> Result<Vec<(String, u32)>, StoreError> {
+    let query = Query::select()
+        .columns([Versions::Model, Versions::Number])
+        .from(Versions::Table)
+        .and_where(Expr::col(Versions::DeletedAt).is_not_null())
+        .order_by(Versions::Model, Order::Asc)
+        .order_by(Versions::Number, Order::Asc)
+        .to_owned();
+    let rows = tx.query_all(&query).await?;
+    let key = |row: &sea_orm::QueryResult| {
+        let number: i64 = row.try_get_by_index(1)?;
+        Ok((row.try_get_by_index(0)?, u32::try_from(number).unwrap_or(0)))
+    };
+    rows.iter().map(key).collect()
 }
 
 /// The row with the highest number for each name.

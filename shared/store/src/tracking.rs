@@ -34,6 +34,7 @@ pub use logged_models::{LoggedModel, LoggedModelSearch, ModelMetric};
 pub use pack::{Point, Series};
 pub use runs::{Latest, NewRun, Run, RunChange, RunData};
 pub use search::{ExperimentSearch, RunSearch, View};
+pub(crate) use search::{compare, direction, pair};
 
 /// How many items a list of keys in one statement may have.
 const KEYS_PER_STATEMENT: usize = 500;

@@ -13,11 +13,50 @@ pub enum ModelCommand {
     /// Versions, metrics, gates and aliases
     #[command(after_help = "Examples:
   pomona model show flowers
-  pomona model show flowers@champion                 one version: files, lineage, gates")]
+  pomona model show flowers@champion                 one version: files, lineage, gates
+  pomona model show flowers@champion --as-of 2026-05-03")]
     Show {
         /// The model: `NAME`, or `NAME@ALIAS` or `NAME@V` for one version.
         #[arg(value_name = "NAME[@ALIAS|@V]")]
         name: String,
+        /// Where the alias pointed at this moment (RFC 3339, or a date for its end in UTC).
+        #[arg(long, value_name = "TIME")]
+        as_of: Option<String>,
+    },
+    /// Delete a model, a version or an alias
+    #[command(after_help = "Examples:
+  pomona model delete flowers@2                      a version: no alias may point to it
+  pomona model delete flowers@challenger             an alias; its history stays
+  pomona model delete flowers                        the model, when it has no alias
+
+Numbers of deleted versions are never given again, and the history keeps them.")]
+    Delete {
+        /// What goes.
+        #[arg(value_name = "NAME[@ALIAS|@V]")]
+        name: String,
+    },
+    /// Say what a model or a version is
+    #[command(after_help = "Examples:
+  pomona model describe flowers 'Flowers of the garden, five classes'
+  pomona model describe flowers@3 'trained on the May photos'")]
+    Describe {
+        /// The model, or a version of it.
+        #[arg(value_name = "NAME[@ALIAS|@V]")]
+        name: String,
+        /// The description.
+        text: String,
+    },
+    /// Set tags of a model or a version, or remove them
+    #[command(after_help = "Examples:
+  pomona model tag flowers team=vision
+  pomona model tag flowers@3 checked=yes draft=      an empty value removes the tag")]
+    Tag {
+        /// The model, or a version of it.
+        #[arg(value_name = "NAME[@ALIAS|@V]")]
+        name: String,
+        /// Tags.
+        #[arg(value_name = "KEY=VALUE", required = true)]
+        tags: Vec<String>,
     },
     /// Publish a trial's best checkpoint as a new version
     #[command(after_help = "Examples:
@@ -120,6 +159,23 @@ Take it from the server once, over a way that you trust, and keep it.")]
         #[arg(long, value_name = "KEY", conflicts_with_all = ["digest", "model"])]
         key: Option<PathBuf>,
     },
+}
+
+/// `pomona audit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  pomona audit
+  pomona audit --model flowers --limit 20
+
+A name is what the caller claimed: there are no tokens yet.")]
+pub struct AuditArgs {
+    /// Only what was done to this model.
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// So many entries, the newest.
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
 }
 
 /// `pomona predict`.

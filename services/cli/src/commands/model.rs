@@ -1,7 +1,9 @@
 //! `model`: the registry.
 
 use pomona_api::v1::Page;
-use pomona_api::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
+use pomona_api::v1::models::{
+    AuditQuery, ChangeWords, ModelView, PublishVersion, RollbackAlias, SetAlias,
+};
 use pomona_domain::model::{Alias, AliasMove};
 use pomona_domain::task::TaskResult;
 use pomona_domain::{Code, Fault, Timestamp, name};
@@ -9,8 +11,8 @@ use pomona_domain::{Code, Fault, Timestamp, name};
 use super::session::{Session, all, key};
 use super::{Done, ask, pull, task};
 use crate::args::GlobalArgs;
-use crate::args::model::ModelCommand;
-use crate::human::{now, parse_moment};
+use crate::args::model::{AuditArgs, ModelCommand};
+use crate::human::{now, parse_moment, plural};
 use crate::printer::Printer;
 use crate::views;
 
@@ -18,7 +20,28 @@ use crate::views;
 pub fn run(command: ModelCommand, global: &GlobalArgs, printer: &Printer) -> Result<Done, Fault> {
     match command {
         ModelCommand::List => ask(global, printer, list),
-        ModelCommand::Show { name } => ask(global, printer, |s| show(name, s)),
+        ModelCommand::Show { name, as_of } => {
+            let as_of = as_of.as_deref().map(moment).transpose()?;
+            ask(global, printer, |s| show(name, as_of, s))
+        }
+        ModelCommand::Delete { name } => ask(global, printer, |s| delete(name, s)),
+        ModelCommand::Describe { name, text } => {
+            let words = ChangeWords {
+                description: Some(text),
+                ..ChangeWords::default()
+            };
+            ask(global, printer, |s| change(name, words, s))
+        }
+        ModelCommand::Tag { name, tags } => {
+            let words = ChangeWords {
+                tags: tags
+                    .iter()
+                    .map(|text| tag(text))
+                    .collect::<Result<_, _>>()?,
+                ..ChangeWords::default()
+            };
+            ask(global, printer, |s| change(name, words, s))
+        }
         ModelCommand::Register { name, trial, alias } => {
             ask(global, printer, |s| register(name, trial, alias, s))
         }
@@ -83,12 +106,90 @@ async fn list(session: Session) -> Result<Done, Fault> {
     Ok(Done::Well)
 }
 
-async fn show(text: String, session: Session) -> Result<Done, Fault> {
+/// `KEY=VALUE`; without a value the tag is removed.
+fn tag(text: &str) -> Result<(String, Option<String>), Fault> {
+    let (key, value) = text.split_once('=').ok_or_else(|| {
+        Fault::new(Code::BadRequest, format!("`{text}` is not a tag"))
+            .hint("write `KEY=VALUE`, or `KEY=` to remove it")
+    })?;
+    let value = Some(value).filter(|value| !value.is_empty());
+    Ok((key.to_owned(), value.map(str::to_owned)))
+}
+
+async fn delete(text: String, session: Session) -> Result<Done, Fault> {
+    let client = &session.client;
+    let is_number = |which: &str| which.parse::<u32>().is_ok();
+    match text.split_once('@') {
+        None => {
+            let row = client.model_delete(&text, &key()).await?;
+            let versions = plural(row.versions.len() as u64, "version");
+            let told = |_| format!("`{text}` is deleted with {versions}");
+            session.printer.data(&row, told);
+        }
+        Some((model, which)) if is_number(which) => {
+            let row = client.version_delete(model, which, &key()).await?;
+            session
+                .printer
+                .data(&row, |_| format!("`{text}` is deleted"));
+        }
+        Some((model, alias)) => {
+            let row = client.alias_delete(model, alias, &key()).await?;
+            let told = |_| {
+                format!(
+                    "the alias `{text}` is deleted; it pointed to {}",
+                    row.number
+                )
+            };
+            session.printer.data(&row, told);
+        }
+    }
+    Ok(Done::Well)
+}
+
+async fn change(text: String, words: ChangeWords, session: Session) -> Result<Done, Fault> {
+    let (model, which) = match text.split_once('@') {
+        Some((model, which)) => (model, Some(which)),
+        None => (text.as_str(), None),
+    };
+    let row = session.client.words_change(model, which, &words).await?;
+    session.printer.data(&row, |style| {
+        let mut lines = vec![style.bold(&text), row.description.clone()];
+        lines.extend(row.tags.iter().map(|(key, value)| format!("{key}={value}")));
+        lines.retain(|line| !line.is_empty());
+        lines.join("\n")
+    });
+    Ok(Done::Well)
+}
+
+/// `pomona audit`.
+pub async fn audit(args: AuditArgs, session: Session) -> Result<Done, Fault> {
+    let query = AuditQuery {
+        subject: args.model.map(|model| format!("model/{model}")),
+        page_size: Some(args.limit),
+        page_token: None,
+    };
+    let page = session.client.audit(&query).await?;
+    session.printer.data(&page, |style| {
+        if page.items.is_empty() {
+            return "nothing was done to the registry yet".to_owned();
+        }
+        views::model::audit(style, &page.items)
+    });
+    Ok(Done::Well)
+}
+
+async fn show(text: String, as_of: Option<Timestamp>, session: Session) -> Result<Done, Fault> {
     if let Some((model, which)) = text.split_once('@') {
-        let row = session.client.version_get(model, which).await?;
+        let row = match as_of {
+            Some(as_of) => session.client.version_at(model, which, as_of).await?,
+            None => session.client.version_get(model, which).await?,
+        };
         session
             .printer
             .data(&row, |style| views::model::version(style, &row));
+    } else if as_of.is_some() {
+        let fault = Fault::new(Code::BadRequest, "`--as-of` is asked of an alias");
+        return Err(fault.hint(format!("`pomona model show {text}@champion --as-of …`")));
     } else {
         let row = session.client.model_get(&text).await?;
         session
@@ -125,7 +226,10 @@ async fn register(
         ));
     };
     let view = session.client.model_get(&model).await?;
-    let made = view.versions.iter().find(|version| version.trial == trial);
+    let made = view
+        .versions
+        .iter()
+        .find(|version| version.trial == Some(trial));
     let number = made.map_or(0, |version| version.number);
     let row = session
         .client

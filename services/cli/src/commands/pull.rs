@@ -64,7 +64,13 @@ pub async fn pull(
 ) -> Result<Done, Fault> {
     let key = key.as_deref().map(read_key).transpose()?;
     let (model, which) = version_reference(&text)?;
-    let version = session.client.version_get(model, which).await?;
+    let version = session.client.version_pull(model, which).await?;
+    if version.files.is_empty()
+        && let Some(from) = version.registered()
+    {
+        let text = format!("the files of `{text}` are not kept here");
+        return Err(Fault::new(Code::NotFound, text).hint(format!("they are at `{}`", from.source)));
+    }
     folder::check_listing(&version)?;
     let digest = match folder::target(&folder, &version)? {
         Target::Same => {

@@ -29,7 +29,7 @@ impl Session {
     pub fn new(global: &GlobalArgs, printer: &Printer) -> Result<Self, Fault> {
         Ok(Self {
             printer: printer.clone(),
-            client: Client::new(&global.server)?,
+            client: Client::new(&global.server)?.used_by(&who()),
         })
     }
 
@@ -42,6 +42,28 @@ impl Session {
         spinner.finish_and_clear();
         sent
     }
+}
+
+/// Who uses this machine, as the audit of the registry keeps it.
+fn who() -> String {
+    let user = ["USER", "LOGNAME", "USERNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let visible = |text: Option<String>| -> String {
+        let text = text.unwrap_or_default();
+        let kept = text
+            .chars()
+            .filter(char::is_ascii_graphic)
+            .collect::<String>();
+        if kept.is_empty() {
+            "unknown".to_owned()
+        } else {
+            kept
+        }
+    };
+    format!("{}@{}", visible(user), visible(host))
 }
 
 /// Every page of a list as one.

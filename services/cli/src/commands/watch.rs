@@ -81,7 +81,11 @@ async fn published(session: &Session, row: &Experiment) -> Result<Option<Version
         Err(fault) if fault.code == Code::NotFound => return Ok(None),
         Err(fault) => return Err(fault),
     };
-    let Some(summary) = model.versions.iter().find(|version| version.trial == best) else {
+    let Some(summary) = model
+        .versions
+        .iter()
+        .find(|version| version.trial == Some(best))
+    else {
         return Ok(None);
     };
     let number = summary.number.to_string();

@@ -26,7 +26,7 @@ fn version() -> Version {
         number: 3,
         digest: version_digest(&files),
         files,
-        lineage: Lineage {
+        origin: Origin::Trained(Lineage {
             experiment: ExperimentId(1),
             trial: TrialId(1),
             step: 10,
@@ -35,7 +35,7 @@ fn version() -> Version {
             dataset: Digest::of(b"d"),
             backbone: Digest::of(b"b"),
             code: "0.1.0".to_owned(),
-        },
+        }),
         metrics: BTreeMap::new(),
         gates: Vec::new(),
         created_at: Timestamp(0),

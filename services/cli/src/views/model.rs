@@ -2,7 +2,7 @@
 
 use pomona_api::v1::models::ModelView;
 use pomona_domain::Timestamp;
-use pomona_domain::model::{Alias, AliasMove, Version};
+use pomona_domain::model::{Alias, AliasMove, Audit, Origin, Version};
 use pomona_domain::task::Prediction;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,8 @@ pub fn show(style: Style, now: Timestamp, row: &ModelView) -> String {
             toned("failed", Tone::Bad)
         });
         cells.push(bytes(version.size).into());
-        cells.push(short_id(&version.trial.to_string()).into());
+        let trial = version.trial.map(|trial| short_id(&trial.to_string()));
+        cells.push(trial.map_or_else(|| toned("–", Tone::Dim), Text::from));
         cells.push(toned(ago(version.created_at, now), Tone::Dim));
         cells.push(toned(
             aliases(&row.aliases, Some(version.number)),
@@ -102,36 +103,26 @@ fn number(metrics: &BTreeMap<String, f64>, name: &str) -> Text {
 
 /// One version.
 pub fn version(style: Style, row: &Version) -> String {
-    let lineage = &row.lineage;
     let size: u64 = row.files.iter().map(|file| file.size).sum();
-    let mut text = card(
-        style,
-        vec![
-            (
-                "version",
-                toned(format!("{}@{}", row.model, row.number), Tone::Bold),
-            ),
-            ("digest", row.digest.into()),
-            (
-                "files",
-                format!(
-                    "{} ({})",
-                    plural(row.files.len() as u64, "file"),
-                    bytes(size)
-                )
-                .into(),
-            ),
-            ("experiment", lineage.experiment.into()),
-            (
-                "trial",
-                format!("{} at step {}", lineage.trial, lineage.step).into(),
-            ),
-            ("data set", lineage.dataset.into()),
-            ("backbone", lineage.backbone.into()),
-            ("code", (&lineage.code).into()),
-            ("published", moment(row.created_at).into()),
-        ],
-    );
+    let mut lines = vec![
+        (
+            "version",
+            toned(format!("{}@{}", row.model, row.number), Tone::Bold),
+        ),
+        ("digest", row.digest.into()),
+        (
+            "files",
+            format!(
+                "{} ({})",
+                plural(row.files.len() as u64, "file"),
+                bytes(size)
+            )
+            .into(),
+        ),
+    ];
+    lines.extend(origin(&row.origin));
+    lines.push(("published", moment(row.created_at).into()));
+    let mut text = card(style, lines);
     if !row.metrics.is_empty() {
         let mut grid = Grid::new(style, &["metric", ">value"]);
         for (name, value) in &row.metrics {
@@ -156,6 +147,34 @@ pub fn version(style: Style, row: &Version) -> String {
     text + "\n" + &grid.render()
 }
 
+/// Where a version comes from.
+fn origin(origin: &Origin) -> Vec<(&'static str, Text)> {
+    match origin {
+        Origin::Trained(lineage) => vec![
+            ("experiment", lineage.experiment.into()),
+            (
+                "trial",
+                format!("{} at step {}", lineage.trial, lineage.step).into(),
+            ),
+            ("data set", lineage.dataset.into()),
+            ("backbone", lineage.backbone.into()),
+            ("code", (&lineage.code).into()),
+        ],
+        Origin::Registered(from) => {
+            let mut lines = vec![("source", (&from.source).into())];
+            let more = [
+                ("run", &from.run_id),
+                ("logged model", &from.model_id),
+                ("run's page", &from.run_link),
+            ];
+            for (name, value) in more {
+                lines.extend(value.as_ref().map(|value| (name, value.into())));
+            }
+            lines
+        }
+    }
+}
+
 /// Gates of a version.
 pub fn gates(style: Style, row: &Version) -> String {
     let mut grid = Grid::new(style, &["gate", ">measured", ""]);
@@ -175,7 +194,7 @@ pub fn gates(style: Style, row: &Version) -> String {
 pub fn history(style: Style, rows: &[AliasMove]) -> String {
     let mut grid = Grid::new(
         style,
-        &["when", "alias", ">from", ">to", ">revision", "why"],
+        &["when", "alias", ">from", ">to", ">revision", "by", "why"],
     );
     for row in rows {
         grid.row(vec![
@@ -184,9 +203,37 @@ pub fn history(style: Style, rows: &[AliasMove]) -> String {
             row.from
                 .map_or_else(|| "–".to_owned(), |from| from.to_string())
                 .into(),
-            row.to.into(),
+            if row.deleted {
+                toned("deleted", Tone::Bad)
+            } else {
+                row.to.into()
+            },
             row.revision.into(),
+            toned(&row.by.name, Tone::Dim),
             (&row.reason).into(),
+        ]);
+    }
+    grid.render()
+}
+
+/// Who did what.
+pub fn audit(style: Style, rows: &[Audit]) -> String {
+    let titles = ["when", "who", "from", "what", "to", "", "detail"];
+    let mut grid = Grid::new(style, &titles);
+    for row in rows {
+        let tone = if row.result == "done" {
+            Tone::Good
+        } else {
+            Tone::Bad
+        };
+        grid.row(vec![
+            toned(moment(row.at), Tone::Dim),
+            (&row.by.name).into(),
+            toned(&row.by.origin, Tone::Dim),
+            (&row.action).into(),
+            (&row.subject).into(),
+            toned(&row.result, tone),
+            (&row.detail).into(),
         ]);
     }
     grid.render()

@@ -1,7 +1,7 @@
 //! Readers that come, go, come back and are slow.
 
 use super::*;
-use pomona_domain::model::AliasMove;
+use pomona_domain::model::{Actor, AliasMove};
 use pomona_domain::{Change, Timestamp};
 
 fn moved(revision: u64) -> Change {
@@ -13,6 +13,8 @@ fn moved(revision: u64) -> Change {
         revision,
         at: Timestamp(0),
         reason: "a test".to_owned(),
+        deleted: false,
+        by: Actor::default(),
     })
 }
 

@@ -15,7 +15,7 @@ use pomona_domain::{Code, Fault};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use super::{App, Refusal, refusal, routes};
+use super::{App, Refusal, actor, refusal, routes};
 use crate::engine::Role;
 
 /// Who handed a request on.
@@ -91,7 +91,12 @@ pub async fn to_leader(
         Ok(Ok(_)) if handed_on => Err(nobody()),
         Ok(Ok(body)) => hand_on(&app, &request, body).await,
     };
-    let answer = answer.unwrap_or_else(|fault| Refusal::from(fault).error_response());
+    let answer = answer.unwrap_or_else(|fault| {
+        if crate::mlflow::is_mlflow(request.path()) {
+            return crate::mlflow::Refused::from(fault).error_response();
+        }
+        Refusal::from(fault).error_response()
+    });
     Ok(ServiceResponse::new(request, answer).map_into_right_body())
 }
 
@@ -135,11 +140,17 @@ async fn send(
     for (name, value) in kept(request.headers()) {
         call = call.header(name.as_str(), value.as_bytes());
     }
-    call.header(HANDED_ON, &app.line.me).body(body).send().await
+    call.header(HANDED_ON, &app.line.me)
+        .header(actor::CAME_FROM, actor::address(request))
+        .body(body)
+        .send()
+        .await
 }
 
 fn kept(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-    let about_us = |name: &HeaderName| OF_A_CONNECTION.contains(&name.as_str());
+    let about_us = |name: &HeaderName| {
+        OF_A_CONNECTION.contains(&name.as_str()) || name.as_str() == actor::CAME_FROM
+    };
     headers.iter().filter(move |(name, _)| !about_us(name))
 }
 

@@ -5,19 +5,22 @@ use actix_web::http::StatusCode;
 use actix_web::web::{Data, Json, Path, Query};
 use pomona_api::v1::models::{
     HistoryQuery, MAX_VERSIONS_SHOWN, ModelView, PublishVersion, RollbackAlias, SetAlias,
-    VersionSummary,
+    VersionQuery, VersionSummary,
 };
 use pomona_api::v1::{Page, PageQuery};
-use pomona_domain::model::{Alias, Version};
+use pomona_domain::model::{Alias, Audit, Version};
 use pomona_domain::task::TaskSpec;
-use pomona_domain::{Code, Fault, name};
-use pomona_scheduler::Event;
+use pomona_domain::{Code, Fault, Timestamp, name};
+use pomona_scheduler::{Event, RegistryWish};
 use pomona_store::{ModelSummary, PageRequest};
 
+use super::actor::Caller;
 use super::key::{Key, once};
 use super::{Answer, App, Refusal, catalogue, found, ok, page_request};
-use crate::engine;
+use crate::engine::{self, Done};
 
+/// A version that is being pulled is not deleted for so long.
+const PULL_LEASE_MS: i64 = 10 * 60_000;
 /// Moves of an alias that are shown.
 const MAX_HISTORY: u32 = 1000;
 
@@ -40,13 +43,21 @@ pub async fn get(app: Data<App>, name: Path<String>) -> Answer {
     ok(&view(&app, model).await?)
 }
 
-async fn view(app: &App, model: ModelSummary) -> Result<ModelView, Refusal> {
+/// A model as it is shown.
+pub async fn view(app: &App, model: ModelSummary) -> Result<ModelView, Refusal> {
+    let face = found(
+        app.store.model_face(&model.name).await?,
+        "model",
+        &model.name,
+    )?;
     let request = PageRequest::first(u32::try_from(MAX_VERSIONS_SHOWN).unwrap_or(u32::MAX));
     let versions = app.store.version_list(&model.name, &request).await?;
     Ok(ModelView {
         name: model.name,
         versions: versions.items.iter().map(summary).collect(),
         aliases: model.aliases,
+        description: face.description,
+        tags: face.tags.into_iter().collect(),
     })
 }
 
@@ -54,7 +65,7 @@ fn summary(version: &Version) -> VersionSummary {
     VersionSummary {
         number: version.number,
         digest: version.digest,
-        trial: version.lineage.trial,
+        trial: version.trained().map(|lineage| lineage.trial),
         size: version.files.iter().map(|file| file.size).sum(),
         gates_passed: version.gates.iter().all(|gate| gate.passed),
         metrics: version.metrics.clone(),
@@ -63,9 +74,21 @@ fn summary(version: &Version) -> VersionSummary {
 }
 
 /// `GET /api/v1/models/{name}/versions/{which}`
-pub async fn version_get(app: Data<App>, path: Path<(String, String)>) -> Answer {
+pub async fn version_get(
+    app: Data<App>,
+    path: Path<(String, String)>,
+    query: Query<VersionQuery>,
+) -> Answer {
     let (model, which) = path.into_inner();
-    let version = version(&app, &model, &which).await?;
+    let version = match query.as_of {
+        Some(as_of) => version_at(&app, &model, &which, as_of).await?,
+        None => version(&app, &model, &which).await?,
+    };
+    if query.pull == Some(true) {
+        let until = Timestamp(app.now().0 + PULL_LEASE_MS);
+        let pulled = (model.as_str(), version.number);
+        app.store.version_pulled(pulled, until).await?;
+    }
     app.metrics.pulls.with_label_values(&["http"]).inc();
     ok(&version)
 }
@@ -110,6 +133,31 @@ pub async fn version(app: &App, model: &str, which: &str) -> Result<Version, Ref
     };
     let row = app.store.version_get(model, number).await?;
     Ok(found(row, "version", &format!("{model}@{which}"))?)
+}
+
+/// The version that an alias pointed to at a moment.
+async fn version_at(
+    app: &App,
+    model: &str,
+    alias: &str,
+    as_of: Timestamp,
+) -> Result<Version, Refusal> {
+    let request = PageRequest::first(1);
+    let moves = app.store.alias_history(model, alias, Some(as_of), &request);
+    let then = moves.await?.items.into_iter().next();
+    let then = then.filter(|row| !row.deleted).ok_or_else(|| {
+        let text = format!("`{model}@{alias}` pointed nowhere at that moment");
+        let hint = format!("`pomona model history {model} --alias {alias}` shows its moves");
+        Fault::new(Code::NotFound, text).hint(hint)
+    })?;
+    let row = app.store.version_get(model, then.to).await?;
+    row.ok_or_else(|| {
+        let text = format!(
+            "`{model}@{alias}` pointed to version {}, which was deleted",
+            then.to
+        );
+        Fault::new(Code::NotFound, text).into()
+    })
 }
 
 async fn no_alias(app: &App, model: &str, which: &str) -> Result<Fault, Refusal> {
@@ -168,6 +216,7 @@ pub async fn alias_set(
     app: Data<App>,
     path: Path<(String, String)>,
     key: Key,
+    Caller(by): Caller,
     body: Json<SetAlias>,
 ) -> Answer {
     let (model, alias) = path.into_inner();
@@ -179,6 +228,7 @@ pub async fn alias_set(
             number: body.version,
             expected_revision: body.expected_revision,
             reason: reason(body.reason.as_deref(), "set by request"),
+            by,
         };
         moved(&app, &model, &alias, event).await
     };
@@ -190,6 +240,7 @@ pub async fn alias_rollback(
     app: Data<App>,
     path: Path<(String, String)>,
     key: Key,
+    Caller(by): Caller,
     body: Json<RollbackAlias>,
 ) -> Answer {
     let (model, alias) = path.into_inner();
@@ -199,6 +250,7 @@ pub async fn alias_rollback(
             alias: alias.clone(),
             reason: reason(body.reason.as_deref(), "rolled back by request"),
             to: version_before(&app, &model, &alias).await?,
+            by,
         };
         moved(&app, &model, &alias, event).await
     };
@@ -233,8 +285,57 @@ fn reason(given: Option<&str>, default: &str) -> String {
         .to_owned()
 }
 
+/// Lets the engine decide; what it refuses stands in the audit, too.
+pub async fn decide_and_audit(app: &App, event: Event) -> Result<Done, Fault> {
+    let refused = refused_entry(&event);
+    match app.engine.decide(event).await {
+        Err(fault) if fault.code.http_status() < 500 => {
+            if let Some(entry) = refused {
+                let at = app.now();
+                let detail = fault.to_string();
+                app.store
+                    .audit_add(&Audit {
+                        at,
+                        detail,
+                        ..entry
+                    })
+                    .await?;
+            }
+            Err(fault)
+        }
+        answer => answer,
+    }
+}
+
+/// What the audit says of an event that is refused.
+fn refused_entry(event: &Event) -> Option<Audit> {
+    let (model, by, action) =
+        if let Event::AliasSet { model, by, .. } | Event::AliasRollback { model, by, .. } = event {
+            (model, by, "alias.moved")
+        } else if let Event::Registry { model, wish, by } = event {
+            let action = match wish {
+                RegistryWish::DeleteAlias { .. } => "alias.deleted",
+                RegistryWish::Register { .. } => "version.registered",
+                RegistryWish::DeleteVersion { .. } => "version.deleted",
+                RegistryWish::DeleteModel { .. } => "model.deleted",
+                RegistryWish::Rename { .. } => "model.renamed",
+            };
+            (model, by, action)
+        } else {
+            return None;
+        };
+    Some(Audit {
+        at: Timestamp(0),
+        by: by.clone(),
+        action: action.to_owned(),
+        subject: format!("model/{model}"),
+        result: "refused".to_owned(),
+        detail: String::new(),
+    })
+}
+
 async fn moved(app: &App, model: &str, alias: &str, event: Event) -> Result<Alias, Refusal> {
-    let done = app.engine.decide(event).await?;
+    let done = decide_and_audit(app, event).await?;
     let head = done.view.alias(model, alias).cloned();
     Ok(found(head, "alias", &format!("{model}@{alias}"))?)
 }
@@ -246,15 +347,16 @@ pub async fn alias_history(
     query: Query<HistoryQuery>,
 ) -> Answer {
     let (model, alias) = path.into_inner();
-    if app.store.alias_get(&model, &alias).await?.is_none() {
-        return Err(no_alias(&app, &model, &alias).await?.into());
-    }
     let request = PageRequest::first(MAX_HISTORY);
     let mut moves = app
         .store
         .alias_history(&model, &alias, query.as_of, &request)
         .await?
         .items;
+    // An alias that was deleted keeps its history.
+    if moves.is_empty() && app.store.alias_get(&model, &alias).await?.is_none() {
+        return Err(no_alias(&app, &model, &alias).await?.into());
+    }
     moves.reverse();
     ok(&moves)
 }

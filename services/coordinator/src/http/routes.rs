@@ -14,13 +14,16 @@ use pomona_api::v1::experiments::{
 use pomona_api::v1::features::{
     FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures,
 };
-use pomona_api::v1::models::{HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias};
+use pomona_api::v1::models::{
+    AuditQuery, ChangeWords, HistoryQuery, ModelView, PublishVersion, RollbackAlias, SetAlias,
+    VersionQuery, Words,
+};
 use pomona_api::v1::uploads::{FinishUpload, ResumeUpload, UploadView};
 use pomona_api::v1::workers::{Desired, DrainQuery, Poll, Register, Registered, WorkerView};
 
 use super::{
-    blobs, catalogue, cluster, events, experiments, explain, features, models, trials, uploads,
-    workers,
+    blobs, catalogue, cluster, events, experiments, explain, features, models, registry, trials,
+    uploads, workers,
 };
 use crate::openapi::{About, about, rows};
 
@@ -173,14 +176,26 @@ routes! {
         about("A model.").answers::<ModelView>();
     post "/api/v1/models/{name}/versions" => models::publish,
         about("Publishes a trial's best checkpoint.").keyed().takes::<PublishVersion>().status("202").answers::<rows::Task>();
+    patch "/api/v1/models/{name}" => registry::model_change,
+        about("Describes a model, and tags it.").takes::<ChangeWords>().answers::<Words>();
+    delete "/api/v1/models/{name}" => registry::model_delete,
+        about("Deletes a model that no alias and no pull needs.").keyed().answers::<ModelView>();
     get "/api/v1/models/{name}/versions/{which}" => models::version_get,
-        about("A version, by number or alias.").answers::<rows::Version>();
+        about("A version, by number or alias.").query::<VersionQuery>().answers::<rows::Version>();
+    patch "/api/v1/models/{name}/versions/{which}" => registry::version_change,
+        about("Describes a version, and tags it.").takes::<ChangeWords>().answers::<Words>();
+    delete "/api/v1/models/{name}/versions/{which}" => registry::version_delete,
+        about("Deletes a version that no alias and no pull needs.").keyed().answers::<rows::Version>();
     get "/api/v1/models/{name}/versions/{which}/signature" => models::signature,
         about("The signature of a version that was promoted (OpenSSF Model Signing 1.0).").answers::<rows::Signature>();
     get "/api/v1/signing-key" => models::signing_key,
         about("The public key of signatures, as PEM.").answers_text("application/x-pem-file");
     put "/api/v1/models/{name}/aliases/{alias}" => models::alias_set,
         about("Moves an alias.").keyed().takes::<SetAlias>().answers::<rows::Alias>();
+    delete "/api/v1/models/{name}/aliases/{alias}" => registry::alias_delete,
+        about("Deletes an alias; its history stays.").keyed().answers::<rows::Alias>();
+    get "/api/v1/audit" => registry::audit,
+        about("Who did what to the registry, newest first.").query::<AuditQuery>().pages::<rows::Audit>();
     post "/api/v1/models/{name}/aliases/{alias}/rollback" => models::alias_rollback,
         about("Moves an alias back to the version it had before.").keyed().takes::<RollbackAlias>().answers::<rows::Alias>();
     get "/api/v1/models/{name}/aliases/{alias}/history" => models::alias_history,
@@ -205,7 +220,8 @@ pub fn is_led(method: &Method, pattern: &str) -> bool {
     if *method == Method::GET || *method == Method::HEAD {
         return REMEMBERED.contains(&pattern);
     }
-    pattern.starts_with("/api/v1/") && !pattern.starts_with("/api/v1/blobs/")
+    crate::mlflow::is_led(method, pattern)
+        || (pattern.starts_with("/api/v1/") && !pattern.starts_with("/api/v1/blobs/"))
 }
 
 /// Methods that a path is served with; empty when nothing is served there.

@@ -6,12 +6,15 @@ use actix_web::HttpRequest;
 use actix_web::http::header;
 use actix_web::web::{Bytes, Data, Path, Payload};
 use futures::StreamExt as _;
-use pomona_domain::{Code, Fault};
+use pomona_domain::model::Version;
+use pomona_domain::{Code, Digest, Fault};
 use pomona_store::{ArtifactEntry, StoreError};
 use pomona_tracking::{Refusal, artifact_path};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 use super::runs::id;
+use super::source::VERSIONS;
 use super::{Answer, Refused, parameters, render};
 use crate::http::{App, blobs};
 
@@ -35,8 +38,65 @@ pub async fn list(app: Data<App>, request: HttpRequest, bytes: Bytes) -> Answer 
     let body = parameters(&request, &bytes)?;
     let folder = body.optional_str("path")?.unwrap_or_default();
     let folder = artifact_path::folder(folder)?;
-    let entries = app.store.artifact_list(folder).await?;
+    let entries = entries(&app, folder).await?;
     render::ok(&json!({ "files": files("", &entries) }))
+}
+
+/// What is in a folder: of artifacts, or of a version's files.
+async fn entries(app: &Data<App>, folder: &str) -> Result<Vec<ArtifactEntry>, Refused> {
+    let Some((version, path)) = of_version(app, folder).await? else {
+        return Ok(app.store.artifact_list(folder).await?);
+    };
+    let mut entries: BTreeMap<String, Option<u64>> = BTreeMap::new();
+    for file in &version.files {
+        let below = if path.is_empty() {
+            Some(file.path.as_str())
+        } else {
+            let rest = file.path.strip_prefix(&path);
+            rest.and_then(|rest| rest.strip_prefix('/'))
+        };
+        match below.map(|below| below.split_once('/').ok_or(below)) {
+            Some(Ok((folder, _))) => entries.insert(folder.to_owned(), None),
+            Some(Err(name)) => entries.insert(name.to_owned(), Some(file.size)),
+            None => None,
+        };
+    }
+    let entry = |(name, size)| ArtifactEntry { name, size };
+    Ok(entries.into_iter().map(entry).collect())
+}
+
+/// The version whose files a path is about, and the path among them.
+async fn of_version(app: &Data<App>, path: &str) -> Result<Option<(Version, String)>, Refused> {
+    let mut parts = path.splitn(4, '/');
+    if parts.next() != Some(VERSIONS) {
+        return Ok(None);
+    }
+    let (Some(model), Some(number)) = (parts.next(), parts.next()) else {
+        return Err(missing(path));
+    };
+    let number: u32 = number.parse().map_err(|_| missing(path))?;
+    let version = app.store.version_get(model, number).await?;
+    let version = version.ok_or_else(|| missing(path))?;
+    Ok(Some((version, parts.next().unwrap_or_default().to_owned())))
+}
+
+/// Sends a file of a version.
+pub async fn send_of_version(app: &Data<App>, version: &Version, path: &str) -> Answer {
+    let file = version.files.iter().find(|file| file.path == path);
+    let file = file.ok_or_else(|| missing(path))?;
+    let digest = format!("sha256:{}", file.sha256)
+        .parse()
+        .map_err(|_| missing(path))?;
+    send_blob(app, path, digest).await
+}
+
+/// Refuses to write where the files of versions appear.
+fn is_writable(path: &str) -> Result<(), Refused> {
+    if path.split('/').next() != Some(VERSIONS) {
+        return Ok(());
+    }
+    let text = format!("'{path}' cannot be written: the files of a version never change");
+    Err(Refusal::invalid(text).into())
 }
 
 fn missing(path: &str) -> Refused {
@@ -49,10 +109,17 @@ pub async fn get(app: Data<App>, path: Path<String>) -> Answer {
 }
 
 async fn send(app: &Data<App>, path: &str) -> Answer {
+    if let Some((version, path)) = of_version(app, path).await? {
+        return send_of_version(app, &version, &path).await;
+    }
     let blob = app.store.artifact_get(path).await?;
     let blob = blob.ok_or_else(|| missing(path))?;
+    send_blob(app, path, blob.digest).await
+}
+
+async fn send_blob(app: &Data<App>, path: &str, digest: Digest) -> Answer {
     let name = path.rsplit('/').next().unwrap_or(path);
-    let sent = blobs::whole(app, blob.digest, kind(name)).await;
+    let sent = blobs::whole(app, digest, kind(name)).await;
     let mut response = sent.map_err(|refusal| Refused::from(refusal.into_fault()))?;
     let quoted: String = name
         .chars()
@@ -95,6 +162,7 @@ pub async fn put(
     mut payload: Payload,
 ) -> Answer {
     let path = artifact_path::file(&path)?;
+    is_writable(path)?;
     is_free(&app, path).await?;
     let limit = app.config.http.max_blob_bytes;
     let length = request.headers().get(header::CONTENT_LENGTH);
@@ -139,6 +207,7 @@ async fn is_free(app: &Data<App>, path: &str) -> Result<(), Refused> {
 /// `DELETE mlflow-artifacts/artifacts/{path}`: a file, or a folder with all in it.
 pub async fn delete(app: Data<App>, path: Path<String>) -> Answer {
     let path = artifact_path::file(&path)?;
+    is_writable(path)?;
     app.store.artifact_delete(path).await?;
     render::empty()
 }
@@ -169,7 +238,7 @@ pub async fn files_at(app: &Data<App>, uri: &str, folder: &str) -> Answer {
     } else {
         artifact_path::join(root, folder)
     };
-    let entries = app.store.artifact_list(&path).await?;
+    let entries = entries(app, &path).await?;
     render::ok(&json!({ "root_uri": uri, "files": files(folder, &entries) }))
 }
 

@@ -28,6 +28,7 @@ impl From<Refusal> for Refused {
 impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
         let code = match fault.code.http_status() {
+            _ if fault.code == Code::GateFailed => ErrorCode::PermissionDenied,
             400 if fault.code == Code::NotFound => ErrorCode::ResourceDoesNotExist,
             404 => ErrorCode::ResourceDoesNotExist,
             409 => ErrorCode::ResourceConflict,

@@ -4,7 +4,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::Data;
 use pomona_store::{
-    Latest, LoggedModel, ModelRole, Point, Run, RunData, RunDataset, RunExperiment,
+    Latest, LoggedModel, ModelRole, Point, Run, RunData, RunDataset, RunExperiment, VersionFace,
 };
 use serde::ser::SerializeSeq as _;
 use serde::{Serialize, Serializer};
@@ -27,6 +27,45 @@ fn pairs<S: Serializer>(pairs: &[(String, String)], to: S) -> Result<S::Ok, S::E
         list.serialize_element(&Pair { key, value })?;
     }
     list.end()
+}
+
+/// Pairs as messages, in a message that is made by hand.
+pub fn pairs_of(pairs: &[(String, String)]) -> Value {
+    let pair = |(key, value): &(String, String)| json!({ "key": key, "value": value });
+    Value::Array(pairs.iter().map(pair).collect())
+}
+
+/// A version of a registered model.
+pub fn version(face: &VersionFace) -> Map<String, Value> {
+    let version = &face.version;
+    let mut shown = Map::new();
+    let mut say = |name: &str, value: Value| shown.insert(name.to_owned(), value);
+    say("name", json!(version.model));
+    say("version", json!(version.number.to_string()));
+    say("creation_timestamp", json!(version.created_at.0));
+    say("last_updated_timestamp", json!(face.updated_at.0));
+    say("current_stage", json!(face.stage));
+    say("source", json!(face.source));
+    say("status", json!("READY"));
+    let registered = version.registered();
+    let texts = [
+        ("description", Some(&face.description)),
+        ("run_id", face.run_id.as_ref()),
+        ("run_link", registered.and_then(|of| of.run_link.as_ref())),
+        ("model_id", registered.and_then(|of| of.model_id.as_ref())),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text.filter(|text| !text.is_empty()) {
+            say(name, json!(text));
+        }
+    }
+    if !face.tags.is_empty() {
+        say("tags", pairs_of(&face.tags));
+    }
+    if !face.aliases.is_empty() {
+        say("aliases", json!(face.aliases));
+    }
+    shown
 }
 
 /// NaN is text: JSON has none.

@@ -45,5 +45,6 @@ rows! {
     Signature = "A Sigstore bundle over the files of a version.";
     Alias = "A movable pointer to a version.";
     AliasMove = "One move of an alias.";
+    Audit = "One thing that was done to the registry, or refused: who, what, from where.";
     Description = "This document.";
 }

@@ -1,6 +1,7 @@
 //! The real coordinator on a free port of loopback, asked through the typed client and as anybody
 //! would ask it; a machine of a few lines stands in for a worker.
 
+mod audit;
 mod blobs;
 mod bodies;
 mod events;

@@ -12,10 +12,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 fn ask(house: &House) {
-    let script = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/mlflow_client.py"
-    );
+    for script in ["mlflow_client.py", "mlflow_registry.py"] {
+        ask_by(house, script);
+    }
+}
+
+/// Runs a script with the unmodified client in it.
+fn ask_by(house: &House, script: &str) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    let script = std::path::Path::new(folder).join(script);
     let home = tempfile::tempdir().expect("a folder");
     let done = Command::new(clients_python())
         .arg(script)
@@ -155,6 +160,44 @@ fn bad_runs(run: &str) -> Vec<(&'static str, Value)> {
             json!({ "experiment_id": "0", "name": "a/b" }),
         ),
         ("logged-models/search", json!({ "experiment_ids": [] })),
+        ("registered-models/create", json!({})),
+        ("registered-models/create", json!({ "name": "a:b" })),
+        (
+            "registered-models/create",
+            json!({ "name": "x".repeat(300) }),
+        ),
+        (
+            "registered-models/rename",
+            json!({ "name": "nothing", "new_name": "x" }),
+        ),
+        (
+            "registered-models/alias",
+            json!({ "name": "nothing", "alias": "a", "version": "1" }),
+        ),
+        (
+            "registered-models/set-tag",
+            json!({ "name": "nothing", "key": "", "value": "x" }),
+        ),
+        (
+            "registered-models/get-latest-versions",
+            json!({ "name": "nothing" }),
+        ),
+        (
+            "model-versions/create",
+            json!({ "name": "nothing", "source": "s3://b/m" }),
+        ),
+        (
+            "model-versions/create",
+            json!({ "name": "nothing", "source": "\u{0}" }),
+        ),
+        (
+            "model-versions/set-tag",
+            json!({ "name": "x", "version": "99999999999999999999", "key": "a", "value": "" }),
+        ),
+        (
+            "model-versions/transition-stage",
+            json!({ "name": "x", "version": "1", "stage": "Nowhere" }),
+        ),
         ("nothing/at-all", json!({})),
     ]
 }
@@ -180,6 +223,15 @@ async fn bad_input_is_never_our_fault() {
         "runs/get?run_id=",
         "experiments/get?experiment_id=7",
         "traces/search",
+        "registered-models/get?name=",
+        "registered-models/get?name=%00",
+        "registered-models/alias?name=nothing&alias=x",
+        "registered-models/search?filter=name",
+        "registered-models/search?max_results=0&page_token=x",
+        "model-versions/get?name=nothing&version=-1",
+        "model-versions/search?filter=version_number%20%3E%20%27x%27",
+        "model-versions/get-download-uri?name=nothing&version=1",
+        "../../../model-versions/get-artifact?name=nothing&version=1&path=x",
     ] {
         let (status, code, _) = refused(&house, Method::GET, path, "").await;
         assert!((400..500).contains(&status), "{path}: {status} {code}");

@@ -113,7 +113,7 @@ async fn a_publication_of_an_ended_experiment_outlives_a_kill() {
         .version_get("by-hand", "champion")
         .await
         .unwrap();
-    assert_eq!(version.lineage.trial, body.trial);
+    assert_eq!(version.trained().unwrap().trial, body.trial);
 }
 
 #[tokio::test]

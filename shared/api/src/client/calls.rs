@@ -6,7 +6,7 @@ use pomona_domain::checkpoint::Checkpoint;
 use pomona_domain::dataset::{Dataset, Manifest};
 use pomona_domain::experiment::Experiment;
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{Alias, AliasMove, Version};
+use pomona_domain::model::{Alias, AliasMove, Audit, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
@@ -22,7 +22,9 @@ use crate::v1::experiments::{
     ExperimentPreview, ExperimentView, LogEntry, SubmitExperiment, TrialsQuery,
 };
 use crate::v1::features::{FeatureBlob, FeatureCopy, FoundFeatures, UploadedFeature, WantFeatures};
-use crate::v1::models::{ModelView, PublishVersion, RollbackAlias, SetAlias};
+use crate::v1::models::{
+    AuditQuery, ChangeWords, ModelView, PublishVersion, RollbackAlias, SetAlias, Words,
+};
 use crate::v1::workers::{Desired, Poll, Register, Registered, WorkerView};
 use crate::v1::{Page, PageQuery};
 
@@ -320,6 +322,70 @@ impl Client {
     pub async fn version_get(&self, name: &str, which: &str) -> Result<Version, Fault> {
         self.answer(Call::get(&["api", "v1", "models", name, "versions", which]))
             .await
+    }
+
+    /// A version whose files are pulled: it is not deleted meanwhile.
+    pub async fn version_pull(&self, name: &str, which: &str) -> Result<Version, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which];
+        self.answer(Call::get(&path).query("pull", Some(true)))
+            .await
+    }
+
+    /// The version that an alias pointed to at a moment.
+    pub async fn version_at(
+        &self,
+        name: &str,
+        alias: &str,
+        as_of: Timestamp,
+    ) -> Result<Version, Fault> {
+        let path = ["api", "v1", "models", name, "versions", alias];
+        self.answer(Call::get(&path).query("as_of", Some(as_of)))
+            .await
+    }
+
+    /// Deletes a model with all its versions.
+    pub async fn model_delete(&self, name: &str, key: &str) -> Result<ModelView, Fault> {
+        let path = ["api", "v1", "models", name];
+        self.answer(Call::new(Method::DELETE, &path).key(key)).await
+    }
+
+    /// Deletes a version.
+    pub async fn version_delete(
+        &self,
+        name: &str,
+        which: &str,
+        key: &str,
+    ) -> Result<Version, Fault> {
+        let path = ["api", "v1", "models", name, "versions", which];
+        self.answer(Call::new(Method::DELETE, &path).key(key)).await
+    }
+
+    /// Deletes an alias.
+    pub async fn alias_delete(&self, name: &str, alias: &str, key: &str) -> Result<Alias, Fault> {
+        let path = ["api", "v1", "models", name, "aliases", alias];
+        self.answer(Call::new(Method::DELETE, &path).key(key)).await
+    }
+
+    /// Says something of a model, or of a version of it.
+    pub async fn words_change(
+        &self,
+        name: &str,
+        which: Option<&str>,
+        body: &ChangeWords,
+    ) -> Result<Words, Fault> {
+        let mut path = vec!["api", "v1", "models", name];
+        path.extend(which.into_iter().flat_map(|which| ["versions", which]));
+        self.answer(Call::new(Method::PATCH, &path).json(body)?)
+            .await
+    }
+
+    /// Who did what to the registry, newest first.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<Page<Audit>, Fault> {
+        let call = Call::get(&["api", "v1", "audit"])
+            .query("subject", query.subject.as_ref())
+            .query("page_size", query.page_size)
+            .query("page_token", query.page_token.as_ref());
+        self.answer(call).await
     }
 
     /// The signature of a version, as the bytes of `model.sig`.

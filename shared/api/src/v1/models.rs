@@ -16,6 +16,61 @@ pub struct ModelView {
     /// Its aliases, by name.
     #[schema(value_type = Vec<Object>)]
     pub aliases: Vec<Alias>,
+    /// What people say of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Body of `PATCH /api/v1/models/{name}` and of its versions: words, which move nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeWords {
+    /// A description instead of the one it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Tags to set; those without a value are removed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, Option<String>>,
+}
+
+/// What is said of a model or a version.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Words {
+    /// A description.
+    pub description: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Query of `GET /api/v1/models/{name}/versions/{which}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VersionQuery {
+    /// Where the alias pointed at this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub as_of: Option<Timestamp>,
+    /// Its files are pulled: it is not deleted for ten minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<bool>,
+}
+
+/// Query of `GET /api/v1/audit`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    /// Only what was done to this (`model/flowers`), and to what belongs to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Entries of a page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_size: Option<u32>,
+    /// The page after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page_token: Option<String>,
 }
 
 /// Most versions of a [`ModelView`].
@@ -29,9 +84,10 @@ pub struct VersionSummary {
     /// Digest of the list of files.
     #[schema(value_type = String)]
     pub digest: Digest,
-    /// The trial it comes from.
-    #[schema(value_type = String)]
-    pub trial: TrialId,
+    /// The trial it comes from, if it was trained here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub trial: Option<TrialId>,
     /// Bytes of all files.
     pub size: u64,
     /// Whether every gate passed when it was published.

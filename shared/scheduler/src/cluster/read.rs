@@ -142,12 +142,30 @@ impl Cluster {
 
     /// Where an alias points.
     pub fn alias(&self, model: &str, alias: &str) -> Option<&Alias> {
+        self.alias_row(model, alias).filter(|row| !row.deleted)
+    }
+
+    /// An alias, also one that was deleted.
+    pub fn alias_row(&self, model: &str, alias: &str) -> Option<&Alias> {
         self.aliases.get(&(model.to_owned(), alias.to_owned()))
     }
 
     /// All aliases, by model and name.
     pub fn aliases(&self) -> impl Iterator<Item = &Alias> {
-        self.aliases.values()
+        self.aliases.values().filter(|row| !row.deleted)
+    }
+
+    /// Whether a model has a version, and it was not deleted.
+    pub fn has_version(&self, model: &str, number: u32) -> bool {
+        let newest = self.newest_version(model).map_or(0, |row| row.number);
+        (1..=newest).contains(&number)
+            && !(self.deleted_versions).contains(&(model.to_owned(), number))
+    }
+
+    /// The aliases that point to a version.
+    pub fn aliases_of(&self, model: &str, number: u32) -> impl Iterator<Item = &Alias> {
+        let is_it = move |row: &&Alias| row.model == model && row.number == number;
+        self.aliases().filter(is_it)
     }
 
     /// What a publish task needs of a trial, from memory or recalled.

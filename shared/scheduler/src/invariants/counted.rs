@@ -45,6 +45,8 @@ pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
             | Change::Backbone(_)
             | Change::Version(_)
             | Change::AliasMoved(_)
+            | Change::Removed(_)
+            | Change::Audited(_)
             | Change::Reason(_) => continue,
         };
         if !counts(trial, generation, step) {
@@ -92,6 +94,7 @@ fn acknowledges(before: &Cluster, event: &Event, row: &Worker) -> Verdict {
         | Event::TaskCanceled(_)
         | Event::AliasSet { .. }
         | Event::AliasRollback { .. }
+        | Event::Registry { .. }
         | Event::Tick => None,
     };
     let due = old.max(said.unwrap_or(0));

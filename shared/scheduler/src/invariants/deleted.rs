@@ -57,7 +57,7 @@ impl Facts<'_> {
             return Some("it is being published");
         }
         let digest = self.digest(id, kind)?;
-        let is_now = |change: &Change| matches!(change, Change::Version(row) if row.lineage.checkpoint == digest);
+        let is_now = |change: &Change| matches!(change, Change::Version(row) if row.trained().is_some_and(|of| of.checkpoint == digest));
         (self.before.is_published(&digest) || self.changes.iter().any(is_now))
             .then_some("a version was made of it")
     }

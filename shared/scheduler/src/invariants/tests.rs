@@ -7,7 +7,7 @@ use pomona_domain::change::Change;
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::lease::{EndKind, Generation, Lease, LeaseState, SlotRef, Work};
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{Alias, AliasMove};
+use pomona_domain::model::{Actor, Alias, AliasMove, Lineage, Origin, Registration};
 use pomona_domain::report::{Outcome, ReportBody};
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::spec::Share;
@@ -405,6 +405,7 @@ fn r2_sees_an_alias_to_nowhere() {
             alias: "champion".to_owned(),
             number: 1,
             revision: 1,
+            deleted: false,
         });
     });
     found(r2(&nowhere), "R2");
@@ -423,7 +424,7 @@ fn r4_and_r5_see_a_version_and_a_move_out_of_nothing() {
         number: 1,
         digest: Digest([1; 32]),
         files: Vec::new(),
-        lineage,
+        origin: Origin::Trained(lineage.clone()),
         metrics: BTreeMap::new(),
         gates: Vec::new(),
         created_at: house.now,
@@ -431,7 +432,12 @@ fn r4_and_r5_see_a_version_and_a_move_out_of_nothing() {
     let made =
         |version: &pomona_domain::model::Version| [Change::Version(Box::new(version.clone()))];
     assert_eq!(r4(&house.cluster, &made(&version)), Ok(()));
-    version.lineage.trial = TrialId(7);
+    version.origin = Origin::Trained(Lineage {
+        trial: TrialId(7),
+        ..lineage
+    });
+    found(r4(&house.cluster, &made(&version)), "R4");
+    version.origin = Origin::Registered(Registration::default());
     found(r4(&house.cluster, &made(&version)), "R4");
     let moved = |from, revision, reason: &str| {
         Change::AliasMoved(AliasMove {
@@ -442,6 +448,8 @@ fn r4_and_r5_see_a_version_and_a_move_out_of_nothing() {
             revision,
             at: house.now,
             reason: reason.to_owned(),
+            deleted: false,
+            by: Actor::default(),
         })
     };
     assert_eq!(

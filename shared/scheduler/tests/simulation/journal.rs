@@ -8,7 +8,7 @@ use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::{Generation, Lease, LeaseState, Work};
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{Alias, AliasMove, Version};
+use pomona_domain::model::{Alias, AliasMove, Audit, Removal, Version};
 use pomona_domain::plan::Spent;
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::Task;
@@ -35,6 +35,8 @@ pub struct Journal {
     datasets: BTreeMap<(String, u32), Dataset>,
     backbones: BTreeMap<String, Backbone>,
     aliases: BTreeMap<(String, String), Alias>,
+    deleted_versions: BTreeSet<(String, u32)>,
+    audit: Vec<Audit>,
     generation: Generation,
     history: DefaultHasher,
 }
@@ -102,6 +104,14 @@ impl Journal {
                 insert(&mut self.versions, (row.model.clone(), row.number), row)
             }
             Change::AliasMoved(moved) => self.move_alias(moved),
+            Change::Removed(removal) => {
+                self.remove(removal);
+                Ok(())
+            }
+            Change::Audited(entry) => {
+                self.audit.push(entry.clone());
+                Ok(())
+            }
             Change::Reason(row) => {
                 self.reasons.push((row.subject, row.at, row.text.clone()));
                 Ok(())
@@ -127,10 +137,24 @@ impl Journal {
             alias: moved.alias.clone(),
             number: moved.to,
             revision: moved.revision,
+            deleted: moved.deleted,
         };
         self.aliases.insert(key, alias);
         self.moves.push(moved.clone());
         Ok(())
+    }
+
+    fn remove(&mut self, removal: &Removal) {
+        match removal {
+            Removal::Version { model, number, .. } => {
+                self.deleted_versions.insert((model.clone(), *number));
+            }
+            Removal::Model { model, .. } => {
+                let all = self.versions.keys().filter(|(name, _)| name == model);
+                self.deleted_versions.extend(all.cloned());
+            }
+            Removal::Renamed { .. } => unreachable!("no story renames a model"),
+        }
     }
 
     /// Every fact goes into the history's hash, by what identifies it.
@@ -157,7 +181,11 @@ impl Journal {
             Change::Dataset(row) => (&row.name, row.number).hash(hash),
             Change::Backbone(row) => row.name.hash(hash),
             Change::Version(row) => (row.id, row.digest).hash(hash),
-            Change::AliasMoved(row) => (&row.model, &row.alias, row.revision, row.to).hash(hash),
+            Change::AliasMoved(row) => {
+                (&row.model, &row.alias, row.revision, row.to, row.deleted).hash(hash);
+            }
+            Change::Removed(row) => format!("{row:?}").hash(hash),
+            Change::Audited(row) => (&row.action, &row.subject, row.at).hash(hash),
             Change::Reason(row) => (row.at, &row.text).hash(hash),
         }
     }
@@ -182,6 +210,7 @@ impl Journal {
             backbones: self.backbones.values().cloned().collect(),
             versions: newest(&self.versions),
             published: published(&self.versions),
+            deleted_versions: self.deleted_versions.iter().cloned().collect(),
             aliases: self.aliases.values().cloned().collect(),
             generation: self.generation,
         }
@@ -259,7 +288,7 @@ fn filtered<K, V: Clone>(rows: &BTreeMap<K, V>, keep: impl Fn(&V) -> bool) -> Ve
 fn published(versions: &BTreeMap<(String, u32), Version>) -> Vec<Digest> {
     let made_of: BTreeSet<Digest> = versions
         .values()
-        .map(|row| row.lineage.checkpoint)
+        .filter_map(|row| Some(row.trained()?.checkpoint))
         .collect();
     made_of.into_iter().collect()
 }

@@ -3,13 +3,14 @@
 
 use pomona_domain::change::Subject;
 use pomona_domain::lease::Work;
+use pomona_domain::model::{Actor, Registration};
 use pomona_domain::policy::{Policy, Pool, Project};
 use pomona_domain::spec::{ExperimentSpec, FrozenDepth, Gate, Promote, Retention, Share, parse};
 use pomona_domain::task::TaskSpec;
 use pomona_domain::trial::TrialState;
 use pomona_domain::worker::{SlotKind, WorkerState};
 use pomona_domain::{Digest, ExperimentId, TaskId, Timestamp, TrialId};
-use pomona_scheduler::{Config, Event};
+use pomona_scheduler::{Config, Event, RegistryWish};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -38,6 +39,7 @@ pub enum Deed {
     CancelTask,
     SetAlias,
     Rollback,
+    Registry,
     KillWorker,
     StartWorker,
     CutWorker,
@@ -225,6 +227,8 @@ fn begin(seed: u64, is_shown: bool) -> World {
         Deed::CancelTask,
         Deed::SetAlias,
         Deed::Rollback,
+        Deed::Registry,
+        Deed::Registry,
         Deed::KillWorker,
         Deed::KillWorker,
         Deed::CutWorker,
@@ -366,6 +370,7 @@ impl World {
                 self.wish_of_one(&tasks, Event::TaskCanceled);
             }
             Deed::SetAlias | Deed::Rollback => self.wish_for_an_alias(deed),
+            Deed::Registry => self.tidy_the_registry(),
             Deed::KillWorker => {
                 let at = self.any_worker();
                 self.workers[at].die();
@@ -425,6 +430,7 @@ impl World {
                 alias,
                 reason: "a user regrets it".to_owned(),
                 to: 1,
+                by: Actor::default(),
             }
         } else {
             Event::AliasSet {
@@ -433,9 +439,38 @@ impl World {
                 number: self.dice.count(0, 3),
                 expected_revision: None,
                 reason: "a user wants it".to_owned(),
+                by: Actor::default(),
             }
         };
         self.wish(event);
+    }
+
+    /// A client registers, deletes, renames.
+    fn tidy_the_registry(&mut self) {
+        let wish = match self.dice.count(0, 9) {
+            0..4 => RegistryWish::Register {
+                files: Vec::new(),
+                registration: Box::new(Registration {
+                    source: "s3://elsewhere/model".to_owned(),
+                    ..Registration::default()
+                }),
+                metrics: BTreeMap::new(),
+            },
+            4..7 => RegistryWish::DeleteVersion {
+                number: self.dice.count(0, 5),
+                pulled_until: None,
+            },
+            7..9 => RegistryWish::DeleteAlias {
+                alias: "champion".to_owned(),
+                reason: "nobody uses it".to_owned(),
+            },
+            _ => RegistryWish::DeleteModel { pulled_until: None },
+        };
+        self.wish(Event::Registry {
+            model: "m".to_owned(),
+            wish,
+            by: Actor::default(),
+        });
     }
 
     fn any_worker(&mut self) -> usize {

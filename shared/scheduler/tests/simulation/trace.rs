@@ -58,7 +58,8 @@ impl World {
             | Event::Undrain(_)
             | Event::TaskCanceled(_)
             | Event::AliasSet { .. }
-            | Event::AliasRollback { .. } => format!("a user: {event:?}"),
+            | Event::AliasRollback { .. }
+            | Event::Registry { .. } => format!("a user: {event:?}"),
         }
     }
 }

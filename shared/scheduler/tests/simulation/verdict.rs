@@ -195,7 +195,9 @@ fn best_at(world: &World, row: &Experiment, trial: &Trial, epoch: u32) -> Option
 
 /// A version says what was measured of the very checkpoint it was made of.
 fn version_is_whole(world: &World, version: &Version) -> Result<(), String> {
-    let lineage = &version.lineage;
+    let Some(lineage) = version.trained() else {
+        return Ok(());
+    };
     let kept = world
         .house
         .journal

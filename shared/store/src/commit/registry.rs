@@ -1,23 +1,27 @@
-//! Model versions, and aliases that move.
+//! Model versions, and aliases that move; what is deleted or has another name.
 
 use std::collections::BTreeMap;
 
-use pomona_domain::model::{AliasMove, Version};
-use pomona_migrations::tables::{AliasHistory, Aliases, Models, Outbox, Versions};
+use pomona_domain::Timestamp;
+use pomona_domain::VersionId;
+use pomona_domain::model::{AliasMove, Audit, Origin, Removal, Version};
+use pomona_migrations::tables::{
+    AliasHistory, Aliases, Audit as AuditRows, BlobRefs, ModelTags, Models, VersionTags, Versions,
+};
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Query};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
+use serde_json::json;
 
+use super::outbox::{Told, of_model, tell};
 use super::{OnRepeat, insert};
 use crate::StoreError;
 use crate::rows::{encode, signed};
-
-/// The outbox topic of an alias that moved.
-const ALIAS_MOVED: &str = "alias_moved";
 
 /// A version is written once (R1); its model is made with the first one.
 pub async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), StoreError> {
     let mut models = BTreeMap::new();
     let mut values = Vec::with_capacity(rows.len());
+    let mut told = Vec::with_capacity(rows.len());
     for row in rows {
         if !row.metrics.values().all(|value| value.is_finite()) {
             return Err(StoreError::NotFinite {
@@ -25,6 +29,17 @@ pub async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(),
             });
         }
         models.entry(row.model.as_str()).or_insert(row.created_at);
+        let (source, run) = (source(row), run(row));
+        told.push(Told {
+            topic: "model_version.created",
+            subject: of_model(&row.model),
+            at: row.created_at,
+            doc: json!({
+                "name": row.model, "version": row.number, "source": source, "run_id": run,
+                "digest": row.digest, "description": "", "tags": {},
+            })
+            .to_string(),
+        });
         values.push(vec![
             row.id.to_string().into(),
             row.model.as_str().into(),
@@ -32,21 +47,14 @@ pub async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(),
             row.digest.to_string().into(),
             row.created_at.0.into(),
             encode("versions", row)?.into(),
+            source.into(),
+            run.into(),
+            row.created_at.0.into(),
         ]);
     }
-    let models = models
-        .into_iter()
-        .map(|(name, at)| vec![name.into(), at.0.into()])
-        .collect();
-    let columns = [Models::Name, Models::CreatedAt].map(IntoIden::into_iden);
-    insert(
-        tx,
-        Models::Table.into_iden(),
-        &columns,
-        models,
-        &OnRepeat::Skip,
-    )
-    .await?;
+    for (name, at) in models {
+        model(tx, name, at).await?;
+    }
     let columns = [
         Versions::Id,
         Versions::Model,
@@ -54,22 +62,87 @@ pub async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(),
         Versions::Digest,
         Versions::CreatedAt,
         Versions::Doc,
+        Versions::Source,
+        Versions::RunId,
+        Versions::UpdatedAt,
     ]
     .map(IntoIden::into_iden);
     let count = values.len() as u64;
     let table = Versions::Table.into_iden();
     if insert(tx, table, &columns, values, &OnRepeat::Skip).await? == count {
-        return Ok(());
+        return tell(tx, told).await;
     }
     Err(StoreError::Conflict {
         what: "a new version".to_owned(),
     })
 }
 
+/// Where a version's files come from, as MLflow's clients are told.
+fn source(row: &Version) -> String {
+    match &row.origin {
+        Origin::Trained(_) => published(&row.model, row.number),
+        Origin::Registered(registration) => registration.source.clone(),
+    }
+}
+
+/// The address under which the files of a version of ours are served to MLflow's clients.
+pub(crate) fn published(model: &str, number: u32) -> String {
+    format!("mlflow-artifacts:/pomona-models/{model}/{number}")
+}
+
+fn run(row: &Version) -> Option<String> {
+    match &row.origin {
+        Origin::Trained(lineage) => Some(lineage.trial.to_string()),
+        Origin::Registered(registration) => registration.run_id.clone(),
+    }
+}
+
+/// Makes a model that is not there, or was deleted; answers whether it made one.
+pub(crate) async fn model(
+    tx: &DatabaseTransaction,
+    name: &str,
+    at: Timestamp,
+) -> Result<bool, StoreError> {
+    let columns = [Models::Name, Models::CreatedAt, Models::UpdatedAt].map(IntoIden::into_iden);
+    let row = vec![name.into(), at.0.into(), at.0.into()];
+    let table = Models::Table.into_iden();
+    let mut made = insert(tx, table, &columns, vec![row], &OnRepeat::Skip).await?;
+    if made == 0 {
+        let again = Query::update()
+            .table(Models::Table)
+            .value(Models::CreatedAt, at.0)
+            .value(Models::UpdatedAt, at.0)
+            .value(Models::DeletedAt, Option::<i64>::None)
+            .value(Models::Description, "")
+            .and_where(Expr::col(Models::Name).eq(name))
+            .and_where(Expr::col(Models::DeletedAt).is_not_null())
+            .to_owned();
+        made = tx.execute(&again).await?.rows_affected();
+    }
+    if made == 0 {
+        let touch = Query::update()
+            .table(Models::Table)
+            .value(Models::UpdatedAt, at.0)
+            .and_where(Expr::col(Models::Name).eq(name))
+            .to_owned();
+        tx.execute(&touch).await?;
+        return Ok(false);
+    }
+    let told = Told {
+        topic: "registered_model.created",
+        subject: of_model(name),
+        at,
+        doc: json!({ "name": name, "description": "", "tags": {} }).to_string(),
+    };
+    tell(tx, vec![told]).await?;
+    Ok(true)
+}
+
 /// Moves aliases, oldest move first: alias, history and outbox together (R5).
 pub async fn alias_moves(tx: &DatabaseTransaction, moves: &[&AliasMove]) -> Result<(), StoreError> {
     let mut history = Vec::with_capacity(moves.len());
-    let mut outbox = Vec::with_capacity(moves.len());
+    let mut told = Vec::with_capacity(moves.len());
+    let mut audit = Vec::with_capacity(moves.len());
     for step in moves {
         if !alias_move(tx, step).await? {
             return Err(StoreError::Conflict {
@@ -84,12 +157,21 @@ pub async fn alias_moves(tx: &DatabaseTransaction, moves: &[&AliasMove]) -> Resu
             i64::from(step.to).into(),
             step.at.0.into(),
             step.reason.as_str().into(),
+            step.deleted.into(),
+            step.by.name.as_str().into(),
+            step.by.origin.as_str().into(),
         ]);
-        outbox.push(vec![
-            ALIAS_MOVED.into(),
-            step.at.0.into(),
-            encode("outbox", step)?.into(),
-        ]);
+        told.push(Told {
+            topic: if step.deleted {
+                "model_version_alias.deleted"
+            } else {
+                "model_version_alias.created"
+            },
+            subject: of_model(&step.model),
+            at: step.at,
+            doc: encode("outbox", step)?,
+        });
+        audit.push(of_move(step));
     }
     let columns = [
         AliasHistory::Model,
@@ -99,6 +181,9 @@ pub async fn alias_moves(tx: &DatabaseTransaction, moves: &[&AliasMove]) -> Resu
         AliasHistory::ToNumber,
         AliasHistory::At,
         AliasHistory::Reason,
+        AliasHistory::Deleted,
+        AliasHistory::Actor,
+        AliasHistory::Origin,
     ]
     .map(IntoIden::into_iden);
     let table = AliasHistory::Table.into_iden();
@@ -108,15 +193,252 @@ pub async fn alias_moves(tx: &DatabaseTransaction, moves: &[&AliasMove]) -> Resu
             what: "the history of an alias".to_owned(),
         });
     }
-    let columns = [Outbox::Topic, Outbox::At, Outbox::Doc].map(IntoIden::into_iden);
-    insert(
-        tx,
-        Outbox::Table.into_iden(),
-        &columns,
-        outbox,
-        &OnRepeat::Skip,
-    )
-    .await?;
+    tell(tx, told).await?;
+    audits(tx, &audit.iter().collect::<Vec<_>>()).await
+}
+
+/// What the audit keeps of a move.
+fn of_move(step: &AliasMove) -> Audit {
+    let (model, alias) = (&step.model, &step.alias);
+    let detail = match (step.deleted, step.from) {
+        (true, _) => format!("`{alias}` was deleted: {}", step.reason),
+        (false, None) => format!("`{alias}` points to version {}: {}", step.to, step.reason),
+        (false, Some(from)) => {
+            let to = step.to;
+            format!(
+                "`{alias}` went from version {from} to {to}: {}",
+                step.reason
+            )
+        }
+    };
+    let action = if step.deleted { "deleted" } else { "moved" };
+    Audit {
+        at: step.at,
+        by: step.by.clone(),
+        action: format!("alias.{action}"),
+        subject: of_model(model),
+        result: "done".to_owned(),
+        detail,
+    }
+}
+
+/// Adds entries to the audit.
+pub(crate) async fn audits(tx: &DatabaseTransaction, entries: &[&Audit]) -> Result<(), StoreError> {
+    let columns = [
+        AuditRows::At,
+        AuditRows::Actor,
+        AuditRows::Origin,
+        AuditRows::Action,
+        AuditRows::Subject,
+        AuditRows::Result,
+        AuditRows::Detail,
+    ]
+    .map(IntoIden::into_iden);
+    let rows = entries.iter().map(|entry| {
+        vec![
+            entry.at.0.into(),
+            entry.by.name.as_str().into(),
+            entry.by.origin.as_str().into(),
+            entry.action.as_str().into(),
+            entry.subject.as_str().into(),
+            entry.result.as_str().into(),
+            entry.detail.as_str().into(),
+        ]
+    });
+    let table = AuditRows::Table.into_iden();
+    insert(tx, table, &columns, rows.collect(), &OnRepeat::Skip).await?;
+    Ok(())
+}
+
+/// Deletes and renames, oldest first.
+pub async fn removals(tx: &DatabaseTransaction, removals: &[&Removal]) -> Result<(), StoreError> {
+    for removal in removals {
+        match removal {
+            Removal::Version { model, number, at } => {
+                delete_versions(tx, model, Some(*number), *at).await?;
+            }
+            Removal::Model { model, at } => {
+                delete_versions(tx, model, None, *at).await?;
+                let delete = Query::update()
+                    .table(Models::Table)
+                    .value(Models::DeletedAt, at.0)
+                    .and_where(Expr::col(Models::Name).eq(model))
+                    .to_owned();
+                tx.execute(&delete).await?;
+                let tags = Query::delete()
+                    .from_table(ModelTags::Table)
+                    .and_where(Expr::col(ModelTags::Model).eq(model))
+                    .to_owned();
+                tx.execute(&tags).await?;
+            }
+            Removal::Renamed { model, to, at } => rename(tx, model, to, *at).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Marks versions as deleted and lets go of their files.
+async fn delete_versions(
+    tx: &DatabaseTransaction,
+    model: &str,
+    number: Option<u32>,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let mut delete = Query::update();
+    delete
+        .table(Versions::Table)
+        .value(Versions::DeletedAt, at.0)
+        .and_where(Expr::col(Versions::Model).eq(model))
+        .and_where(Expr::col(Versions::DeletedAt).is_null());
+    let mut owners = Query::select();
+    owners
+        .column(Versions::Id)
+        .from(Versions::Table)
+        .and_where(Expr::col(Versions::Model).eq(model));
+    if let Some(number) = number {
+        delete.and_where(Expr::col(Versions::Number).eq(i64::from(number)));
+        owners.and_where(Expr::col(Versions::Number).eq(i64::from(number)));
+    }
+    tx.execute(&delete).await?;
+    let release = Query::delete()
+        .from_table(BlobRefs::Table)
+        .and_where(Expr::col(BlobRefs::Owner).in_subquery(owners))
+        .to_owned();
+    tx.execute(&release).await?;
+    Ok(())
+}
+
+/// Gives a model another name: new rows first, then whatever points to the old ones, then the old
+/// ones go.
+async fn rename(
+    tx: &DatabaseTransaction,
+    model: &str,
+    to: &str,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let of_model = || Expr::col(Models::Name).eq(model);
+    let columns = [Models::CreatedAt, Models::Description, Models::DeletedAt];
+    let mut old = Query::select();
+    old.expr(Expr::val(to))
+        .expr(Expr::val(at.0))
+        .columns(columns)
+        .from(Models::Table)
+        .and_where(of_model());
+    let mut new = Query::insert();
+    new.into_table(Models::Table).columns([
+        Models::Name,
+        Models::UpdatedAt,
+        Models::CreatedAt,
+        Models::Description,
+        Models::DeletedAt,
+    ]);
+    new.select_from(old).map_err(|error| StoreError::NotFound {
+        what: error.to_string(),
+    })?;
+    tx.execute(&new).await?;
+    rename_versions(tx, model, to).await?;
+    let renamed = |table: sea_orm::sea_query::DynIden, column: sea_orm::sea_query::DynIden| {
+        Query::update()
+            .table(table)
+            .value(column.clone(), to)
+            .and_where(Expr::col(column).eq(model))
+            .to_owned()
+    };
+    for update in [
+        renamed(Aliases::Table.into_iden(), Aliases::Model.into_iden()),
+        renamed(
+            AliasHistory::Table.into_iden(),
+            AliasHistory::Model.into_iden(),
+        ),
+        renamed(ModelTags::Table.into_iden(), ModelTags::Model.into_iden()),
+        renamed(
+            VersionTags::Table.into_iden(),
+            VersionTags::Model.into_iden(),
+        ),
+    ] {
+        tx.execute(&update).await?;
+    }
+    let versions = Query::delete()
+        .from_table(Versions::Table)
+        .and_where(Expr::col(Versions::Model).eq(model))
+        .to_owned();
+    tx.execute(&versions).await?;
+    let models = Query::delete()
+        .from_table(Models::Table)
+        .and_where(of_model())
+        .to_owned();
+    tx.execute(&models).await?;
+    Ok(())
+}
+
+/// Copies versions to another model, with what holds their blobs.
+async fn rename_versions(
+    tx: &DatabaseTransaction,
+    model: &str,
+    to: &str,
+) -> Result<(), StoreError> {
+    use Versions as V;
+    let query = Query::select()
+        .columns([
+            V::Doc,
+            V::Description,
+            V::Stage,
+            V::UpdatedAt,
+            V::DeletedAt,
+            V::PulledUntil,
+        ])
+        .from(V::Table)
+        .and_where(Expr::col(V::Model).eq(model))
+        .to_owned();
+    let mut values = Vec::new();
+    let mut ids: Vec<(VersionId, VersionId)> = Vec::new();
+    for row in tx.query_all(&query).await? {
+        let text: String = row.try_get_by_index(0)?;
+        let mut version: Version = crate::rows::decode("versions", &text)?;
+        let before = version.id;
+        version.rename(to);
+        ids.push((before, version.id));
+        values.push(vec![
+            version.id.to_string().into(),
+            to.into(),
+            i64::from(version.number).into(),
+            version.digest.to_string().into(),
+            version.created_at.0.into(),
+            encode("versions", &version)?.into(),
+            source(&version).into(),
+            run(&version).into(),
+            row.try_get_by_index::<String>(1)?.into(),
+            row.try_get_by_index::<String>(2)?.into(),
+            row.try_get_by_index::<Option<i64>>(3)?.into(),
+            row.try_get_by_index::<Option<i64>>(4)?.into(),
+            row.try_get_by_index::<Option<i64>>(5)?.into(),
+        ]);
+    }
+    let columns = [
+        V::Id,
+        V::Model,
+        V::Number,
+        V::Digest,
+        V::CreatedAt,
+        V::Doc,
+        V::Source,
+        V::RunId,
+        V::Description,
+        V::Stage,
+        V::UpdatedAt,
+        V::DeletedAt,
+        V::PulledUntil,
+    ]
+    .map(IntoIden::into_iden);
+    insert(tx, V::Table.into_iden(), &columns, values, &OnRepeat::Skip).await?;
+    for (before, id) in ids {
+        let holds = Query::update()
+            .table(BlobRefs::Table)
+            .value(BlobRefs::Owner, id.to_string())
+            .and_where(Expr::col(BlobRefs::Owner).eq(before.to_string()))
+            .to_owned();
+        tx.execute(&holds).await?;
+    }
     Ok(())
 }
 
@@ -145,6 +467,7 @@ async fn alias_move(tx: &DatabaseTransaction, step: &AliasMove) -> Result<bool, 
     let mut swap = Query::update();
     swap.table(Aliases::Table)
         .value(Aliases::Number, i64::from(step.to))
+        .value(Aliases::Deleted, step.deleted)
         .value(Aliases::Revision, signed(step.revision))
         .and_where(Expr::col(Aliases::Model).eq(step.model.as_str()))
         .and_where(Expr::col(Aliases::Alias).eq(step.alias.as_str()))

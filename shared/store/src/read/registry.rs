@@ -1,7 +1,7 @@
 //! Models, versions, aliases and their history, and what waits to be told to the outside.
 
 use pomona_domain::Timestamp;
-use pomona_domain::model::{Alias, AliasMove, Version};
+use pomona_domain::model::{Actor, Alias, AliasMove, Version};
 use pomona_migrations::tables::{AliasHistory, Aliases, Models, Outbox, Versions};
 use sea_orm::ConnectionTrait;
 use sea_orm::QueryResult;
@@ -29,8 +29,10 @@ pub struct ModelSummary {
 pub struct OutboxRow {
     /// Grows.
     pub seq: u64,
-    /// What it is (`alias_moved`).
+    /// What it is (`model_version.created`).
     pub topic: String,
+    /// Whom it is about (`model/NAME`): of one subject, what happened first is told first.
+    pub subject: String,
     /// When it happened.
     pub at: Timestamp,
     /// The fact as JSON.
@@ -41,10 +43,11 @@ fn small(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Aliases of one model or of all, by model and name.
+/// Aliases of one model or of all, by model and name; those that are deleted only when asked for.
 pub(crate) async fn aliases(
     conn: &impl ConnectionTrait,
     models: Option<&[String]>,
+    with_deleted: bool,
 ) -> Result<Vec<Alias>, StoreError> {
     let mut query = Query::select();
     query
@@ -53,10 +56,14 @@ pub(crate) async fn aliases(
             Aliases::Alias,
             Aliases::Number,
             Aliases::Revision,
+            Aliases::Deleted,
         ])
         .from(Aliases::Table)
         .order_by(Aliases::Model, Order::Asc)
         .order_by(Aliases::Alias, Order::Asc);
+    if !with_deleted {
+        query.and_where(Expr::col(Aliases::Deleted).eq(false));
+    }
     if let Some(models) = models {
         query.and_where(Expr::col(Aliases::Model).is_in(models.iter().map(String::as_str)));
     }
@@ -70,6 +77,7 @@ fn alias(row: &QueryResult) -> Result<Alias, StoreError> {
         alias: row.try_get_by_index(1)?,
         number: small(row.try_get_by_index(2)?),
         revision: unsigned(row.try_get_by_index(3)?),
+        deleted: row.try_get_by_index(4)?,
     })
 }
 
@@ -81,6 +89,7 @@ impl Store {
         query
             .columns([Models::Name, Models::CreatedAt])
             .from(Models::Table)
+            .and_where(Expr::col(Models::DeletedAt).is_null())
             .order_by(Models::Name, Order::Asc)
             .limit(limit + 1);
         if let Some(name) = &page.token {
@@ -106,6 +115,7 @@ impl Store {
             .columns([Models::Name, Models::CreatedAt])
             .from(Models::Table)
             .and_where(Expr::col(Models::Name).eq(name))
+            .and_where(Expr::col(Models::DeletedAt).is_null())
             .to_owned();
         let Some(row) = self.readers.query_one(&query).await? else {
             return Ok(None);
@@ -127,6 +137,7 @@ impl Store {
             .column(Versions::Model)
             .expr(Expr::col(Versions::Number).max())
             .from(Versions::Table)
+            .and_where(Expr::col(Versions::DeletedAt).is_null())
             .and_where(Expr::col(Versions::Model).is_in(names.iter().map(String::as_str)))
             .group_by_col(Versions::Model)
             .to_owned();
@@ -135,7 +146,7 @@ impl Store {
             newest.insert(row.try_get_by_index(0)?, small(row.try_get_by_index(1)?));
         }
         let mut by_model: BTreeMap<String, Vec<Alias>> = BTreeMap::new();
-        for alias in aliases(&self.readers, Some(&names)).await? {
+        for alias in aliases(&self.readers, Some(&names), false).await? {
             by_model.entry(alias.model.clone()).or_default().push(alias);
         }
         for model in models {
@@ -156,6 +167,7 @@ impl Store {
         query
             .column(Versions::Doc)
             .from(Versions::Table)
+            .and_where(Expr::col(Versions::DeletedAt).is_null())
             .and_where(Expr::col(Versions::Model).eq(model))
             .order_by(Versions::Number, Order::Desc)
             .limit(limit + 1);
@@ -175,6 +187,7 @@ impl Store {
         let query = Query::select()
             .column(Versions::Doc)
             .from(Versions::Table)
+            .and_where(Expr::col(Versions::DeletedAt).is_null())
             .and_where(Expr::col(Versions::Model).eq(model))
             .and_where(Expr::col(Versions::Number).eq(i64::from(number)))
             .to_owned();
@@ -183,7 +196,7 @@ impl Store {
 
     /// A model's aliases, by name.
     pub async fn alias_list(&self, model: &str) -> Result<Vec<Alias>, StoreError> {
-        aliases(&self.readers, Some(&[model.to_owned()])).await
+        aliases(&self.readers, Some(&[model.to_owned()]), false).await
     }
 
     /// Where an alias points.
@@ -198,8 +211,10 @@ impl Store {
                 Aliases::Alias,
                 Aliases::Number,
                 Aliases::Revision,
+                Aliases::Deleted,
             ])
             .from(Aliases::Table)
+            .and_where(Expr::col(Aliases::Deleted).eq(false))
             .and_where(Expr::col(Aliases::Model).eq(model))
             .and_where(Expr::col(Aliases::Alias).eq(alias_name))
             .to_owned();
@@ -225,6 +240,9 @@ impl Store {
                 AliasHistory::Revision,
                 AliasHistory::At,
                 AliasHistory::Reason,
+                AliasHistory::Deleted,
+                AliasHistory::Actor,
+                AliasHistory::Origin,
             ])
             .from(AliasHistory::Table)
             .and_where(Expr::col(AliasHistory::Model).eq(model))
@@ -247,6 +265,11 @@ impl Store {
                 revision: unsigned(row.try_get_by_index(2)?),
                 at: Timestamp(row.try_get_by_index(3)?),
                 reason: row.try_get_by_index(4)?,
+                deleted: row.try_get_by_index(5)?,
+                by: Actor {
+                    name: row.try_get_by_index(6)?,
+                    origin: row.try_get_by_index(7)?,
+                },
             });
         }
         Ok(Page::cut(moves, limit, |row| row.revision.to_string()))
@@ -268,7 +291,13 @@ impl Store {
     pub async fn outbox_list(&self, after: u64, limit: u32) -> Result<Vec<OutboxRow>, StoreError> {
         let limit = PageRequest::first(limit).limit()?;
         let query = Query::select()
-            .columns([Outbox::Seq, Outbox::Topic, Outbox::At, Outbox::Doc])
+            .columns([
+                Outbox::Seq,
+                Outbox::Topic,
+                Outbox::At,
+                Outbox::Doc,
+                Outbox::Subject,
+            ])
             .from(Outbox::Table)
             .and_where(Expr::col(Outbox::Seq).gt(crate::rows::signed(after)))
             .order_by(Outbox::Seq, Order::Asc)
@@ -281,6 +310,7 @@ impl Store {
                 topic: row.try_get_by_index(1)?,
                 at: Timestamp(row.try_get_by_index(2)?),
                 doc: row.try_get_by_index(3)?,
+                subject: row.try_get_by_index(4)?,
             });
         }
         Ok(rows)

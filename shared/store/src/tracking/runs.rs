@@ -323,7 +323,7 @@ impl Store {
         Ok(all)
     }
 
-    pub(super) async fn pairs<C: Iden + Copy + 'static>(
+    pub(crate) async fn pairs<C: Iden + Copy + 'static>(
         &self,
         (table, owner, key, value): (C, C, C, C),
         owners: &[String],

@@ -144,7 +144,7 @@ fn is_number(value: &Value) -> bool {
     matches!(value, Value::Number(_) | Value::Integer(_))
 }
 
-pub(super) fn direction(descending: bool) -> Direction {
+pub(crate) fn direction(descending: bool) -> Direction {
     if descending {
         Direction::Desc
     } else {
@@ -243,7 +243,7 @@ fn dataset(backend: DbBackend, field: DatasetField, (op, value): (Op, &Value)) -
 
 /// A condition on the value that an owner has for a key; one without the key fails it, unless it
 /// asks for just that.
-pub(super) fn pair<C: Iden + Copy + 'static>(
+pub(crate) fn pair<C: Iden + Copy + 'static>(
     backend: DbBackend,
     (table, of, key, value): (C, C, C, C),
     owner: SimpleExpr,
@@ -275,7 +275,7 @@ pub(super) fn pair<C: Iden + Copy + 'static>(
 }
 
 /// One comparison.
-pub(super) fn compare(backend: DbBackend, column: SimpleExpr, op: Op, value: &Value) -> SimpleExpr {
+pub(crate) fn compare(backend: DbBackend, column: SimpleExpr, op: Op, value: &Value) -> SimpleExpr {
     let value = match value {
         Value::Text(text) if matches!(op, Op::Like | Op::Ilike) => {
             return dialect::like(backend, column, text, op == Op::Like);

@@ -24,3 +24,4 @@ mod schema;
 mod service;
 mod snapshot;
 mod tracking;
+mod words;

@@ -44,6 +44,7 @@ fn champion(number: u32, revision: u64) -> Alias {
         alias: "champion".to_owned(),
         number,
         revision,
+        deleted: false,
     }
 }
 
@@ -86,7 +87,18 @@ async fn a_model_is_listed_with_its_newest_version_and_aliases(home: Home) {
 
 async fn each_move_of_an_alias_has_a_row_of_history_and_of_the_outbox(home: Home) {
     let mut leader = with_versions(&home).await;
-    let (mut seen, mut last) = (Vec::new(), 0);
+    let before = leader.store.outbox_list(0, 1000).await.unwrap();
+    let topics: Vec<&str> = before.iter().map(|row| row.topic.as_str()).collect();
+    assert_eq!(topics[0], "registered_model.created");
+    assert_eq!(
+        topics
+            .iter()
+            .filter(|topic| **topic == "model_version.created")
+            .count(),
+        4
+    );
+    let (mut seen, mut last) = (Vec::new(), before.last().unwrap().seq);
+    let first = last;
     for step in moves() {
         leader.commit(&[Change::AliasMoved(step.clone())]).await;
         let alias = leader.store.alias_get("flowers", "champion").await.unwrap();
@@ -97,7 +109,7 @@ async fn each_move_of_an_alias_has_a_row_of_history_and_of_the_outbox(home: Home
         last = told[0].seq;
         assert_eq!(
             (told[0].topic.as_str(), told[0].at),
-            ("alias_moved", step.at)
+            ("model_version_alias.created", step.at)
         );
         let doc: AliasMove = serde_json::from_str(&told[0].doc).unwrap();
         assert_eq!(doc, step);
@@ -110,12 +122,13 @@ async fn each_move_of_an_alias_has_a_row_of_history_and_of_the_outbox(home: Home
         assert_eq!(history.unwrap().items, seen);
     }
     assert_eq!(
-        leader.store.outbox_list(0, 3).await.unwrap().len(),
+        leader.store.outbox_list(first, 3).await.unwrap().len(),
         3,
         "a limit holds"
     );
-    let all = leader.store.outbox_list(0, 1000).await.unwrap();
+    let all = leader.store.outbox_list(first, 1000).await.unwrap();
     assert!(all.is_sorted_by_key(|row| row.seq));
+    assert!(all.iter().all(|row| row.subject == "model/flowers"));
     assert_eq!(all.len(), 4);
 }
 
@@ -147,6 +160,13 @@ async fn the_history_says_where_an_alias_pointed_at_any_moment(home: Home) {
     assert!(none.items.is_empty());
 }
 
+/// Moves of aliases that wait to be told.
+async fn moves_told(leader: &Leader) -> usize {
+    let rows = leader.store.outbox_list(0, 100).await.unwrap();
+    let is_move = |topic: &str| topic.starts_with("model_version_alias.");
+    rows.iter().filter(|row| is_move(&row.topic)).count()
+}
+
 async fn two_that_move_an_alias_from_one_revision_do_not_both_win(home: Home) {
     let mut leader = with_versions(&home).await;
     let [first, second, ..] = moves();
@@ -160,7 +180,7 @@ async fn two_that_move_an_alias_from_one_revision_do_not_both_win(home: Home) {
     );
     let alias = leader.store.alias_get("flowers", "champion").await.unwrap();
     assert_eq!(alias, Some(champion(2, 2)));
-    assert_eq!(leader.store.outbox_list(0, 10).await.unwrap().len(), 2);
+    assert_eq!(moves_told(&leader).await, 2);
 }
 
 async fn several_moves_in_one_batch_follow_each_other(home: Home) {
@@ -168,7 +188,7 @@ async fn several_moves_in_one_batch_follow_each_other(home: Home) {
     let [first, second, third, _] = moves().map(Change::AliasMoved);
     let wrong = [first.clone(), third.clone(), second.clone()];
     assert_eq!(leader.refused(&wrong).await, Code::Conflict);
-    assert!(leader.store.outbox_list(0, 10).await.unwrap().is_empty());
+    assert_eq!(moves_told(&leader).await, 0);
     leader.commit(&[first, second, third]).await;
     let alias = leader.store.alias_get("flowers", "champion").await.unwrap();
     assert_eq!(alias, Some(champion(3, 3)));

@@ -9,7 +9,9 @@ use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, Se
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::lease::{Lease, LeaseState, SlotRef, Work};
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{AliasMove, GateOutcome, Lineage, ModelFile, Version, version_digest};
+use pomona_domain::model::{
+    Actor, AliasMove, GateOutcome, Lineage, ModelFile, Origin, Version, version_digest,
+};
 use pomona_domain::plan::Spent;
 use pomona_domain::task::{Task, TaskSpec, TaskState};
 use pomona_domain::trial::{BestPoint, Trial, TrialState};
@@ -250,7 +252,7 @@ pub fn version(model: &str, number: u32, file: Digest) -> Version {
         number,
         digest: version_digest(&files),
         files,
-        lineage: Lineage {
+        origin: Origin::Trained(Lineage {
             experiment: ExperimentId(1),
             trial: TrialId(1),
             step: 10,
@@ -259,7 +261,7 @@ pub fn version(model: &str, number: u32, file: Digest) -> Version {
             dataset: file,
             backbone: file,
             code: "0.1.0".to_owned(),
-        },
+        }),
         metrics: awkward(),
         gates: vec![GateOutcome {
             gate: "test/accuracy at least 0.6".to_owned(),
@@ -281,6 +283,11 @@ pub fn alias_move(model: &str, revision: u64, from: Option<u32>, to: u32) -> Ali
         revision,
         at: at(100 * revision.cast_signed()),
         reason: format!("move {revision}"),
+        deleted: false,
+        by: Actor {
+            name: "ann".to_owned(),
+            origin: "http 127.0.0.1".to_owned(),
+        },
     }
 }
 

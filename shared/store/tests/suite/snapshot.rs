@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::ExperimentState;
 use pomona_domain::lease::{EndKind, LeaseState, StopKind, StopReason, Work};
-use pomona_domain::model::Alias;
+use pomona_domain::model::{Alias, Version};
 use pomona_domain::snapshot::Snapshot;
 use pomona_domain::task::{ClassProbability, Prediction, TaskResult, TaskState};
 use pomona_domain::trial::{AfterStop, TrialState};
@@ -65,13 +65,15 @@ async fn every_live_row_loads_as_it_was_committed(home: Home) {
             backbone("b", blobs[1], blobs[1]),
         ],
         versions: vec![version("flowers", 1, blobs[0])],
-        published: vec![version("flowers", 1, blobs[0]).lineage.checkpoint],
+        published: vec![made_of(&version("flowers", 1, blobs[0]))],
         aliases: vec![Alias {
             model: "flowers".to_owned(),
             alias: "champion".to_owned(),
             number: 1,
             revision: 1,
+            deleted: false,
         }],
+        deleted_versions: Vec::new(),
         generation: Generation(6),
     };
     let mut changes: Vec<Change> = vec![of_experiment(&owner)];
@@ -301,4 +303,8 @@ async fn the_highest_generation_is_remembered_after_its_lease_ended(home: Home) 
         (loaded.leases.len(), loaded.generation),
         (1, Generation(41))
     );
+}
+
+fn made_of(version: &Version) -> pomona_domain::Digest {
+    version.trained().expect("a trial of ours").checkpoint
 }

@@ -10,7 +10,9 @@ use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
 use pomona_domain::dataset::{Dataset, DatasetSummary, ImportOptions, Problem, SetAside, Split};
 use pomona_domain::experiment::{Experiment, ExperimentState};
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{Alias, AliasMove, GateOutcome, Lineage, ModelFile, Version};
+use pomona_domain::model::{
+    Actor, Alias, AliasMove, GateOutcome, Lineage, ModelFile, Origin, Version,
+};
 use pomona_domain::plan::{Images, Plan as CostPlan, Spent};
 use pomona_domain::spec::parse::parse;
 use pomona_domain::task::{ClassProbability, Prediction};
@@ -310,7 +312,7 @@ pub fn version(passed: bool) -> Version {
             file("README.md", 2048),
             file("model.safetensors", 13_631_488),
         ],
-        lineage: Lineage {
+        origin: Origin::Trained(Lineage {
             experiment: ExperimentId(0x91c4_5a2e_07d1_3b66),
             trial: TrialId::derive("exp", 3),
             step: 72,
@@ -319,7 +321,7 @@ pub fn version(passed: bool) -> Version {
             dataset: Digest::of(b"data"),
             backbone: Digest::of(b"weights"),
             code: "0.1.0".to_owned(),
-        },
+        }),
         metrics: metrics(&[("test/accuracy", 0.9043), ("val/accuracy", 0.9174)]),
         gates: vec![GateOutcome {
             gate: "test/accuracy at least 0.6".to_owned(),
@@ -335,7 +337,7 @@ pub fn model() -> ModelView {
     let summary = |number, gates_passed, accuracy| VersionSummary {
         number,
         digest: Digest::of(b"version"),
-        trial: TrialId::derive("exp", 3),
+        trial: Some(TrialId::derive("exp", 3)),
         size: 13_633_536,
         gates_passed,
         metrics: metrics(&[("test/accuracy", accuracy), ("val/accuracy", 0.9174)]),
@@ -346,11 +348,14 @@ pub fn model() -> ModelView {
         alias: alias.to_owned(),
         number,
         revision,
+        deleted: false,
     };
     ModelView {
         name: "tux".to_owned(),
         versions: vec![summary(3, true, 0.9043), summary(2, false, 0.5521)],
         aliases: vec![alias("challenger", 2, 1), alias("champion", 3, 2)],
+        description: String::new(),
+        tags: BTreeMap::new(),
     }
 }
 
@@ -363,6 +368,11 @@ pub fn history() -> Vec<AliasMove> {
         revision,
         at: at(seconds),
         reason: reason.to_owned(),
+        deleted: false,
+        by: Actor {
+            name: "ann@desk".to_owned(),
+            origin: "cli 127.0.0.1".to_owned(),
+        },
     };
     vec![
         row(

@@ -2,11 +2,13 @@
 
 use super::tasks::{answers, row, submits};
 use crate::testing::{House, crashed, grid};
-use crate::{Event, Recalled};
+use crate::{Event, Recalled, RegistryWish};
 use pomona_domain::change::Change;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::ExperimentState;
-use pomona_domain::model::{AliasMove, ModelFile, Version};
+use pomona_domain::model::{
+    Actor, AliasMove, Audit, Lineage, ModelFile, Registration, Removal, Version,
+};
 use pomona_domain::report::Outcome;
 use pomona_domain::task::{TaskResult, TaskSpec};
 use pomona_domain::{Code, ExperimentId, TaskId, TrialId};
@@ -56,6 +58,10 @@ fn version(house: &House) -> Option<&Version> {
     })
 }
 
+fn made_of(version: &Version) -> &Lineage {
+    version.trained().expect("a trial of ours")
+}
+
 fn moved(house: &House) -> Option<&AliasMove> {
     house.last.iter().find_map(|change| {
         if let Change::AliasMoved(row) = change {
@@ -76,7 +82,11 @@ fn version_alias_and_the_end_of_the_experiment_are_one_decision() {
     assert_eq!(house.standing(id), ExperimentState::Completed);
     let version = version(&house).unwrap();
     assert_eq!(
-        (version.number, version.lineage.trial, version.lineage.step),
+        (
+            version.number,
+            made_of(version).trial,
+            made_of(version).step
+        ),
         (1, trial, 10)
     );
     assert_eq!(version.metrics["test/accuracy"], 0.7);
@@ -136,7 +146,7 @@ fn a_version_says_only_what_its_own_checkpoint_measured() {
     answers(&mut house, task, published(0.7));
     let version = version(&house).unwrap();
     assert_eq!(
-        (version.lineage.step, version.metrics.get("val/accuracy")),
+        (made_of(version).step, version.metrics.get("val/accuracy")),
         (10, None)
     );
 }
@@ -263,7 +273,7 @@ fn rows_of_an_ended_trial_stay_as_long_as_a_publish_task_needs_them() {
     assert_eq!(house.cluster.missing_sources(), [trial]);
     house.cluster.recall(rows.clone());
     answers(&mut house, task, published(0.7));
-    assert_eq!(version(&house).unwrap().lineage.trial, trial);
+    assert_eq!(made_of(version(&house).unwrap()).trial, trial);
     assert_eq!(moved(&house), None);
     assert!(house.cluster.source(trial).is_none());
     house.cluster.recall(rows);
@@ -279,6 +289,7 @@ fn sets(number: u32, expected_revision: Option<u64>) -> Event {
         number,
         expected_revision,
         reason: "by hand".to_owned(),
+        by: Actor::default(),
     }
 }
 
@@ -309,6 +320,7 @@ fn an_alias_moves_by_compare_and_swap_to_a_version_that_exists() {
         alias: alias.to_owned(),
         reason: "it was better".to_owned(),
         to,
+        by: Actor::default(),
     };
     house.tell(&back("champion", 2));
     assert_eq!(
@@ -317,4 +329,120 @@ fn an_alias_moves_by_compare_and_swap_to_a_version_that_exists() {
     );
     assert_eq!(house.refused(&back("nobody", 1)), Code::NotFound);
     assert_eq!(house.refused(&back("champion", 9)), Code::NotFound);
+}
+
+fn wishes(model: &str, wish: RegistryWish) -> Event {
+    Event::Registry {
+        model: model.to_owned(),
+        wish,
+        by: Actor::default(),
+    }
+}
+
+fn registers() -> Event {
+    let wish = RegistryWish::Register {
+        files: Vec::new(),
+        registration: Box::new(Registration {
+            source: "s3://elsewhere/m".to_owned(),
+            ..Registration::default()
+        }),
+        metrics: BTreeMap::from([("acc".to_owned(), 0.5)]),
+    };
+    wishes("m", wish)
+}
+
+fn deletes(number: u32, pulled_until: Option<i64>) -> Event {
+    let pulled_until = pulled_until.map(pomona_domain::Timestamp);
+    let wish = RegistryWish::DeleteVersion {
+        number,
+        pulled_until,
+    };
+    wishes("m", wish)
+}
+
+fn audited(house: &House) -> Vec<(&str, &str)> {
+    let entries = house.last.iter().filter_map(|change| {
+        let Change::Audited(Audit {
+            action, subject, ..
+        }) = change
+        else {
+            return None;
+        };
+        Some((action.as_str(), subject.as_str()))
+    });
+    entries.collect()
+}
+
+#[test]
+fn what_a_client_registers_is_numbered_after_what_was_published() {
+    let mut house = House::new();
+    house.joins("a", 1);
+    let (id, _) = promoting(&mut house, PROMOTE);
+    let task = task_of(&house, id);
+    answers(&mut house, task, published(0.7));
+    house.tell(&registers());
+    let row = version(&house).unwrap();
+    assert_eq!((row.number, row.trained()), (2, None));
+    assert_eq!(row.registered().unwrap().source, "s3://elsewhere/m");
+    assert_eq!(audited(&house), [("version.registered", "model/m/2")]);
+}
+
+#[test]
+fn a_version_that_is_needed_is_not_deleted_and_its_number_never_comes_again() {
+    let mut house = House::new();
+    for _ in 0..2 {
+        house.tell(&registers());
+    }
+    house.tell(&sets(2, None));
+    assert_eq!(house.refused(&deletes(2, None)), Code::WrongState);
+    let soon = house.now.0 + 1;
+    assert_eq!(house.refused(&deletes(1, Some(soon))), Code::WrongState);
+    house.tell(&deletes(1, Some(house.now.0)));
+    assert_eq!(audited(&house), [("version.deleted", "model/m/1")]);
+    assert_eq!(house.refused(&deletes(1, None)), Code::NotFound);
+    assert_eq!(house.refused(&sets(1, None)), Code::NotFound);
+    house.restarts();
+    assert_eq!(house.refused(&sets(1, None)), Code::NotFound);
+
+    let wish = RegistryWish::DeleteAlias {
+        alias: "champion".to_owned(),
+        reason: "nobody uses it".to_owned(),
+    };
+    let unset = wishes("m", wish);
+    house.tell(&unset);
+    let gone = moved(&house).unwrap();
+    assert_eq!((gone.from, gone.deleted, gone.revision), (Some(2), true, 2));
+    assert_eq!(house.refused(&unset), Code::NotFound);
+    house.tell(&deletes(2, None));
+    house.tell(&registers());
+    assert_eq!(version(&house).unwrap().number, 3);
+    house.tell(&sets(3, Some(2)));
+    let back = moved(&house).unwrap();
+    assert_eq!((back.from, back.to, back.revision), (None, 3, 3));
+}
+
+#[test]
+fn a_model_goes_with_its_versions_and_moves_with_its_aliases() {
+    let mut house = House::new();
+    house.tell(&registers());
+    house.tell(&sets(1, None));
+    let rename = |to: &str| wishes("m", RegistryWish::Rename { to: to.to_owned() });
+    let delete = |model: &str| wishes(model, RegistryWish::DeleteModel { pulled_until: None });
+    assert_eq!(house.refused(&rename("m")), Code::WrongState);
+    assert_eq!(house.refused(&delete("m")), Code::WrongState);
+    house.tell(&rename("n"));
+    assert_eq!(audited(&house), [("model.renamed", "model/m")]);
+    assert!(house.cluster.newest_version("m").is_none());
+    assert_eq!(house.cluster.newest_version("n").unwrap().model, "n");
+    assert_eq!(house.cluster.alias("n", "champion").unwrap().number, 1);
+
+    house.tell(&registers());
+    house.tell(&delete("m"));
+    assert!(matches!(
+        house.last.first(),
+        Some(Change::Removed(Removal::Model { model, .. })) if model == "m"
+    ));
+    assert!(!house.cluster.has_version("m", 1));
+    house.tell(&registers());
+    assert_eq!(version(&house).unwrap().number, 2);
 }
