@@ -103,10 +103,13 @@ fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
             expected_revision,
             reason,
             by,
-        } => {
-            let why = (reason.as_str(), by);
-            registry::alias_set(draft, (model, alias), *number, *expected_revision, why)
-        }
+        } => registry::alias_set(
+            draft,
+            (model, alias),
+            *number,
+            *expected_revision,
+            (reason, by),
+        ),
         Event::AliasRollback {
             model,
             alias,

@@ -62,6 +62,7 @@ async fn write(
 ) -> Result<(), StoreError> {
     fence(tx, batch).await?;
     refs::write(tx, sorted).await?;
+    let endings = outbox::endings(tx, sorted).await?;
     put(tx, &sorted.workers).await?;
     put(tx, &sorted.experiments).await?;
     put(tx, &sorted.trials).await?;
@@ -76,6 +77,7 @@ async fn write(
     registry::alias_moves(tx, &sorted.alias_moves).await?;
     registry::removals(tx, &sorted.removals).await?;
     registry::audits(tx, &sorted.audits).await?;
+    outbox::tell(tx, endings).await?;
     facts::reasons(tx, &sorted.reasons).await
 }
 

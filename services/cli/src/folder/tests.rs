@@ -1,7 +1,7 @@
 //! Pulled folders: whole or not there, and never anything but the version.
 
 use super::*;
-use pomona_domain::model::Lineage;
+use pomona_domain::model::{Lineage, Origin};
 use pomona_domain::{ExperimentId, Timestamp, TrialId, VersionId};
 use std::collections::BTreeMap;
 

@@ -170,6 +170,39 @@ fn registry(house: &House, trial: &str) {
     let then = house.json(&["model", "history", "small", "--as-of", "2020-01-01"]);
     assert_eq!(then["items"].as_array().map(Vec::len), Some(0));
     assert!(seen(house, &["model", "history", "small", "--alias", "next"]).contains("next"));
+    let moved = &history["items"][0];
+    assert!(
+        text(&history["items"][2]["by"]["name"]).contains('@'),
+        "{history}"
+    );
+    let then = [
+        "model",
+        "show",
+        "small@champion",
+        "--as-of",
+        text(&moved["at"]),
+    ];
+    assert_eq!(house.json(&then)["number"], 1);
+    tidied(house);
+}
+
+/// Words, what goes, and what the audit keeps of it.
+fn tidied(house: &House) {
+    let said = house.json(&["model", "describe", "small", "a small one"]);
+    assert_eq!(said["description"], "a small one");
+    let tagged = house.json(&["model", "tag", "small@2", "checked=yes", "draft="]);
+    assert_eq!(tagged["tags"], serde_json::json!({ "checked": "yes" }));
+    house.json(&["model", "delete", "small@next"]);
+    assert_eq!(house.json(&["model", "delete", "small@2"])["number"], 2);
+    let audit = seen(house, &["audit", "--model", "small"]);
+    for word in [
+        "version.deleted",
+        "alias.deleted",
+        "version.tagged",
+        "model.described",
+    ] {
+        assert!(audit.contains(word), "{audit}");
+    }
 }
 
 /// Pulled, verified, tampered with.

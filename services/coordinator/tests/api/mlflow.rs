@@ -77,6 +77,7 @@ async fn run(house: &House) -> String {
 fn bad_bodies(run: &str) -> Vec<(&'static str, Value)> {
     let mut bodies = bad_experiments();
     bodies.extend(bad_runs(run));
+    bodies.extend(bad_models());
     bodies
 }
 
@@ -94,6 +95,49 @@ fn bad_experiments() -> Vec<(&'static str, Value)> {
         ("experiments/search", json!({ "max_results": -1 })),
         ("experiments/search", json!({ "page_token": "%%%" })),
         ("experiments/search", json!({ "view_type": "SOME" })),
+    ]
+}
+
+fn bad_models() -> Vec<(&'static str, Value)> {
+    vec![
+        ("registered-models/create", json!({})),
+        ("registered-models/create", json!({ "name": "a:b" })),
+        (
+            "registered-models/create",
+            json!({ "name": "x".repeat(300) }),
+        ),
+        (
+            "registered-models/rename",
+            json!({ "name": "nothing", "new_name": "x" }),
+        ),
+        (
+            "registered-models/alias",
+            json!({ "name": "nothing", "alias": "a", "version": "1" }),
+        ),
+        (
+            "registered-models/set-tag",
+            json!({ "name": "nothing", "key": "", "value": "x" }),
+        ),
+        (
+            "registered-models/get-latest-versions",
+            json!({ "name": "nothing" }),
+        ),
+        (
+            "model-versions/create",
+            json!({ "name": "nothing", "source": "s3://b/m" }),
+        ),
+        (
+            "model-versions/create",
+            json!({ "name": "nothing", "source": "\u{0}" }),
+        ),
+        (
+            "model-versions/set-tag",
+            json!({ "name": "x", "version": "99999999999999999999", "key": "a", "value": "" }),
+        ),
+        (
+            "model-versions/transition-stage",
+            json!({ "name": "x", "version": "1", "stage": "Nowhere" }),
+        ),
     ]
 }
 
@@ -160,44 +204,6 @@ fn bad_runs(run: &str) -> Vec<(&'static str, Value)> {
             json!({ "experiment_id": "0", "name": "a/b" }),
         ),
         ("logged-models/search", json!({ "experiment_ids": [] })),
-        ("registered-models/create", json!({})),
-        ("registered-models/create", json!({ "name": "a:b" })),
-        (
-            "registered-models/create",
-            json!({ "name": "x".repeat(300) }),
-        ),
-        (
-            "registered-models/rename",
-            json!({ "name": "nothing", "new_name": "x" }),
-        ),
-        (
-            "registered-models/alias",
-            json!({ "name": "nothing", "alias": "a", "version": "1" }),
-        ),
-        (
-            "registered-models/set-tag",
-            json!({ "name": "nothing", "key": "", "value": "x" }),
-        ),
-        (
-            "registered-models/get-latest-versions",
-            json!({ "name": "nothing" }),
-        ),
-        (
-            "model-versions/create",
-            json!({ "name": "nothing", "source": "s3://b/m" }),
-        ),
-        (
-            "model-versions/create",
-            json!({ "name": "nothing", "source": "\u{0}" }),
-        ),
-        (
-            "model-versions/set-tag",
-            json!({ "name": "x", "version": "99999999999999999999", "key": "a", "value": "" }),
-        ),
-        (
-            "model-versions/transition-stage",
-            json!({ "name": "x", "version": "1", "stage": "Nowhere" }),
-        ),
         ("nothing/at-all", json!({})),
     ]
 }

@@ -53,7 +53,7 @@ pub async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(),
         ]);
     }
     for (name, at) in models {
-        model(tx, name, at).await?;
+        model(tx, name, ("", &[]), at).await?;
     }
     let columns = [
         Versions::Id,
@@ -101,6 +101,7 @@ fn run(row: &Version) -> Option<String> {
 pub(crate) async fn model(
     tx: &DatabaseTransaction,
     name: &str,
+    (description, tags): (&str, &[(String, String)]),
     at: Timestamp,
 ) -> Result<bool, StoreError> {
     let columns = [Models::Name, Models::CreatedAt, Models::UpdatedAt].map(IntoIden::into_iden);
@@ -128,11 +129,14 @@ pub(crate) async fn model(
         tx.execute(&touch).await?;
         return Ok(false);
     }
+    let tags: BTreeMap<&str, &str> = (tags.iter())
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect();
     let told = Told {
         topic: "registered_model.created",
         subject: of_model(name),
         at,
-        doc: json!({ "name": name, "description": "", "tags": {} }).to_string(),
+        doc: json!({ "name": name, "description": description, "tags": tags }).to_string(),
     };
     tell(tx, vec![told]).await?;
     Ok(true)
@@ -317,6 +321,17 @@ async fn rename(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let of_model = || Expr::col(Models::Name).eq(model);
+    // A model without a version may have been made of that name since it was decided.
+    let taken = Query::select()
+        .expr(Expr::val(1))
+        .from(Models::Table)
+        .and_where(Expr::col(Models::Name).eq(to))
+        .to_owned();
+    if tx.query_one(&taken).await?.is_some() {
+        return Err(StoreError::Conflict {
+            what: format!("the name `{to}`"),
+        });
+    }
     let columns = [Models::CreatedAt, Models::Description, Models::DeletedAt];
     let mut old = Query::select();
     old.expr(Expr::val(to))

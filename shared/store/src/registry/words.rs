@@ -62,7 +62,7 @@ impl Store {
         by: &Actor,
     ) -> Result<bool, StoreError> {
         ingest!(self, tx => {
-            if !model(tx, name, now).await? {
+            if !model(tx, name, (description, tags), now).await? {
                 return Ok(false);
             }
             if !description.is_empty() {

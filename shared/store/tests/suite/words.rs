@@ -1,12 +1,16 @@
 //! What is said of models and versions, what is deleted or renamed, and the audit of it all.
 
+use pomona_domain::experiment::ExperimentState;
 use pomona_domain::model::{Actor, Alias, Audit, Removal};
-use pomona_domain::{Change, Digest};
+use pomona_domain::trial::TrialState;
+use pomona_domain::{Change, Code, Digest, Fault};
 use pomona_store::{ModelSearch, PageRequest, VersionSearch};
 use pomona_tracking::{filter, order};
 
 use crate::harness::{Home, Leader, for_each_backend};
-use crate::rows::{alias_move, at, of_version, version};
+use crate::rows::{
+    alias_move, at, experiment, of_experiment, of_trial, of_version, trial, version,
+};
 
 for_each_backend!(
     models_are_searched_by_name_and_tag,
@@ -16,6 +20,7 @@ for_each_backend!(
     a_model_takes_all_it_has_to_its_new_name,
     the_audit_is_read_by_subject_and_page,
     a_pull_is_remembered_for_as_long_as_it_says,
+    an_end_is_told_once_whatever_is_written_later,
 );
 
 fn ann() -> Actor {
@@ -339,4 +344,43 @@ async fn a_pull_is_remembered_for_as_long_as_it_says(home: Home) {
         store.pulled_until("flowers", Some(2)).await.unwrap(),
         Some(at(700))
     );
+}
+
+async fn an_end_is_told_once_whatever_is_written_later(home: Home) {
+    let mut leader = home.lead().await;
+    let mut owner = experiment(1);
+    let mut broken = trial(owner.id, 1);
+    leader
+        .commit(&[of_experiment(&owner), of_trial(&broken)])
+        .await;
+    assert!(leader.store.outbox_list(0, 10).await.unwrap().is_empty());
+    broken.version = 2;
+    broken.state = TrialState::Failed {
+        fault: Fault::new(Code::Internal, "a test says so"),
+    };
+    broken.ended_at = Some(at(7));
+    owner.version = 2;
+    owner.state = ExperimentState::Completed;
+    owner.ended_at = Some(at(8));
+    leader
+        .commit(&[of_trial(&broken), of_experiment(&owner)])
+        .await;
+    // Pinned: written again, ended as before.
+    broken.version = 3;
+    broken.pinned = true;
+    leader.commit(&[of_trial(&broken)]).await;
+    let told = leader.store.outbox_list(0, 10).await.unwrap();
+    let shown: Vec<_> = (told.iter())
+        .map(|row| (row.topic.as_str(), row.subject.clone(), row.at))
+        .collect();
+    let subject = format!("experiment/{}", owner.id);
+    assert_eq!(
+        shown,
+        [
+            ("trial.failed", subject.clone(), at(7)),
+            ("experiment.ended", subject, at(8)),
+        ]
+    );
+    assert!(told[0].doc.contains("a test says so"), "{}", told[0].doc);
+    assert!(told[1].doc.contains("completed"), "{}", told[1].doc);
 }
