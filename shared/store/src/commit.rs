@@ -19,7 +19,7 @@ use pomona_domain::dataset::Dataset;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::Lease;
 use pomona_domain::metric::Observation;
-use pomona_domain::model::{AliasMove, Audit, Removal, Version};
+use pomona_domain::model::{Audit, Version};
 use pomona_domain::task::Task;
 use pomona_domain::trial::Trial;
 use pomona_domain::worker::Worker;
@@ -73,9 +73,7 @@ async fn write(
     facts::observations(tx, &sorted.observations).await?;
     facts::checkpoints(tx, &sorted.checkpoints).await?;
     facts::deleted_checkpoints(tx, &sorted.deleted_checkpoints).await?;
-    registry::versions(tx, &sorted.versions).await?;
-    registry::alias_moves(tx, &sorted.alias_moves).await?;
-    registry::removals(tx, &sorted.removals).await?;
+    registry::write(tx, &sorted.registry).await?;
     registry::audits(tx, &sorted.audits).await?;
     outbox::tell(tx, endings).await?;
     facts::reasons(tx, &sorted.reasons).await
@@ -116,8 +114,8 @@ struct Sorted<'a> {
     datasets: Vec<&'a Dataset>,
     backbones: Vec<&'a Backbone>,
     versions: Vec<&'a Version>,
-    alias_moves: Vec<&'a AliasMove>,
-    removals: Vec<&'a Removal>,
+    /// Versions, moves and removals, in the order in which they were decided.
+    registry: Vec<&'a Change>,
     audits: Vec<&'a Audit>,
     reasons: Vec<&'a Reason>,
 }
@@ -144,9 +142,11 @@ impl<'a> Sorted<'a> {
                 }
                 Change::Dataset(row) => sorted.datasets.push(row),
                 Change::Backbone(row) => sorted.backbones.push(row),
-                Change::Version(row) => sorted.versions.push(row),
-                Change::AliasMoved(row) => sorted.alias_moves.push(row),
-                Change::Removed(row) => sorted.removals.push(row),
+                Change::Version(row) => {
+                    sorted.versions.push(row);
+                    sorted.registry.push(change);
+                }
+                Change::AliasMoved(_) | Change::Removed(_) => sorted.registry.push(change),
                 Change::Audited(row) => sorted.audits.push(row),
                 Change::Reason(row) => sorted.reasons.push(row),
             }

@@ -1,12 +1,13 @@
 //! What is deleted, who did it, and what clients of MLflow see of a version of ours.
 
 use pomona_api::v1::models::{AuditQuery, ChangeWords};
-use pomona_domain::model::Audit;
+use pomona_domain::model::{Audit, version_digest};
 use pomona_domain::{Code, Digest};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::furnished;
+use crate::harness::House;
 use crate::registry::{publish, to};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,4 +229,63 @@ async fn a_version_of_ours_is_what_clients_of_mlflow_download() {
         let refused = house.raw(method, &path, &[], "other").await;
         assert_eq!(refused.status, 400, "{}", refused.text);
     }
+}
+
+#[tokio::test]
+async fn a_version_that_a_client_registered_is_pulled_like_one_of_ours() {
+    let house = House::open().await;
+    let post = async |path: &str, body: Value| {
+        let answer = house.post(&format!("/api/2.0/mlflow/{path}"), &body).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.json()
+    };
+    let made = post("runs/create", json!({ "experiment_id": "0" })).await;
+    let run = made["run"]["info"]["run_id"].as_str().unwrap().to_owned();
+    for (name, text) in [("MLmodel", "flavors: {}"), ("deep/weights", "bytes")] {
+        let path = format!("/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/model/{name}");
+        let put = house.raw(Method::PUT, &path, &[], text).await;
+        assert_eq!(put.status, 200, "{}", put.text);
+    }
+    post("registered-models/create", json!({ "name": "theirs" })).await;
+    let source = format!("runs:/{run}/model");
+    let body = json!({ "name": "theirs", "source": source, "run_id": run });
+    post("model-versions/create", body).await;
+    let alias = json!({ "name": "theirs", "alias": "champion", "version": "1" });
+    post("registered-models/alias", alias).await;
+
+    let version = house
+        .client
+        .version_pull("theirs", "champion")
+        .await
+        .unwrap();
+    assert_eq!(version.digest, version_digest(&version.files));
+    assert_eq!(version.registered().unwrap().source, source);
+    let mut pulled = Vec::new();
+    for file in &version.files {
+        let digest: Digest = format!("sha256:{}", file.sha256).parse().unwrap();
+        let bytes = house.client.blob_bytes(digest).await.unwrap();
+        pulled.push((
+            file.path.as_str(),
+            String::from_utf8(bytes.to_vec()).unwrap(),
+        ));
+    }
+    let expect = [("MLmodel", "flavors: {}"), ("deep/weights", "bytes")];
+    assert_eq!(pulled, expect.map(|(path, text)| (path, text.to_owned())));
+    // What a run's files become later is nothing to the version.
+    let path = format!("/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/model");
+    assert_eq!(house.raw(Method::DELETE, &path, &[], "").await.status, 200);
+    let list = "/api/2.0/mlflow-artifacts/artifacts?path=pomona-models/theirs/1/deep";
+    let list = house.get(list).await.json();
+    let expect = json!([{ "path": "weights", "is_dir": false, "file_size": 5 }]);
+    assert_eq!(list["files"], expect);
+    let query = AuditQuery {
+        subject: Some("model/theirs".to_owned()),
+        ..AuditQuery::default()
+    };
+    let audit = house.client.audit(&query).await.unwrap().items;
+    assert!(
+        audit.iter().all(|row| row.by.origin == "mlflow 127.0.0.1"),
+        "{audit:?}"
+    );
+    assert_eq!(audit.len(), 3);
 }

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pomona_domain::Timestamp;
-use pomona_domain::VersionId;
 use pomona_domain::model::{AliasMove, Audit, Origin, Removal, Version};
+use pomona_domain::{Change, Timestamp, VersionId};
 use pomona_migrations::tables::{
     AliasHistory, Aliases, Audit as AuditRows, BlobRefs, ModelTags, Models, VersionTags, Versions,
 };
@@ -17,8 +16,30 @@ use super::{OnRepeat, insert};
 use crate::StoreError;
 use crate::rows::{encode, signed};
 
+/// Writes what a batch does to the registry, in the order in which it was decided: a model may be
+/// deleted and have a new version in one batch.
+pub(super) async fn write(tx: &DatabaseTransaction, changes: &[&Change]) -> Result<(), StoreError> {
+    let kind = |change: &Change| std::mem::discriminant(change);
+    for run in changes.chunk_by(|a, b| kind(a) == kind(b)) {
+        let (mut made, mut moved, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        for change in run {
+            if let Change::Version(row) = change {
+                made.push(&**row);
+            } else if let Change::AliasMoved(row) = change {
+                moved.push(row);
+            } else if let Change::Removed(row) = change {
+                removed.push(row);
+            }
+        }
+        versions(tx, &made).await?;
+        alias_moves(tx, &moved).await?;
+        removals(tx, &removed).await?;
+    }
+    Ok(())
+}
+
 /// A version is written once (R1); its model is made with the first one.
-pub async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), StoreError> {
+async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), StoreError> {
     let mut models = BTreeMap::new();
     let mut values = Vec::with_capacity(rows.len());
     let mut told = Vec::with_capacity(rows.len());
@@ -143,7 +164,7 @@ pub(crate) async fn model(
 }
 
 /// Moves aliases, oldest move first: alias, history and outbox together (R5).
-pub async fn alias_moves(tx: &DatabaseTransaction, moves: &[&AliasMove]) -> Result<(), StoreError> {
+async fn alias_moves(tx: &DatabaseTransaction, moves: &[&AliasMove]) -> Result<(), StoreError> {
     let mut history = Vec::with_capacity(moves.len());
     let mut told = Vec::with_capacity(moves.len());
     let mut audit = Vec::with_capacity(moves.len());
@@ -255,7 +276,7 @@ pub(crate) async fn audits(tx: &DatabaseTransaction, entries: &[&Audit]) -> Resu
 }
 
 /// Deletes and renames, oldest first.
-pub async fn removals(tx: &DatabaseTransaction, removals: &[&Removal]) -> Result<(), StoreError> {
+async fn removals(tx: &DatabaseTransaction, removals: &[&Removal]) -> Result<(), StoreError> {
     for removal in removals {
         match removal {
             Removal::Version { model, number, at } => {

@@ -21,6 +21,7 @@ for_each_backend!(
     the_audit_is_read_by_subject_and_page,
     a_pull_is_remembered_for_as_long_as_it_says,
     an_end_is_told_once_whatever_is_written_later,
+    what_one_batch_does_to_a_model_is_done_in_order,
 );
 
 fn ann() -> Actor {
@@ -134,6 +135,7 @@ async fn versions_are_searched_by_what_is_said_of_them(home: Home) {
         .trained()
         .unwrap()
         .trial;
+    let of_run = format!("run_id = '{run}' AND name LIKE 'flo%'");
     for (text, order_by, expect) in [
         ("name = 'flowers'", "version_number ASC", vec![1, 2, 3]),
         (
@@ -148,11 +150,7 @@ async fn versions_are_searched_by_what_is_said_of_them(home: Home) {
             "version_number",
             vec![2, 3],
         ),
-        (
-            &format!("run_id = '{run}' AND name LIKE 'flo%'"),
-            "version_number",
-            vec![1, 2, 3],
-        ),
+        (of_run.as_str(), "version_number", vec![1, 2, 3]),
         ("source_path LIKE '%flowers/3'", "name", vec![3]),
     ] {
         let search = VersionSearch {
@@ -383,4 +381,18 @@ async fn an_end_is_told_once_whatever_is_written_later(home: Home) {
     );
     assert!(told[0].doc.contains("a test says so"), "{}", told[0].doc);
     assert!(told[1].doc.contains("completed"), "{}", told[1].doc);
+}
+
+async fn what_one_batch_does_to_a_model_is_done_in_order(home: Home) {
+    let (mut leader, blob) = stocked(&home).await;
+    let gone = Removal::Model {
+        model: "flowers".to_owned(),
+        at: at(9),
+    };
+    let new = of_version(&version("flowers", 4, blob));
+    leader.commit(&[Change::Removed(gone), new]).await;
+    let model = leader.store.model_get("flowers").await.unwrap().unwrap();
+    assert_eq!(model.newest, 4);
+    let snapshot = leader.store.load().await.unwrap();
+    assert_eq!(snapshot.deleted_versions.len(), 3);
 }
