@@ -9,6 +9,7 @@ pub mod m0001_initial;
 pub mod m0002_leadership;
 pub mod m0003_objects;
 pub mod m0004_tracking;
+pub mod m0008_images;
 pub mod tables;
 
 use sea_orm_migration::prelude::*;
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_leadership::Migration),
             Box::new(m0003_objects::Migration),
             Box::new(m0004_tracking::Migration),
+            Box::new(m0008_images::Migration),
         ]
     }
 }

@@ -90,4 +90,6 @@ tables! {
     LoggedModelMetrics { ModelId, RunId, Key, DatasetName, DatasetDigest, Value, IsNan, Step, Timestamp }
     /// Table of files that clients put under a path.
     Artifacts { Path, Digest, Size, At }
+    /// Table of the digests by which versions are pulled as images: `Part` says what each is.
+    ImageParts { VersionId, Part, Digest }
 }

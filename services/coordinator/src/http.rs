@@ -62,6 +62,8 @@ pub struct App {
     pub keys: key::InFlight,
     /// Signs versions that were promoted.
     pub signer: crate::signer::Signer,
+    /// Digests of images that are being found.
+    pub images: crate::oci::Images,
     /// Writes to runs.
     pub writer: crate::mlflow::Writer,
     /// True once the coordinator stops: nothing waits any more.

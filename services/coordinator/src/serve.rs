@@ -26,6 +26,7 @@ use crate::http::{App, key::InFlight, refusal, routes};
 use crate::longpoll::Told;
 use crate::metrics::Metrics;
 use crate::mlflow;
+use crate::oci;
 use crate::signer::Signer;
 
 /// The file in the data folder with this coordinator's name. A copy of the folder must not keep it.
@@ -60,6 +61,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     let (app, mut engine) = assemble(config, store.clone(), me, (stopping, ended)).await?;
     let keeper = tokio::spawn(housekeeping(app.clone()));
     let settler = tokio::spawn(mlflow::settle(app.clone()));
+    let images = tokio::spawn(oci::keep(app.clone()));
     let server = server(&app, listener)?;
     let control = server.handle();
     let serving = tokio::spawn(server);
@@ -78,7 +80,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
             Some(broken) => broken,
             None => engine.await,
         };
-        for task in [keeper, settler] {
+        for task in [keeper, settler, images] {
             task.abort();
             let _ = task.await;
         }
@@ -127,6 +129,7 @@ async fn assemble(
         store,
         writer,
         signer,
+        images: oci::Images::default(),
         engine: handle,
         bus,
         metrics,
@@ -290,6 +293,7 @@ fn server(app: &Data<App>, listener: TcpListener) -> Result<Server, Fault> {
             })
             .configure(routes::configure)
             .configure(mlflow::configure)
+            .configure(oci::configure)
             .default_service(web::to(refusal::unknown))
     })
     .workers(http.threads)

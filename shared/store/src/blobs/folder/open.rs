@@ -4,11 +4,9 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 
-use pomona_domain::Digest;
-use sha2::{Digest as _, Sha256};
-
-use super::Folder;
+use super::{Folder, Stamp};
 use crate::StoreError;
+use crate::blobs::hash::Hasher;
 use crate::blobs::{BlobStat, CHUNK};
 
 #[derive(Debug)]
@@ -17,16 +15,25 @@ pub(crate) struct Open {
     file: File,
     /// The next byte's place.
     at: u64,
-    hasher: Sha256,
+    hasher: Hasher,
+    stamp: Stamp,
+    /// Whether its bytes are hashed: not when this process has seen that very file to be whole, or
+    /// when whoever reads it checks it.
+    is_checked: bool,
 }
 
 impl Open {
+    /// Leaves the check to the reader.
+    pub(crate) fn unchecked(&mut self) {
+        self.is_checked = false;
+    }
+
     pub(crate) fn read(
         &mut self,
         stat: BlobStat,
         range: Range<u64>,
     ) -> Result<Vec<u8>, StoreError> {
-        let is_checked = range.end == stat.size;
+        let is_checked = self.is_checked && range.end == stat.size;
         let path = self.blobs.path(stat.digest);
         if is_checked {
             while self.at < range.start {
@@ -47,10 +54,11 @@ impl Open {
             .take(range.end - range.start)
             .map_err(StoreError::folder(&path))?;
         let is_short = bytes.is_empty() && !range.is_empty();
-        if is_short || (is_checked && self.at == stat.size && self.found() != stat.digest) {
+        if is_short || (is_checked && self.at == stat.size && self.hasher.found() != stat.digest) {
             return Err(self.corrupt(stat));
         }
         if is_checked && self.at == stat.size {
+            self.blobs.is_now_whole(stat.digest, self.stamp);
             // It was repaired while a reader of the damaged file marked it.
             let _ = std::fs::remove_file(self.blobs.damaged(stat.digest));
         }
@@ -63,13 +71,10 @@ impl Open {
         let mut bytes = Vec::with_capacity(usize::try_from(most).unwrap_or(CHUNK));
         (&self.file).take(most).read_to_end(&mut bytes)?;
         self.at += bytes.len() as u64;
-        self.hasher.update(&bytes);
+        if self.is_checked {
+            self.hasher.update(&bytes);
+        }
         Ok(bytes)
-    }
-
-    /// The digest of what was read.
-    fn found(&self) -> Digest {
-        Digest(self.hasher.clone().finalize().into())
     }
 
     /// Marks the blob, so that nobody takes it for being here and an upload can repair it.
@@ -77,14 +82,15 @@ impl Open {
         // The error says the same; the mark is for those who come later.
         let _ = File::create(self.blobs.damaged(stat.digest));
         let rest = self.file.rewind().and_then(|()| {
-            self.hasher = Sha256::new();
+            self.hasher = Hasher::new();
+            self.is_checked = true;
             while !self.take(CHUNK as u64)?.is_empty() {}
             Ok(())
         });
         match rest {
             Ok(()) => StoreError::BlobCorrupt {
                 digest: stat.digest,
-                found: self.found(),
+                found: self.hasher.found(),
             },
             Err(error) => StoreError::folder(self.blobs.path(stat.digest))(error),
         }
@@ -102,14 +108,16 @@ pub(crate) fn open(blobs: Folder, stat: BlobStat) -> Result<Open, StoreError> {
         }
         Err(error) => return Err(StoreError::folder(path)(error)),
     };
-    let size = file.metadata().map_err(StoreError::folder(path))?.len();
+    let stamp = Stamp::of(&file.metadata().map_err(StoreError::folder(path))?);
     let mut open = Open {
+        is_checked: !blobs.was_whole(stat.digest, stamp),
         blobs,
         file,
         at: 0,
-        hasher: Sha256::new(),
+        hasher: Hasher::new(),
+        stamp,
     };
-    if size == stat.size {
+    if stamp.size == stat.size {
         Ok(open)
     } else {
         Err(open.corrupt(stat))
