@@ -3,12 +3,14 @@
 
 mod blobs;
 mod bodies;
+mod description;
 mod events;
 mod features;
 mod harness;
 mod life;
 mod metrics;
 mod mlflow;
+mod oci;
 mod registry;
 mod requests;
 mod restart;

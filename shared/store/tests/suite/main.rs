@@ -11,6 +11,7 @@ mod blobs;
 mod collect;
 mod commits;
 mod concurrency;
+mod images;
 mod interleave;
 mod killed;
 mod leadership;
