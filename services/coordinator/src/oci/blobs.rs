@@ -46,6 +46,7 @@ pub async fn get(app: Data<App>, path: Path<(String, String)>, request: HttpRequ
 
 /// The parts of a blob that a version of the model needs.
 async fn found(app: &App, model: &str, text: &str) -> Result<(Digest, Vec<Piece>), Refused> {
+    reference::name(model)?;
     let digest = reference::digest(text)?;
     let Some((part, version)) = find::by_digest(app, model, digest).await? else {
         find::exists(app, model).await?;

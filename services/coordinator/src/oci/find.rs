@@ -78,10 +78,10 @@ pub async fn by_digest(
         }
         is_new = true;
     }
-    match is_new {
-        true => Ok(app.store.image_find(model, digest).await?),
-        false => Ok(None),
+    if !is_new {
+        return Ok(None);
     }
+    Ok(app.store.image_find(model, digest).await?)
 }
 
 /// Keeps the digests that follow from a version's files.

@@ -20,6 +20,7 @@ struct TagsQuery {
 
 /// `GET /v2/{name}/tags/list`
 pub async fn tags(app: Data<App>, name: Path<String>, request: HttpRequest) -> Answer {
+    reference::name(&name)?;
     let query = Query::<TagsQuery>::from_query(request.query_string());
     let query = query.map_err(|error| Refused::bad_page(&error.to_string()))?;
     let Some(model) = app.store.model_get(&name).await? else {
@@ -47,6 +48,7 @@ pub async fn tags(app: Data<App>, name: Path<String>, request: HttpRequest) -> A
 /// signature is made when it is pulled).
 pub async fn referrers(app: Data<App>, path: Path<(String, String)>) -> Answer {
     let (model, digest) = path.into_inner();
+    reference::name(&model)?;
     reference::digest(&digest)?;
     find::exists(&app, &model).await?;
     let index = "application/vnd.oci.image.index.v1+json";

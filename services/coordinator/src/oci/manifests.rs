@@ -7,7 +7,7 @@ use pomona_domain::Digest;
 use pomona_store::ImagePart;
 
 use super::blobs::is_known;
-use super::reference::{Reference, Rendering};
+use super::reference::{self, Reference, Rendering};
 use super::refusal::{Answer, Refused};
 use super::{find, image, pack};
 use crate::http::App;
@@ -27,8 +27,9 @@ pub async fn get(app: Data<App>, path: Path<(String, String)>, request: HttpRequ
     Ok(answer)
 }
 
-async fn rendered(app: &App, model: &str, reference: &str) -> Result<Vec<u8>, Refused> {
-    match Reference::read(reference)? {
+async fn rendered(app: &App, model: &str, named: &str) -> Result<Vec<u8>, Refused> {
+    reference::name(model)?;
+    match Reference::read(named)? {
         Reference::Tag(which, rendering) => {
             let version = find::tagged(app, model, &which).await?;
             find::remember(app, &version).await?;
@@ -46,7 +47,11 @@ async fn rendered(app: &App, model: &str, reference: &str) -> Result<Vec<u8>, Re
                 let (layer, size) = find::layer(app, &version).await?;
                 Ok(image::manifest(&version, layer, size))
             }
-            _ => {
+            Some((
+                ImagePart::Config | ImagePart::File | ImagePart::Layer | ImagePart::ImageConfig,
+                _,
+            ))
+            | None => {
                 find::exists(app, model).await?;
                 let text = format!("no version of `{model}` has the manifest `{digest}`");
                 Err(Refused::no_manifest(text))
@@ -61,7 +66,8 @@ fn answer(request: &HttpRequest, bytes: Vec<u8>) -> Answer {
         return Err(Refused::no_manifest(text));
     }
     let digest = Digest::of(&bytes);
-    let mut response = if is_known(request, digest) {
+    let known = is_known(request, digest);
+    let mut response = if known {
         HttpResponse::NotModified()
     } else {
         HttpResponse::Ok()
@@ -71,6 +77,9 @@ fn answer(request: &HttpRequest, bytes: Vec<u8>) -> Answer {
         .insert_header(("Docker-Content-Digest", digest.to_string()))
         .insert_header((header::ETAG, format!("\"{digest}\"")))
         .content_type(pack::MANIFEST);
+    if known {
+        return Ok(response.finish());
+    }
     Ok(response.body(bytes))
 }
 

@@ -43,6 +43,9 @@ impl Reference {
         if text.contains(':') {
             return digest(text).map(Self::Digest);
         }
+        if text.contains('\0') {
+            return Err(Refused::no_manifest("no tag has a NUL in it"));
+        }
         let (name, rendering) = match text.strip_suffix(IMAGE) {
             Some(name) => (name, Rendering::Image),
             None => (text, Rendering::Files),
@@ -50,6 +53,14 @@ impl Reference {
         let which = number(name).map_or_else(|| Which::Alias(name.to_owned()), Which::Number);
         Ok(Self::Tag(which, rendering))
     }
+}
+
+/// Refuses the name of a repository that no database would even look for.
+pub fn name(model: &str) -> Result<(), Refused> {
+    if model.contains('\0') {
+        return Err(Refused::no_model(&model.escape_default().to_string()));
+    }
+    Ok(())
 }
 
 /// A digest in a path.

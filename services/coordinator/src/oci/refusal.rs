@@ -75,11 +75,14 @@ impl From<Fault> for Refused {
     fn from(fault: Fault) -> Self {
         let status = StatusCode::from_u16(fault.code.http_status());
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let code = match fault.code {
-            Code::BlobMissing => "BLOB_UNKNOWN",
-            Code::NotFound => "MANIFEST_UNKNOWN",
-            _ if status == StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
-            _ => "UNKNOWN",
+        let code = if fault.code == Code::BlobMissing {
+            "BLOB_UNKNOWN"
+        } else if fault.code == Code::NotFound {
+            "MANIFEST_UNKNOWN"
+        } else if status == StatusCode::SERVICE_UNAVAILABLE {
+            "UNAVAILABLE"
+        } else {
+            "UNKNOWN"
         };
         Self::new(status, code, format!("{}: {}", fault.code, fault.message))
     }

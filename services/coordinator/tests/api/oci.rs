@@ -207,7 +207,7 @@ async fn skopeo_copies_and_inspects_a_version_as_an_image() {
     for file in version.files {
         let digest = format!("sha256:{}", file.sha256).parse().unwrap();
         let bytes = house.client.blob_bytes(digest).await.unwrap();
-        wanted.insert(format!("models/{}", file.path), bytes.as_bytes().to_vec());
+        wanted.insert(format!("models/{}", file.path), bytes.to_vec());
     }
     assert_eq!(found, wanted);
     // An ordinary tool stores it as the layout that runtimes unpack.
@@ -308,6 +308,10 @@ async fn what_is_not_there_is_said_in_the_words_of_the_protocol() {
         ),
         ("/v2/flowers/nothing".to_owned(), "NAME_UNKNOWN 404"),
         ("/v2/%00/manifests/v1".to_owned(), "NAME_UNKNOWN 404"),
+        (
+            "/v2/flowers/manifests/a%00".to_owned(),
+            "MANIFEST_UNKNOWN 404",
+        ),
         (
             format!("/v2/flowers/manifests/{}", "x".repeat(3000)),
             "MANIFEST_UNKNOWN 404",

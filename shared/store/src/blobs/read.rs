@@ -1,6 +1,7 @@
 //! Downloads. The digest is checked as the bytes go by, and the last ones are held back until it
 //! is: who gets all bytes got the right ones. A file that this process has checked, or written, and
-//! that nobody has touched since is not hashed again. While one chunk is sent the next one is read.
+//! that nobody has touched since is not hashed again. What is in memory is read at
+//! once; of the rest the next chunk is read while one is sent.
 
 use std::ops::Range;
 
@@ -78,8 +79,14 @@ impl BlobReader {
             return Err(StoreError::folder(stat.digest.to_string())(gone));
         };
         let (open, bytes) = match open {
-            Source::File(file) => self.ahead(reading(file, stat, range)).await?,
-            Source::Reading(task) => self.ahead(task).await?,
+            Source::File(file) => match file.read_now(&range) {
+                Some(bytes) => (Source::File(file), Bytes::from(bytes)),
+                None => {
+                    let task = reading(file, stat, range.clone());
+                    ahead(task, stat, range).await?
+                }
+            },
+            Source::Reading(task) => ahead(task, stat, range).await?,
             Source::Object(mut object) => {
                 let bytes = object.read(stat, range).await?;
                 (Source::Object(object), bytes)
@@ -94,18 +101,20 @@ impl BlobReader {
     }
 }
 
-impl BlobReader {
-    /// What was read, and the source, from which the bytes after those are being read.
-    async fn ahead(&self, task: Reading) -> Result<(Source, Bytes), StoreError> {
-        let (file, bytes) = joined(task).await?;
-        let rest = self.range.start + bytes.len() as u64..self.range.end;
-        let source = if rest.is_empty() || bytes.is_empty() {
-            Source::File(file)
-        } else {
-            Source::Reading(reading(file, self.stat, rest))
-        };
-        Ok((source, Bytes::from(bytes)))
-    }
+/// What was read of what is left, and the source, from which the bytes after those are being read.
+async fn ahead(
+    task: Reading,
+    stat: BlobStat,
+    left: Range<u64>,
+) -> Result<(Source, Bytes), StoreError> {
+    let (file, bytes) = joined(task).await?;
+    let rest = left.start + bytes.len() as u64..left.end;
+    let source = if rest.is_empty() || bytes.is_empty() {
+        Source::File(file)
+    } else {
+        Source::Reading(reading(file, stat, rest))
+    };
+    Ok((source, Bytes::from(bytes)))
 }
 
 impl Store {

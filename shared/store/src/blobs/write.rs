@@ -40,8 +40,11 @@ pub(super) struct ToFile {
 #[derive(Debug)]
 enum State {
     Idle(Box<folder::Upload>),
-    Writing(JoinHandle<Result<(Box<folder::Upload>, Vec<u8>), StoreError>>),
+    Writing(JoinHandle<Result<Written, StoreError>>),
 }
+
+/// A file, and the buffer whose bytes it has by now.
+type Written = (Box<folder::Upload>, Vec<u8>);
 
 impl BlobWriter {
     /// Takes the next bytes. [`StoreError::TooLarge`] when they are more than the limit.
@@ -112,7 +115,7 @@ impl ToFile {
     }
 
     /// The file when nothing is being written to it, and an empty buffer.
-    async fn idle(&mut self) -> Result<(Box<folder::Upload>, Vec<u8>), StoreError> {
+    async fn idle(&mut self) -> Result<Written, StoreError> {
         let gone = || std::io::Error::other("a write before this one did not end");
         match self.upload.take() {
             Some(State::Idle(upload)) => Ok((upload, Vec::with_capacity(CHUNK))),

@@ -1,8 +1,10 @@
 //! A file that is being read.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{IoSliceMut, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
+
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::{Folder, Stamp};
 use crate::StoreError;
@@ -26,6 +28,21 @@ impl Open {
     /// Leaves the check to the reader.
     pub(crate) fn unchecked(&mut self) {
         self.is_checked = false;
+    }
+
+    /// The next bytes if they are in memory, so that nobody has to wait for the disk; none, too, if
+    /// they must be hashed, which takes its time.
+    pub(crate) fn read_now(&self, range: &Range<u64>) -> Option<Vec<u8>> {
+        if self.is_checked {
+            return None;
+        }
+        let most = (range.end - range.start).min(CHUNK as u64);
+        let mut bytes = vec![0; usize::try_from(most).unwrap_or(CHUNK)];
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let flags = ReadWriteFlags::NOWAIT;
+        let read = preadv2(&self.file, &mut buffers, range.start, flags).ok()?;
+        bytes.truncate(read);
+        (read > 0).then_some(bytes)
     }
 
     pub(crate) fn read(
