@@ -43,7 +43,7 @@ impl Layout {
         let mut sorted: Vec<&ModelFile> = files.iter().collect();
         sorted.sort();
         let mut layout = Self(Vec::new());
-        let mut folders = BTreeSet::new();
+        let (mut folders, mut names) = (BTreeSet::new(), BTreeSet::new());
         for file in sorted {
             let path = format!("{ROOT}/{}", checked(&file.path)?);
             for (at, _) in path.match_indices('/') {
@@ -51,9 +51,7 @@ impl Layout {
                     layout.head(&path[..=at], EntryType::Directory, 0)?;
                 }
             }
-            if folders.contains(&path) {
-                return Err(bad(&file.path));
-            }
+            names.insert(path.clone());
             layout.head(&path, EntryType::Regular, file.size)?;
             let digest = format!("sha256:{}", file.sha256);
             let digest = digest.parse().map_err(|_| bad(&file.path))?;
@@ -61,6 +59,10 @@ impl Layout {
                 layout.0.push(Piece::Blob(digest, 0..file.size));
             }
             layout.zeros(file.size.next_multiple_of(BLOCK) - file.size);
+        }
+        if names.len() < files.len() || !folders.is_disjoint(&names) {
+            let text = "a version with two files at one place cannot be an image";
+            return Err(Fault::new(Code::NotFound, text));
         }
         layout.zeros(2 * BLOCK);
         Ok(layout)
