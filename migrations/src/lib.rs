@@ -12,6 +12,7 @@ pub mod m0004_tracking;
 pub mod m0005_registry;
 pub mod m0006_gates;
 pub mod m0007_webhooks;
+pub mod m0008_images;
 pub mod m0009_shown;
 pub mod tables;
 
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_registry::Migration),
             Box::new(m0006_gates::Migration),
             Box::new(m0007_webhooks::Migration),
+            Box::new(m0008_images::Migration),
             Box::new(m0009_shown::Migration),
         ]
     }

@@ -111,4 +111,6 @@ tables! {
     Judgements { Seq, Model, Number, Alias, Allowed, At, Doc }
     /// Table of files that clients put under a path.
     Artifacts { Path, Digest, Size, At }
+    /// Table of the digests by which versions are pulled as images: `Part` says what each is.
+    ImageParts { VersionId, Part, Digest }
 }

@@ -14,6 +14,7 @@ mod bucket;
 mod clients;
 mod postgres;
 mod redis;
+mod skopeo;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub use bucket::Bucket;
 pub use clients::clients_python;
 pub use postgres::Postgres;
 pub use redis::Redis;
+pub use skopeo::skopeo;
 
 /// What `scripts/setup.py` fetched and built.
 fn cache() -> Option<PathBuf> {

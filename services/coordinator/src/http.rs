@@ -68,6 +68,8 @@ pub struct App {
     pub signer: crate::signer::Signer,
     /// The way to receivers of webhooks.
     pub hooks: crate::webhooks::Sender,
+    /// Digests of images that are being found.
+    pub images: crate::oci::Images,
     /// Writes to runs.
     pub writer: crate::mlflow::Writer,
     /// True once the coordinator stops: nothing waits any more.

@@ -13,6 +13,7 @@ mod http;
 mod longpoll;
 mod metrics;
 mod mlflow;
+mod oci;
 mod openapi;
 mod resolve;
 mod serve;

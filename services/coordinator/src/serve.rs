@@ -26,6 +26,7 @@ use crate::http::{App, key::InFlight, refusal, routes};
 use crate::longpoll::Told;
 use crate::metrics::Metrics;
 use crate::mlflow;
+use crate::oci;
 use crate::signer::Signer;
 use crate::webhooks;
 
@@ -62,6 +63,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     let keeper = tokio::spawn(housekeeping(app.clone()));
     let settler = tokio::spawn(mlflow::settle(app.clone()));
     let teller = tokio::spawn(webhooks::run(app.clone()));
+    let images = tokio::spawn(oci::keep(app.clone()));
     let server = server(&app, listener)?;
     let control = server.handle();
     let serving = tokio::spawn(server);
@@ -80,7 +82,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
             Some(broken) => broken,
             None => engine.await,
         };
-        for task in [keeper, settler, teller] {
+        for task in [keeper, settler, teller, images] {
             task.abort();
             let _ = task.await;
         }
@@ -131,6 +133,7 @@ async fn assemble(
         writer,
         hooks,
         signer,
+        images: oci::Images::default(),
         engine: handle,
         bus,
         metrics,
@@ -294,6 +297,7 @@ fn server(app: &Data<App>, listener: TcpListener) -> Result<Server, Fault> {
             })
             .configure(routes::configure)
             .configure(mlflow::configure)
+            .configure(oci::configure)
             .default_service(web::to(refusal::unknown))
     })
     .workers(http.threads)

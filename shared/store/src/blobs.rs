@@ -23,6 +23,7 @@
 mod bucket;
 mod collect;
 mod folder;
+mod hash;
 mod read;
 mod session;
 mod uploads;
@@ -34,6 +35,7 @@ use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::{BlobStore as Own, Blobs as Rows};
 use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{Expr, ExprTrait as _, InsertStatement, OnConflict, Query};
+use tokio::task::JoinHandle;
 
 use crate::rows::{signed, unsigned};
 use crate::{Store, StoreError, ingest};
@@ -41,6 +43,7 @@ use crate::{Store, StoreError, ingest};
 pub use bucket::BucketConfig;
 pub use collect::{GC_BATCH, GcReport, STRAY_MS};
 pub(crate) use folder::{Folder, make, relative, sync_folder};
+pub use hash::Hasher;
 pub use read::BlobReader;
 pub use session::UploadWriter;
 pub use uploads::UPLOAD_KEEP_MS;
@@ -122,7 +125,12 @@ pub struct BlobStat {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work)).await
+}
+
+/// What such a thread came to.
+async fn joined<T>(task: JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
+    match task.await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -25,6 +25,7 @@ mod dialect;
 mod error;
 mod hooks;
 mod idempotency;
+mod images;
 mod leadership;
 mod load;
 mod logs;
@@ -46,7 +47,7 @@ use tokio::sync::Mutex;
 pub use backup::BackupReport;
 pub use blobs::{
     BLOB_GRACE_MS, BLOB_KEEP_MS, BlobReader, BlobStat, BlobWriter, BlobsAt, BucketConfig, GC_BATCH,
-    GcReport, MAX_TEXT_BLOB, STRAY_MS, UPLOAD_KEEP_MS, UploadWriter,
+    GcReport, Hasher, MAX_TEXT_BLOB, STRAY_MS, UPLOAD_KEEP_MS, UploadWriter,
 };
 pub use commit::Batch;
 pub use dialect::sqlite_url;
@@ -56,6 +57,7 @@ pub use hooks::{
     Settled,
 };
 pub use idempotency::Answer;
+pub use images::ImagePart;
 pub use leadership::{Candidate, Election, Leader};
 pub use logs::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER, LogRow, NewLogRow};
 pub use page::{DEFAULT_PAGE, MAX_PAGE, Page, PageRequest};

@@ -17,7 +17,7 @@ use super::{Answer, App, Refusal};
 
 const BINARY: &str = "application/octet-stream";
 /// A blob never changes.
-const FOR_EVER: &str = "private, max-age=31536000, immutable";
+pub const FOR_EVER: &str = "private, max-age=31536000, immutable";
 
 fn digest(text: &str) -> Result<Digest, Fault> {
     text.parse()
@@ -123,14 +123,14 @@ async fn send(mut response: HttpResponseBuilder, mut reader: BlobReader) -> Answ
 }
 
 /// The head was sent already: the connection breaks, and the log says why.
-fn broken(error: StoreError) -> actix_web::Error {
+pub fn broken(error: StoreError) -> actix_web::Error {
     let fault = Fault::from(error);
     tracing::error!(code = %fault.code, "a download broke off: {fault}");
     Refusal::from(fault).into()
 }
 
 /// The one range that a header asks for, if it is one; `Err` when the blob has no such bytes.
-fn range(text: &str, size: u64) -> Option<Result<Range<u64>, ()>> {
+pub fn range(text: &str, size: u64) -> Option<Result<Range<u64>, ()>> {
     let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let range = if first.trim().is_empty() {

@@ -184,6 +184,9 @@ pub async fn unknown(request: HttpRequest) -> Answer {
     if crate::mlflow::is_mlflow(path) {
         return Ok(crate::mlflow::unknown(&request).error_response());
     }
+    if crate::oci::is_oci(path) {
+        return Ok(crate::oci::unknown(&request).error_response());
+    }
     let allowed = routes::methods(path);
     if allowed.is_empty() {
         let text = format!("nothing is served at `{method} {path}`");

@@ -4,6 +4,7 @@
 mod audit;
 mod blobs;
 mod bodies;
+mod description;
 mod events;
 mod features;
 mod gates;
@@ -11,6 +12,7 @@ mod harness;
 mod life;
 mod metrics;
 mod mlflow;
+mod oci;
 mod receiver;
 mod registry;
 mod requests;

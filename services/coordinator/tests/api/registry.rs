@@ -15,7 +15,7 @@ use crate::worker::{Machine, published, task_of, trial_of};
 use crate::{GRID, PROMOTED, experiment, furnished, submit};
 
 /// Trains the one trial of an experiment; the publish lease that follows.
-async fn trained(
+pub async fn trained(
     house: &House,
     machine: &mut Machine,
     key: &str,

@@ -17,11 +17,12 @@
 mod open;
 mod upload;
 
-use std::fs::{File, TryLockError};
-use std::os::unix::fs::PermissionsExt as _;
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata, TryLockError};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pomona_domain::Digest;
 
@@ -33,6 +34,8 @@ pub(super) use upload::Upload;
 
 /// What the files of sessions are called.
 const SESSION: &str = "session-";
+/// Files that are remembered to be whole; with one more all are forgotten.
+const MAX_WHOLE: usize = 10_000;
 
 /// The folder of blobs. Clones share it.
 #[derive(Debug, Clone)]
@@ -47,6 +50,26 @@ struct Place {
     upload: AtomicUsize,
     /// Where collection looks for files without a row next.
     shard: AtomicUsize,
+    /// Files whose bytes this process has seen to have their name.
+    whole: Mutex<BTreeMap<Digest, Stamp>>,
+}
+
+/// A file as it was: another one, or one that was written to since, differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    inode: u64,
+    modified: (i64, i64),
+    size: u64,
+}
+
+impl Stamp {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self {
+            inode: file.ino(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            size: file.len(),
+        }
+    }
 }
 
 impl Folder {
@@ -71,6 +94,7 @@ impl Folder {
             _open: open,
             upload: AtomicUsize::new(0),
             shard: AtomicUsize::new(0),
+            whole: Mutex::default(),
         })))
     }
 
@@ -118,6 +142,21 @@ impl Folder {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(StoreError::folder(path)(error)),
         }
+    }
+
+    /// Whether this very file was seen to have the bytes of its name.
+    pub(super) fn was_whole(&self, digest: Digest, stamp: Stamp) -> bool {
+        let whole = self.0.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.get(&digest) == Some(&stamp)
+    }
+
+    /// Remembers that a file has the bytes of its name.
+    pub(super) fn is_now_whole(&self, digest: Digest, stamp: Stamp) {
+        let mut whole = self.0.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if whole.len() >= MAX_WHOLE {
+            whole.clear();
+        }
+        whole.insert(digest, stamp);
     }
 
     /// Whether the file is there, with its size, and not known to be damaged.

@@ -1,12 +1,15 @@
 //! Downloads. The digest is checked as the bytes go by, and the last ones are held back until it
-//! is: who gets all bytes got the right ones.
+//! is: who gets all bytes got the right ones. A file that this process has checked, or written, and
+//! that nobody has touched since is not hashed again. What is in memory is read at
+//! once; of the rest the next chunk is read while one is sent.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use pomona_domain::Digest;
+use tokio::task::JoinHandle;
 
-use super::{BlobStat, Blobs, blocking, bucket, folder};
+use super::{BlobStat, Blobs, blocking, bucket, folder, joined};
 use crate::{Store, StoreError};
 
 /// A blob that is being read.
@@ -21,7 +24,15 @@ pub struct BlobReader {
 #[derive(Debug)]
 enum Source {
     File(Box<folder::Open>),
+    /// The next bytes are on their way.
+    Reading(Reading),
     Object(Box<bucket::Open>),
+}
+
+type Reading = JoinHandle<Result<(Box<folder::Open>, Vec<u8>), StoreError>>;
+
+fn reading(mut file: Box<folder::Open>, stat: BlobStat, range: Range<u64>) -> Reading {
+    tokio::task::spawn_blocking(move || file.read(stat, range).map(|bytes| (file, bytes)))
 }
 
 impl BlobReader {
@@ -36,6 +47,15 @@ impl BlobReader {
     pub fn between(mut self, range: Range<u64>) -> Self {
         let end = range.end.min(self.stat.size);
         self.range = range.start.min(end)..end;
+        self
+    }
+
+    /// Leaves the check to whoever reads: a client that knows the digest. In a bucket it is checked
+    /// nevertheless.
+    pub fn unchecked(mut self) -> Self {
+        if let Some(Source::File(file)) = &mut self.open {
+            file.unchecked();
+        }
         self
     }
 
@@ -59,11 +79,15 @@ impl BlobReader {
             return Err(StoreError::folder(stat.digest.to_string())(gone));
         };
         let (open, bytes) = match open {
-            Source::File(mut file) => {
-                let read = move || file.read(stat, range).map(|bytes| (file, bytes));
-                let (file, bytes) = blocking(read).await?;
-                (Source::File(file), Bytes::from(bytes))
+            Source::File(file) => {
+                if let Some(bytes) = file.read_now(&range) {
+                    (Source::File(file), Bytes::from(bytes))
+                } else {
+                    let task = reading(file, stat, range.clone());
+                    ahead(task, stat, range).await?
+                }
             }
+            Source::Reading(task) => ahead(task, stat, range).await?,
             Source::Object(mut object) => {
                 let bytes = object.read(stat, range).await?;
                 (Source::Object(object), bytes)
@@ -76,6 +100,22 @@ impl BlobReader {
         self.open = Some(open);
         Ok(Some(bytes))
     }
+}
+
+/// What was read of what is left, and the source, from which the bytes after those are being read.
+async fn ahead(
+    task: Reading,
+    stat: BlobStat,
+    left: Range<u64>,
+) -> Result<(Source, Bytes), StoreError> {
+    let (file, bytes) = joined(task).await?;
+    let rest = left.start + bytes.len() as u64..left.end;
+    let source = if rest.is_empty() || bytes.is_empty() {
+        Source::File(file)
+    } else {
+        Source::Reading(reading(file, stat, rest))
+    };
+    Ok((source, Bytes::from(bytes)))
 }
 
 impl Store {

@@ -6,7 +6,7 @@
 //! tail begins: any coordinator can go on. In a folder it is a file, and the file's length and
 //! bytes are the only truth: it is hashed anew.
 
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 
 use bytes::{Bytes, BytesMut};
 use object_store::multipart::PartId;
@@ -34,7 +34,7 @@ pub struct UploadWriter {
 
 #[derive(Debug)]
 enum Sink {
-    File(Box<ToFile>, File),
+    File(Box<ToFile>),
     Object(Box<Parts>),
 }
 
@@ -60,7 +60,7 @@ impl UploadWriter {
         }
         self.size = size;
         match &mut self.sink {
-            Sink::File(file, _) => file.write(bytes).await,
+            Sink::File(file) => file.write(bytes).await,
             Sink::Object(parts) => parts.write(&self.store, &self.claim, bytes, now).await,
         }
     }
@@ -68,7 +68,7 @@ impl UploadWriter {
     /// Keeps all that came, for whoever goes on. Answers how many bytes that is.
     pub async fn pause(mut self, now: Timestamp) -> Result<u64, StoreError> {
         match &mut self.sink {
-            Sink::File(file, _) => {
+            Sink::File(file) => {
                 file.flush().await?;
                 uploads::touch(&self.store, &self.claim, None, now).await?;
             }
@@ -82,7 +82,7 @@ impl UploadWriter {
     pub async fn finish(self, digest: Digest, now: Timestamp) -> Result<BlobStat, StoreError> {
         let size = self.size;
         let found = match self.sink {
-            Sink::File(mut file, _lock) => {
+            Sink::File(mut file) => {
                 file.flush().await?;
                 let (upload, found) = file.sync().await?;
                 if found == digest {
@@ -289,8 +289,8 @@ async fn open_file(folder: Folder, id: &str) -> Result<(Sink, u64), StoreError> 
             Err(TryLockError::WouldBlock) => return Err(StoreError::UploadBusy),
             Err(TryLockError::Error(error)) => return Err(StoreError::folder(path)(error)),
         }
-        let (upload, size) = folder::Upload::resume(path)?;
-        Ok((Sink::File(Box::new(ToFile::new(upload)), lock), size))
+        let (upload, size) = folder::Upload::resume(path, lock)?;
+        Ok((Sink::File(Box::new(ToFile::new(upload))), size))
     })
     .await
 }

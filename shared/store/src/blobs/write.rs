@@ -4,9 +4,11 @@ use pomona_domain::{Digest, Timestamp};
 use pomona_migrations::tables::Blobs as Rows;
 use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{InsertStatement, OnConflict};
+use tokio::task::JoinHandle;
 
 use super::{
-    BLOB_KEEP_MS, BlobStat, Blobs, CHUNK, Put, STORED, blocking, bucket, folder, insertion, uploads,
+    BLOB_KEEP_MS, BlobStat, Blobs, CHUNK, Put, STORED, blocking, bucket, folder, insertion, joined,
+    uploads,
 };
 use crate::{Store, StoreError, ingest};
 
@@ -27,13 +29,22 @@ enum Sink {
     Object(Box<bucket::Upload>),
 }
 
-/// A file, and what it gets next.
+/// A file, and what it gets next: while one buffer fills, the one before is hashed and written.
 #[derive(Debug)]
 pub(super) struct ToFile {
     buffer: Vec<u8>,
     /// Not here after a write that failed or was given up.
-    upload: Option<folder::Upload>,
+    upload: Option<State>,
 }
+
+#[derive(Debug)]
+enum State {
+    Idle(Box<folder::Upload>),
+    Writing(JoinHandle<Result<Written, StoreError>>),
+}
+
+/// A file, and the buffer whose bytes it has by now.
+type Written = (Box<folder::Upload>, Vec<u8>);
 
 impl BlobWriter {
     /// Takes the next bytes. [`StoreError::TooLarge`] when they are more than the limit.
@@ -73,39 +84,54 @@ impl ToFile {
     pub(super) fn new(upload: folder::Upload) -> Self {
         Self {
             buffer: Vec::with_capacity(CHUNK),
-            upload: Some(upload),
+            upload: Some(State::Idle(Box::new(upload))),
         }
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= CHUNK {
-            self.flush().await?;
+            self.flush_soon().await?;
         }
         Ok(())
     }
 
-    pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
-        let bytes = std::mem::take(&mut self.buffer);
-        let mut upload = self.take()?;
-        let done = blocking(move || upload.write(&bytes).map(|()| (upload, bytes)));
-        let (upload, mut bytes) = done.await?;
-        bytes.clear();
-        self.buffer = bytes;
-        self.upload = Some(upload);
+    /// Begins to write what is in the buffer, once what was there before is written.
+    async fn flush_soon(&mut self) -> Result<(), StoreError> {
+        let (mut upload, empty) = self.idle().await?;
+        let bytes = std::mem::replace(&mut self.buffer, empty);
+        let write = move || upload.write(&bytes).map(|()| (upload, bytes));
+        self.upload = Some(State::Writing(tokio::task::spawn_blocking(write)));
         Ok(())
     }
 
-    fn take(&mut self) -> Result<folder::Upload, StoreError> {
+    /// Writes all that came.
+    pub(super) async fn flush(&mut self) -> Result<(), StoreError> {
+        self.flush_soon().await?;
+        let (upload, empty) = self.idle().await?;
+        self.buffer = empty;
+        self.upload = Some(State::Idle(upload));
+        Ok(())
+    }
+
+    /// The file when nothing is being written to it, and an empty buffer.
+    async fn idle(&mut self) -> Result<Written, StoreError> {
         let gone = || std::io::Error::other("a write before this one did not end");
-        let upload = self.upload.take();
-        upload.ok_or_else(|| StoreError::BrokenUpload(gone()))
+        match self.upload.take() {
+            Some(State::Idle(upload)) => Ok((upload, Vec::with_capacity(CHUNK))),
+            Some(State::Writing(task)) => {
+                let (upload, mut bytes) = joined(task).await?;
+                bytes.clear();
+                Ok((upload, bytes))
+            }
+            None => Err(StoreError::BrokenUpload(gone())),
+        }
     }
 
     /// Makes the bytes last, and says their digest.
     pub(super) async fn sync(mut self) -> Result<(folder::Upload, Digest), StoreError> {
-        let mut upload = self.take()?;
-        blocking(move || upload.sync().map(|found| (upload, found))).await
+        let (mut upload, _) = self.idle().await?;
+        blocking(move || upload.sync().map(|found| (*upload, found))).await
     }
 
     async fn finish(

@@ -12,6 +12,7 @@ mod collect;
 mod commits;
 mod concurrency;
 mod gates;
+mod images;
 mod interleave;
 mod killed;
 mod leadership;

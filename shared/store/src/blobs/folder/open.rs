@@ -1,14 +1,14 @@
 //! A file that is being read.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{IoSliceMut, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 
-use pomona_domain::Digest;
-use sha2::{Digest as _, Sha256};
+use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::Folder;
+use super::{Folder, Stamp};
 use crate::StoreError;
+use crate::blobs::hash::Hasher;
 use crate::blobs::{BlobStat, CHUNK};
 
 #[derive(Debug)]
@@ -17,16 +17,40 @@ pub(crate) struct Open {
     file: File,
     /// The next byte's place.
     at: u64,
-    hasher: Sha256,
+    hasher: Hasher,
+    stamp: Stamp,
+    /// Whether its bytes are hashed: not when this process has seen that very file to be whole, or
+    /// when whoever reads it checks it.
+    is_checked: bool,
 }
 
 impl Open {
+    /// Leaves the check to the reader.
+    pub(crate) fn unchecked(&mut self) {
+        self.is_checked = false;
+    }
+
+    /// The next bytes if they are in memory, so that nobody has to wait for the disk; none, too, if
+    /// they must be hashed, which takes its time.
+    pub(crate) fn read_now(&self, range: &Range<u64>) -> Option<Vec<u8>> {
+        if self.is_checked {
+            return None;
+        }
+        let most = (range.end - range.start).min(CHUNK as u64);
+        let mut bytes = vec![0; usize::try_from(most).unwrap_or(CHUNK)];
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let flags = ReadWriteFlags::NOWAIT;
+        let read = preadv2(&self.file, &mut buffers, range.start, flags).ok()?;
+        bytes.truncate(read);
+        (read > 0).then_some(bytes)
+    }
+
     pub(crate) fn read(
         &mut self,
         stat: BlobStat,
         range: Range<u64>,
     ) -> Result<Vec<u8>, StoreError> {
-        let is_checked = range.end == stat.size;
+        let is_checked = self.is_checked && range.end == stat.size;
         let path = self.blobs.path(stat.digest);
         if is_checked {
             while self.at < range.start {
@@ -47,10 +71,11 @@ impl Open {
             .take(range.end - range.start)
             .map_err(StoreError::folder(&path))?;
         let is_short = bytes.is_empty() && !range.is_empty();
-        if is_short || (is_checked && self.at == stat.size && self.found() != stat.digest) {
+        if is_short || (is_checked && self.at == stat.size && self.hasher.found() != stat.digest) {
             return Err(self.corrupt(stat));
         }
         if is_checked && self.at == stat.size {
+            self.blobs.is_now_whole(stat.digest, self.stamp);
             // It was repaired while a reader of the damaged file marked it.
             let _ = std::fs::remove_file(self.blobs.damaged(stat.digest));
         }
@@ -63,13 +88,10 @@ impl Open {
         let mut bytes = Vec::with_capacity(usize::try_from(most).unwrap_or(CHUNK));
         (&self.file).take(most).read_to_end(&mut bytes)?;
         self.at += bytes.len() as u64;
-        self.hasher.update(&bytes);
+        if self.is_checked {
+            self.hasher.update(&bytes);
+        }
         Ok(bytes)
-    }
-
-    /// The digest of what was read.
-    fn found(&self) -> Digest {
-        Digest(self.hasher.clone().finalize().into())
     }
 
     /// Marks the blob, so that nobody takes it for being here and an upload can repair it.
@@ -77,14 +99,15 @@ impl Open {
         // The error says the same; the mark is for those who come later.
         let _ = File::create(self.blobs.damaged(stat.digest));
         let rest = self.file.rewind().and_then(|()| {
-            self.hasher = Sha256::new();
+            self.hasher = Hasher::new();
+            self.is_checked = true;
             while !self.take(CHUNK as u64)?.is_empty() {}
             Ok(())
         });
         match rest {
             Ok(()) => StoreError::BlobCorrupt {
                 digest: stat.digest,
-                found: self.found(),
+                found: self.hasher.found(),
             },
             Err(error) => StoreError::folder(self.blobs.path(stat.digest))(error),
         }
@@ -102,14 +125,16 @@ pub(crate) fn open(blobs: Folder, stat: BlobStat) -> Result<Open, StoreError> {
         }
         Err(error) => return Err(StoreError::folder(path)(error)),
     };
-    let size = file.metadata().map_err(StoreError::folder(path))?.len();
+    let stamp = Stamp::of(&file.metadata().map_err(StoreError::folder(path))?);
     let mut open = Open {
+        is_checked: !blobs.was_whole(stat.digest, stamp),
         blobs,
         file,
         at: 0,
-        hasher: Sha256::new(),
+        hasher: Hasher::new(),
+        stamp,
     };
-    if size == stat.size {
+    if stamp.size == stat.size {
         Ok(open)
     } else {
         Err(open.corrupt(stat))

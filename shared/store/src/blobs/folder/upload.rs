@@ -3,13 +3,17 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use pomona_domain::Digest;
-use sha2::{Digest as _, Sha256};
 
-use super::{Folder, sync_folder};
+use super::{Folder, Stamp, sync_folder};
 use crate::StoreError;
 use crate::blobs::CHUNK;
+use crate::blobs::hash::Hasher;
+
+/// Bytes after which the disk is told to take what came.
+const SYNC_EVERY: u64 = 64 << 20;
 
 /// A file that is removed unless it gets its name.
 #[derive(Debug)]
@@ -31,8 +35,13 @@ impl Drop for Incoming {
 #[derive(Debug)]
 pub(crate) struct Upload {
     file: File,
-    hasher: Sha256,
+    hasher: Hasher,
     incoming: Incoming,
+    /// Bytes since the disk was last told to take some.
+    unsynced: u64,
+    syncing: Option<JoinHandle<()>>,
+    /// Keeps others from the file of a session, until the last write to it has ended.
+    _lock: Option<File>,
 }
 
 impl Upload {
@@ -43,8 +52,11 @@ impl Upload {
                 Ok(file) => {
                     return Ok(Self {
                         file,
-                        hasher: Sha256::new(),
+                        hasher: Hasher::new(),
                         incoming: Incoming { path, stays: false },
+                        unsynced: 0,
+                        syncing: None,
+                        _lock: None,
                     });
                 }
                 // A process of this number was killed while it uploaded.
@@ -55,11 +67,11 @@ impl Upload {
     }
 
     /// Goes on with a file; says how many bytes it has. They are hashed: what is on the disk counts.
-    pub(crate) fn resume(path: PathBuf) -> Result<(Self, u64), StoreError> {
+    pub(crate) fn resume(path: PathBuf, lock: File) -> Result<(Self, u64), StoreError> {
         let failed = || StoreError::folder(&path);
         let file = File::options().read(true).append(true).open(&path);
         let mut file = file.map_err(failed())?;
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher::new();
         let mut chunk = vec![0; CHUNK];
         let mut size = 0;
         loop {
@@ -75,15 +87,46 @@ impl Upload {
             file,
             hasher,
             incoming,
+            unsynced: 0,
+            syncing: None,
+            _lock: Some(lock),
         };
         Ok((upload, size))
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.hasher.update(bytes);
-        self.file
-            .write_all(bytes)
-            .map_err(StoreError::folder(&self.incoming.path))
+        let Self { file, hasher, .. } = self;
+        // The disk takes the bytes while they are hashed.
+        let written = std::thread::scope(|scope| {
+            let writing = scope.spawn(|| file.write_all(bytes));
+            hasher.update(bytes);
+            writing.join()
+        });
+        let broke = |_| Err(std::io::Error::other("the thread that wrote broke"));
+        let written = written.unwrap_or_else(broke);
+        written.map_err(StoreError::folder(&self.incoming.path))?;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC_EVERY {
+            self.sync_some();
+        }
+        Ok(())
+    }
+
+    /// Has the disk begin with what came, so that the end finds little left to wait for.
+    fn sync_some(&mut self) {
+        self.unsynced = 0;
+        if self
+            .syncing
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished())
+        {
+            return;
+        }
+        // Whether it worked is seen at the end, which syncs all.
+        let file = self.file.try_clone();
+        self.syncing = file
+            .ok()
+            .map(|file| std::thread::spawn(move || drop(file.sync_data())));
     }
 
     /// Makes the bytes last, and says their digest. Nobody may change them from now on.
@@ -95,7 +138,7 @@ impl Upload {
             self.file.sync_all()
         };
         seal().map_err(StoreError::folder(&self.incoming.path))?;
-        Ok(Digest(self.hasher.finalize_reset().into()))
+        Ok(self.hasher.found())
     }
 
     /// Gives the file its name, over a damaged one if there is one.
@@ -103,6 +146,9 @@ impl Upload {
         let path = blobs.path(digest);
         std::fs::rename(&self.incoming.path, &path).map_err(StoreError::folder(&path))?;
         sync_folder(path.parent().unwrap_or(Path::new(".")))?;
+        if let Ok(file) = self.file.metadata() {
+            blobs.is_now_whole(digest, Stamp::of(&file));
+        }
         let damaged = blobs.damaged(digest);
         match std::fs::remove_file(&damaged) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
