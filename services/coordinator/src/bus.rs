@@ -275,6 +275,7 @@ fn is_told(change: &Change) -> bool {
         | Change::CheckpointDeleted(..)
         | Change::Removed(_)
         | Change::Audited(_)
+        | Change::Gates(_)
         | Change::Reason(_) => false,
     }
 }

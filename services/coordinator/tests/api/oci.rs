@@ -37,6 +37,7 @@ fn result(files: Vec<ModelFile>) -> TaskResult {
         metrics: BTreeMap::from([("test/accuracy".to_owned(), 0.9)]),
         confusion: vec![vec![2, 0], vec![0, 2]],
         predictions: vec![prediction],
+        outcomes: None,
     }
 }
 

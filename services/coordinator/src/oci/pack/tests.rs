@@ -1,5 +1,5 @@
 use super::*;
-use pomona_domain::model::{Lineage, version_digest};
+use pomona_domain::model::{Lineage, Origin, version_digest};
 use pomona_domain::{ExperimentId, Timestamp, TrialId, VersionId};
 use std::collections::BTreeMap;
 
