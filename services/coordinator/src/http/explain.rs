@@ -100,7 +100,7 @@ fn told(gates: &[GateOutcome]) -> String {
 /// A decision in a few words: against whom, and how worn the test split is.
 fn judged(row: &Judgement) -> String {
     let against = row.champion.map_or_else(
-        || "the first there".to_owned(),
+        || "as the first one there".to_owned(),
         |champion| format!("against version {champion}"),
     );
     let uses = row.test_use.map_or_else(String::new, |usage| {

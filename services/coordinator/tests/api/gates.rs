@@ -124,7 +124,7 @@ async fn a_challenger_is_held_against_the_champion_on_its_samples() {
     approves(&house, "2", "deployer", "a2").await.unwrap();
     let fault = promotes(&house, 2, "p2").await.unwrap_err();
     assert_eq!(fault.code, Code::GateFailed);
-    assert!(fault.message.contains("it needs 6 of as many"), "{fault}");
+    assert!(fault.message.contains("it needs 6 of 6"), "{fault}");
     assert_eq!(
         client
             .version_get("flowers", "champion")

@@ -222,7 +222,7 @@ fn check_outcomes(published: &Published, manifest: &Manifest) {
         .iter()
         .map(|truth| -f64::from(*truth).ln())
         .sum();
-    assert!((loss / samples - published.metrics["test/loss"]).abs() < 1e-9);
+    assert!((loss / samples - published.metrics["test/loss"]).abs() < 1e-6);
     let [median, slow] =
         ["test/latency_p50_ms", "test/latency_p95_ms"].map(|name| published.metrics[name]);
     assert!(

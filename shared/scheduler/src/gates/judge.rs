@@ -279,7 +279,7 @@ fn mcnemar(base: GateOutcome, compared: &Compared, pairs: Pairs) -> GateOutcome 
         _ if passed => won,
         Some(needed) => format!("{won}; it needs {needed} of them (p at most {alpha:.4})"),
         None => format!(
-            "{won}; so few samples prove nothing: it needs {} of as many (p at most {alpha:.4})",
+            "{won}; so few samples prove nothing: it needs {0} of {0} (p at most {alpha:.4})",
             stats::throws_needed(alpha)
         ),
     };

@@ -605,7 +605,7 @@ fn a_challenger_is_compared_on_the_same_samples_and_each_use_of_them_is_counted(
     let row = judged(&house);
     assert_eq!((row.allowed, moved(&house)), (false, None));
     let gate = &row.gates[0];
-    assert!(gate.text.contains("it needs 6 of as many"), "{}", gate.text);
+    assert!(gate.text.contains("it needs 6 of 6"), "{}", gate.text);
     assert!(
         row.text
             .contains("used for 3 promotion decisions, more than 2"),
@@ -662,7 +662,7 @@ fn a_move_by_request_passes_the_gates_of_its_version_and_a_refusal_is_kept() {
     let event = asks(&house, 2, read(&house, 12));
     let fault = house.decide(&event).unwrap_err();
     assert_eq!(fault.code, Code::GateFailed);
-    assert!(fault.message.contains("it needs 6 of as many"), "{fault}");
+    assert!(fault.message.contains("it needs 6 of 6"), "{fault}");
     let row = judged(&house);
     assert_eq!(
         (row.allowed, row.number, row.alias.as_deref()),
