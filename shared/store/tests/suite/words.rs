@@ -72,7 +72,8 @@ async fn models_are_searched_by_name_and_tag(home: Home) {
             .unwrap()
     );
     let prompt = [("mlflow.prompt.is_prompt".to_owned(), "true".to_owned())];
-    let hidden = store.model_create("prompt", ("", &prompt), at(7), &ann());
+    let by = ann();
+    let hidden = store.model_create("prompt", ("", &prompt), at(7), &by);
     assert!(hidden.await.unwrap());
     assert_eq!(
         found(&leader, "", &[]).await,
