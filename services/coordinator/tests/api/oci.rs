@@ -446,6 +446,18 @@ fn memory(house: &House, line: &str) -> u64 {
     kib << 10
 }
 
+/// How many bytes an answer has; none are kept.
+async fn pulled(url: String) -> u64 {
+    let http = reqwest::Client::builder().no_proxy().build();
+    let answer = http.expect("a client").get(url).send();
+    let mut answer = answer.await.expect("an answer");
+    let mut came = 0;
+    while let Some(bytes) = answer.chunk().await.expect("the next bytes") {
+        came += bytes.len() as u64;
+    }
+    came
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_layer_is_streamed_to_several_in_constant_memory() {
     let (house, mut machine) = furnished(1).await;
@@ -475,17 +487,7 @@ async fn a_large_layer_is_streamed_to_several_in_constant_memory() {
     // Only what is asked for from now on counts.
     std::fs::write(format!("/proc/{}/clear_refs", house.pid()), "5").unwrap();
     let before = memory(&house, "VmRSS:");
-    let pull = async |url: String| {
-        let http = reqwest::Client::builder().no_proxy().build();
-        let answer = http.expect("a client").get(url).send();
-        let mut answer = answer.await.expect("an answer");
-        let mut came = 0;
-        while let Some(bytes) = answer.chunk().await.expect("the next bytes") {
-            came += bytes.len() as u64;
-        }
-        came
-    };
-    let pulls: Vec<_> = (0..4).map(|_| tokio::spawn(pull(url.clone()))).collect();
+    let pulls: Vec<_> = (0..4).map(|_| tokio::spawn(pulled(url.clone()))).collect();
     for pull in pulls {
         assert_eq!(pull.await.unwrap(), layer["size"].as_u64().unwrap());
     }
