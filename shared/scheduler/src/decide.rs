@@ -51,7 +51,6 @@ fn arrange(draft: &mut Draft) {
     }
 }
 
-#[expect(clippy::too_many_lines, reason = "an arm for each event")]
 fn handle(draft: &mut Draft, event: &Event) -> Result<(), Fault> {
     match event {
         Event::Submitted {

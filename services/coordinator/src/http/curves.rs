@@ -44,13 +44,12 @@ fn out_of_range(name: &str, given: usize, most: usize) -> Fault {
 /// A long history is known by the extremes of its bins, of which there are enough for the choice.
 async fn curve(app: &App, run: &str, metric: &str, most: usize) -> Result<Curve, Refusal> {
     let outline = app.store.run_outline(run, metric, 2 * most).await?;
-    let (mut history, count) = match outline {
-        Some((outline, count)) => (ends_of(outline), count),
-        None => {
-            let history = app.store.run_history(run, metric).await?;
-            let count = history.len() as u64;
-            (history, count)
-        }
+    let (mut history, count) = if let Some((outline, count)) = outline {
+        (ends_of(outline), count)
+    } else {
+        let history = app.store.run_history(run, metric).await?;
+        let count = history.len() as u64;
+        (history, count)
     };
     if !history.is_sorted_by_key(|point| point.step) {
         history.sort_by_key(|point| point.step);

@@ -107,6 +107,7 @@ async fn what_an_alias_or_a_pull_needs_is_not_deleted_and_numbers_are_never_give
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn the_audit_says_who_did_what_and_from_where() {
     let (house, mut machine) = furnished(1).await;
     publish(&house, &mut machine, "one", 0.6).await;

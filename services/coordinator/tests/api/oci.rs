@@ -257,6 +257,7 @@ async fn a_pull_that_broke_off_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn what_is_not_there_is_said_in_the_words_of_the_protocol() {
     let (house, _machine) = with_a_version().await;
     let checkpoint = house
@@ -355,6 +356,7 @@ async fn what_is_not_there_is_said_in_the_words_of_the_protocol() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one story")]
 async fn tags_are_listed_in_pages_and_digests_outlive_an_alias_that_moves() {
     let (house, mut machine) = with_a_version().await;
     let old = house.get("/v2/flowers/manifests/champion").await;

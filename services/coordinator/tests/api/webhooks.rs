@@ -203,7 +203,9 @@ async fn of_one_subject_events_come_in_order_whatever_the_receiver_does_and_othe
         moves[..first].iter().all(|one| one.body == moves[0].body),
         "the same bytes"
     );
-    moves.iter().for_each(|one| one.verify());
+    for one in &moves {
+        one.verify();
+    }
     let pause = |n: usize| moves[n + 1].at.duration_since(moves[n].at);
     assert!(pause(0) >= Duration::from_millis(30), "{:?}", pause(0));
     assert!(

@@ -35,6 +35,7 @@ async fn an_empty_store_loads_as_nothing(home: Home) {
     assert_eq!(home.open().await.load().await.unwrap(), Snapshot::default());
 }
 
+#[expect(clippy::too_many_lines, reason = "a row of each kind")]
 async fn every_live_row_loads_as_it_was_committed(home: Home) {
     let mut leader = home.lead().await;
     let blobs = [

@@ -688,17 +688,14 @@ fn a_move_by_request_passes_the_gates_of_its_version_and_a_refusal_is_kept() {
             ..(**evidence.as_ref().unwrap()).clone()
         })),
     };
-    let theirs = candidate
-        .promotion
-        .clone()
-        .map(|_| pomona_domain::gate::GatePolicy {
-            alias: "other".to_owned(),
-            gates: vec![pomona_domain::spec::Gate::Threshold {
-                metric: "test/accuracy".to_owned(),
-                at_least: Some(0.99),
-                at_most: None,
-            }],
-        });
+    let theirs = Some(pomona_domain::gate::GatePolicy {
+        alias: "other".to_owned(),
+        gates: vec![pomona_domain::spec::Gate::Threshold {
+            metric: "test/accuracy".to_owned(),
+            at_least: Some(0.99),
+            at_most: None,
+        }],
+    });
     let under = Some(Champion {
         number: 1,
         policy: theirs,
