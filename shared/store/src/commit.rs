@@ -9,6 +9,7 @@ pub(crate) use facts::subject;
 pub(crate) mod outbox;
 pub(crate) mod refs;
 pub(crate) mod registry;
+mod removals;
 
 use std::collections::{BTreeMap, BTreeSet};
 
