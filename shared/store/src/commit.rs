@@ -10,6 +10,7 @@ mod gates;
 pub(crate) mod outbox;
 pub(crate) mod refs;
 pub(crate) mod registry;
+mod removals;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,6 @@
 //! What is deleted, who did it, and what clients of MLflow see of a version of ours.
 
+use pomona_api::client::Client;
 use pomona_api::v1::models::{AuditQuery, ChangeWords};
 use pomona_domain::model::{Audit, version_digest};
 use pomona_domain::{Code, Digest};
@@ -106,6 +107,26 @@ async fn what_an_alias_or_a_pull_needs_is_not_deleted_and_numbers_are_never_give
     assert_eq!(made.json()["model_version"]["version"], json!("3"));
 }
 
+/// The same entries come page by page.
+async fn paged(client: &Client, query: AuditQuery, audit: &[Audit]) {
+    let first = AuditQuery {
+        page_size: Some(4),
+        ..query
+    };
+    let page = client.audit(&first).await.unwrap();
+    let rest = AuditQuery {
+        page_token: page.next_page_token,
+        ..first
+    };
+    let rest = client.audit(&rest).await.unwrap();
+    assert_eq!([page.items, rest.items].concat(), audit);
+    let bad = AuditQuery {
+        page_token: Some("x".to_owned()),
+        ..AuditQuery::default()
+    };
+    assert_eq!(client.audit(&bad).await.unwrap_err().code, Code::BadRequest);
+}
+
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one story")]
 async fn the_audit_says_who_did_what_and_from_where() {
@@ -165,22 +186,7 @@ async fn the_audit_says_who_did_what_and_from_where() {
         ..AuditQuery::default()
     };
     assert!(client.audit(&other).await.unwrap().items.is_empty());
-    let first = AuditQuery {
-        page_size: Some(4),
-        ..query
-    };
-    let page = client.audit(&first).await.unwrap();
-    let rest = AuditQuery {
-        page_token: page.next_page_token,
-        ..first
-    };
-    let rest = client.audit(&rest).await.unwrap();
-    assert_eq!([page.items, rest.items].concat(), audit);
-    let bad = AuditQuery {
-        page_token: Some("x".to_owned()),
-        ..AuditQuery::default()
-    };
-    assert_eq!(client.audit(&bad).await.unwrap_err().code, Code::BadRequest);
+    paged(&client, query, &audit).await;
 }
 
 #[tokio::test]

@@ -9,8 +9,10 @@ use pomona_tracking::filter::{
     Comparison, ModelVersionAttribute, ModelVersionField, Op, RegisteredModelField, Value,
 };
 use pomona_tracking::order::{ModelVersionOrder, Order, RegisteredModelOrder};
-use sea_orm::ConnectionTrait as _;
-use sea_orm::sea_query::{Expr, ExprTrait as _, Order as Direction, Query, SelectStatement};
+use sea_orm::sea_query::{
+    Expr, ExprTrait as _, Order as Direction, Query, SelectStatement, SimpleExpr,
+};
+use sea_orm::{ConnectionTrait as _, DbBackend};
 
 use crate::read::registry::aliases;
 use crate::rows::decode;
@@ -114,6 +116,34 @@ fn versions() -> SelectStatement {
         .to_owned()
 }
 
+/// Whether a condition on the tag of prompts asks for them. MLflow's client sends one with every
+/// search of models, and models have no such tag: `!= 'true'` must not ask for the tag.
+fn is_yes(op: Op, value: &Value) -> bool {
+    let Value::Text(text) = value else {
+        return false;
+    };
+    (op == Op::Equal && text.eq_ignore_ascii_case("true"))
+        || (op == Op::NotEqual && text.eq_ignore_ascii_case("false"))
+}
+
+/// A condition on a version's tag.
+fn tagged(backend: DbBackend, key: &str, op: Op, value: &Value) -> SimpleExpr {
+    use {VersionTags as T, Versions as V};
+    let mut has = Query::select();
+    has.expr(Expr::val(1))
+        .from(T::Table)
+        .and_where(Expr::col((T::Table, T::Model)).equals((V::Table, V::Model)))
+        .and_where(Expr::col((T::Table, T::Number)).equals((V::Table, V::Number)))
+        .and_where(Expr::col((T::Table, T::Key)).eq(key));
+    if op == Op::IsNull {
+        return Expr::exists(has).not();
+    }
+    if op != Op::IsNotNull {
+        has.and_where(compare(backend, Expr::col((T::Table, T::Value)), op, value));
+    }
+    Expr::exists(has)
+}
+
 impl Store {
     /// A model, with what is said of it.
     pub async fn model_face(&self, name: &str) -> Result<Option<ModelFace>, StoreError> {
@@ -133,19 +163,25 @@ impl Store {
         );
         let owner = || Expr::col((Models::Table, Models::Name));
         let mut query = models();
+        let mut wants_prompts = false;
         for condition in &search.filter {
             let (op, value) = (condition.op, &condition.value);
             query.and_where(match &condition.field {
                 RegisteredModelField::Name => compare(backend, owner(), op, value),
+                RegisteredModelField::Tag(key) if key == IS_PROMPT => {
+                    wants_prompts = is_yes(op, value);
+                    continue;
+                }
                 RegisteredModelField::Tag(key) => pair(backend, columns, owner(), key, (op, value)),
             });
         }
-        let asks = |condition: &Comparison<RegisteredModelField>| matches!(&condition.field, RegisteredModelField::Tag(key) if key == IS_PROMPT);
-        if !search.filter.iter().any(asks) {
-            let yes = Value::Text("true".to_owned());
-            let is_prompt = pair(backend, columns, owner(), IS_PROMPT, (Op::Equal, &yes));
-            query.and_where(is_prompt.not());
-        }
+        let yes = Value::Text("true".to_owned());
+        let is_prompt = pair(backend, columns, owner(), IS_PROMPT, (Op::Equal, &yes));
+        query.and_where(if wants_prompts {
+            is_prompt
+        } else {
+            is_prompt.not()
+        });
         for order in &search.order {
             let column = match order.field {
                 RegisteredModelOrder::Name => Models::Name,
@@ -252,9 +288,10 @@ impl Store {
         &self,
         search: &VersionSearch,
     ) -> Result<Vec<VersionFace>, StoreError> {
-        use {VersionTags as T, Versions as V};
+        use Versions as V;
         let backend = self.readers.get_database_backend();
         let mut query = versions();
+        let mut wants_prompts = false;
         for condition in &search.filter {
             let (op, value) = (condition.op, &condition.value);
             query.and_where(match &condition.field {
@@ -267,31 +304,20 @@ impl Store {
                     };
                     compare(backend, Expr::col((V::Table, column)), op, value)
                 }
-                ModelVersionField::Tag(key) => {
-                    let is_of_number =
-                        Expr::col((T::Table, T::Number)).equals((V::Table, V::Number));
-                    let mut has = Query::select();
-                    has.expr(Expr::val(1))
-                        .from(T::Table)
-                        .and_where(Expr::col((T::Table, T::Model)).equals((V::Table, V::Model)))
-                        .and_where(is_of_number)
-                        .and_where(Expr::col((T::Table, T::Key)).eq(key));
-                    if op == Op::IsNull {
-                        Expr::exists(has).not()
-                    } else {
-                        if op != Op::IsNotNull {
-                            has.and_where(compare(
-                                backend,
-                                Expr::col((T::Table, T::Value)),
-                                op,
-                                value,
-                            ));
-                        }
-                        Expr::exists(has)
-                    }
+                ModelVersionField::Tag(key) if key == IS_PROMPT => {
+                    wants_prompts = is_yes(op, value);
+                    continue;
                 }
+                ModelVersionField::Tag(key) => tagged(backend, key, op, value),
             });
         }
+        let yes = Value::Text("true".to_owned());
+        let is_prompt = tagged(backend, IS_PROMPT, Op::Equal, &yes);
+        query.and_where(if wants_prompts {
+            is_prompt
+        } else {
+            is_prompt.not()
+        });
         for order in &search.order {
             let column = match order.field {
                 ModelVersionOrder::Name => V::Model,
