@@ -75,6 +75,12 @@ async fn models_are_searched_by_name_and_tag(home: Home) {
     let by = ann();
     let hidden = store.model_create("prompt", ("", &prompt), at(7), &by);
     assert!(hidden.await.unwrap());
+    // What MLflow's client adds to every search.
+    let no_prompts = "tag.`mlflow.prompt.is_prompt` != 'true'";
+    assert_eq!(
+        found(&leader, no_prompts, &[]).await,
+        ["flowers", "forest", "trees"]
+    );
     assert_eq!(
         found(&leader, "", &[]).await,
         ["flowers", "forest", "trees"]
