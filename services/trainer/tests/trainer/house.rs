@@ -2,7 +2,8 @@
 //!
 //! This crate knows no coordinator: the programs stand beside its own binary, and the test types.
 
-use crate::support::published_weights;
+use crate::support::{clients_python, published_weights};
+use pomona_domain::Digest;
 use pomona_trainer::dist::ffi;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -223,6 +224,39 @@ fn check_predictions(house: &House, pictures: &Path) {
     }
 }
 
+/// MLflow's client, which knows nothing of us, downloads the same bytes and predicts the same.
+fn check_with_mlflow(house: &House, pictures: &Path, pulled: &Path) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mlflow_load.py");
+    let paths: Vec<PathBuf> = (0..CLASSES)
+        .map(|class| pictures.join(format!("class {class}/00.png")))
+        .collect();
+    let done = Command::new(clients_python())
+        .args([script, &house.server, "models:/discs@champion", "64"])
+        .args(&paths)
+        .env("HOME", house.folder.path())
+        .env("MLFLOW_DISABLE_TELEMETRY", "true")
+        .env("NO_PROXY", "*")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    let found: Value = serde_json::from_slice(&done.stdout).unwrap();
+    for (path, theirs) in paths.iter().zip(found["answers"].as_array().unwrap()) {
+        let answer = house.json(&["predict", "discs@champion", text(path)]);
+        for class in answer["pictures"][0]["classes"].as_array().unwrap() {
+            let label = class["label"].as_str().unwrap();
+            let ours = class["probability"].as_f64().unwrap();
+            let theirs = theirs[label].as_f64().unwrap();
+            assert!((ours - theirs).abs() < 1e-4, "{label}: {ours} {theirs}");
+        }
+    }
+    for (path, digest) in found["files"].as_object().unwrap() {
+        let bytes = std::fs::read(pulled.join(path)).unwrap();
+        assert_eq!(digest.as_str().unwrap(), Digest::of(&bytes).hex(), "{path}");
+    }
+    assert!(found["files"]["model.onnx"].is_string(), "{found}");
+}
+
 /// What the worker keeps, once its next poll has told it.
 fn features(house: &House, count: usize) -> Vec<Value> {
     let deadline = Instant::now() + Duration::from_mins(1);
@@ -298,6 +332,7 @@ fn a_real_grid_ends_promoted_two_ranks_train_and_the_pulled_model_predicts() {
     }
     house.json(&["model", "verify", text(&pulled)]);
     check_predictions(&house, &pictures);
+    check_with_mlflow(&house, &pictures, &pulled);
 
     let pid = house.up.id().to_string();
     let told = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
