@@ -188,6 +188,10 @@ async fn of_one_subject_events_come_in_order_whatever_the_receiver_does_and_othe
         one.json()["data"]["reason"]
             .as_str()
             .expect("why")
+            // What gates say of a move follows.
+            .split(';')
+            .next()
+            .unwrap_or_default()
             .to_owned()
     };
     let mut reasons: Vec<String> = moves.iter().map(reason).collect();

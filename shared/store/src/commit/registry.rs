@@ -15,11 +15,11 @@ use super::{OnRepeat, insert};
 use crate::StoreError;
 use crate::rows::{encode, signed};
 
-/// Writes what a batch does to the registry, in the order in which it was decided: a model may be
-/// deleted and have a new version in one batch.
+/// Writes what a batch does to the registry. What was decided before a deletion is written before it,
+/// since a model may be deleted and have a new version in one batch; between two of them versions come
+/// before aliases.
 pub(super) async fn write(tx: &DatabaseTransaction, changes: &[&Change]) -> Result<(), StoreError> {
-    let kind = |change: &Change| std::mem::discriminant(change);
-    for run in changes.chunk_by(|a, b| kind(a) == kind(b)) {
+    for run in changes.split_inclusive(|change| matches!(change, Change::Removed(_))) {
         let (mut made, mut moved, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for change in run {
             if let Change::Version(row) = change {

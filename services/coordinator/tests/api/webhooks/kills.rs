@@ -16,6 +16,10 @@ fn by_event(heard: &[Heard]) -> (Vec<String>, BTreeMap<String, Vec<String>>) {
         let reason = one.json()["data"]["reason"]
             .as_str()
             .expect("a reason")
+            // What gates say of a move follows.
+            .split(';')
+            .next()
+            .unwrap_or_default()
             .to_owned();
         let seen = ids.entry(reason.clone()).or_default();
         if seen.is_empty() {

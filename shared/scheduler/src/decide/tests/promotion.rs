@@ -450,7 +450,7 @@ fn a_version_that_is_needed_is_not_deleted_and_its_number_never_comes_again() {
     for _ in 0..2 {
         house.tell(&registers());
     }
-    house.tell(&sets(2, None));
+    house.tell(&asks(&house, 2, nothing()));
     assert_eq!(house.refused(&deletes(2, None)), Code::WrongState);
     let soon = house.now.0 + 1;
     assert_eq!(house.refused(&deletes(1, Some(soon))), Code::WrongState);
@@ -473,7 +473,7 @@ fn a_version_that_is_needed_is_not_deleted_and_its_number_never_comes_again() {
     house.tell(&deletes(2, None));
     house.tell(&registers());
     assert_eq!(version(&house).unwrap().number, 3);
-    house.tell(&sets(3, Some(2)));
+    house.tell(&asks(&house, 3, nothing()));
     let back = moved(&house).unwrap();
     assert_eq!((back.from, back.to, back.revision), (None, 3, 3));
 }
@@ -482,7 +482,7 @@ fn a_version_that_is_needed_is_not_deleted_and_its_number_never_comes_again() {
 fn a_model_goes_with_its_versions_and_moves_with_its_aliases() {
     let mut house = House::new();
     house.tell(&registers());
-    house.tell(&sets(1, None));
+    house.tell(&asks(&house, 1, nothing()));
     let rename = |to: &str| wishes("m", RegistryWish::Rename { to: to.to_owned() });
     let delete = |model: &str| wishes(model, RegistryWish::DeleteModel { pulled_until: None });
     assert_eq!(house.refused(&rename("m")), Code::WrongState);
