@@ -70,11 +70,12 @@ pub async fn create(app: Data<App>, request: HttpRequest, bytes: Bytes) -> Answe
         artifacts,
         metrics,
         run,
+        model: logged,
     } = source::find(&app, source, run_id, model_id).await?;
     let registration = Registration {
         source: source.to_owned(),
         run_id: run_id.map(str::to_owned).or(run),
-        model_id: model_id.map(str::to_owned),
+        model_id: model_id.map(str::to_owned).or(logged),
         run_link: text("run_link")?.map(str::to_owned),
         artifacts,
     };

@@ -29,6 +29,8 @@ pub struct Found {
     pub metrics: BTreeMap<String, f64>,
     /// The run that made it, where the source says so.
     pub run: Option<String>,
+    /// The logged model that it is, where the source says so.
+    pub model: Option<String>,
 }
 
 /// The address at which MLflow's clients find a version's files.
@@ -155,6 +157,7 @@ async fn of_model(
             .ok_or_else(|| Refusal::missing(format!("Logged model with ID '{rest}' not found.")))?;
         let mut found = files(app, &logged.artifact_uri).await?;
         found.run = Some(logged.source_run).filter(|run| !run.is_empty());
+        found.model = Some(rest.to_owned());
         return Ok(found);
     }
     let face = version_at(app, rest).await?;
@@ -163,7 +166,7 @@ async fn of_model(
         run: face.run_id.clone(),
         artifacts: Some(address(&face)),
         files: face.version.files,
-        metrics: BTreeMap::new(),
+        ..Found::default()
     })
 }
 
