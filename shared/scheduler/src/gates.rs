@@ -2,7 +2,7 @@
 //!
 //! The work is in two halves. [`weigh`] reads what two versions said of each test sample and may take
 //! a second: whoever asks for a decision does it beforehand, and hands the [`Evidence`] over with the
-//! event. [`judge`] compares numbers: it is what a decision does, and the same evidence gives the same
+//! event. [`judge()`] compares numbers: it is what a decision does, and the same evidence gives the same
 //! outcome. Neither may know a clock or a store.
 
 mod judge;

@@ -221,7 +221,7 @@ const LAST: &str = "last";
 /// What is left of a series when only its shape is wanted.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Outline {
-    /// The first point of every [`BIN`].
+    /// The first point of every bin of 64.
     pub firsts: Vec<Point>,
     /// The lowest and the highest point of every bin, as they came; a bin without a number has none.
     pub extremes: Vec<Point>,
