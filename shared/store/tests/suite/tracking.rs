@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pomona_domain::Change;
 use pomona_domain::trial::TrialState;
+use pomona_domain::{Change, Timestamp};
 use pomona_store::{
     ExperimentRefusal, NewRun, NewRunExperiment, Point, RunChange, RunRefusal, RunWrite, Series,
     Store,
@@ -397,6 +397,7 @@ async fn a_trial_is_a_run_and_takes_what_its_code_logs(home: Home) {
 }
 
 async fn an_old_history_keeps_its_shape_and_its_newest_value(home: Home) {
+    const DAY_MS: i64 = 86_400_000;
     let store = home.open().await;
     let id = with_run(&store).await;
     let mut many: Vec<Point> = (0..9000).map(|n| point(n, n, 1.0)).collect();
@@ -407,7 +408,7 @@ async fn an_old_history_keeps_its_shape_and_its_newest_value(home: Home) {
     let keep_a_day = (pomona_tracking::names::FULL_DAYS, Some("1"));
     let tagged = store.run_experiment_tag("0", keep_a_day, at(0)).await;
     tagged.unwrap().unwrap();
-    let (day, later) = (at(86_400_000), at(2 * 86_400_000));
+    let (day, later) = (Timestamp(DAY_MS), Timestamp(2 * DAY_MS));
 
     // It has not ended, so it is never past its time.
     store.runs_settle(std::slice::from_ref(&id)).await.unwrap();
