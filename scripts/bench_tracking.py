@@ -155,7 +155,7 @@ class Bench:
         if kind == "postgres":
             database = f"stock{self.count}"
             self.postgres.create(database)
-            url = f"postgresql://pomona@/{database}?host={self.postgres.folder}"
+            url = f"postgresql+psycopg2://pomona@/{database}?host={self.postgres.folder}"
         return Stock(home, url, workers)
 
     def beside(self, name: str, unit: str, ours: list, rivals: dict, lower: bool = False, **more) -> None:
