@@ -303,8 +303,9 @@ fn gang(lease: &Lease, worker: WorkerId) -> Option<Gang> {
 /// Path in the published folder → blob.
 fn files(version: &Version) -> Result<BTreeMap<String, Digest>, Fault> {
     let blob = |file: &pomona_domain::model::ModelFile| {
-        let digest = format!("sha256:{}", file.sha256).parse();
-        let digest = digest.map_err(|error| Fault::new(Code::Internal, format!("{error}")));
+        let digest = file
+            .digest()
+            .map_err(|error| Fault::new(Code::Internal, format!("{error}")));
         Ok((file.path.clone(), digest?))
     };
     version.files.iter().map(blob).collect()

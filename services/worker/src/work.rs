@@ -250,8 +250,8 @@ pub fn answer_files(result: &TaskResult, output: &Path) -> Result<Vec<(Digest, P
         TaskResult::Published { files, .. } => files
             .iter()
             .map(|file| {
-                let digest = format!("sha256:{}", file.sha256).parse();
-                let digest = digest.map_err(|error| wrong(format!("`{}`: {error}", file.path)))?;
+                let digest =
+                    (file.digest()).map_err(|error| wrong(format!("`{}`: {error}", file.path)))?;
                 Ok((digest, below(output, &file.path)?))
             })
             .collect(),

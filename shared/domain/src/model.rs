@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+use crate::digest::DigestError;
 use crate::gate::{Compared, GateKind, Promotion};
 use crate::{Digest, ExperimentId, Timestamp, TrialId, VersionId};
 
@@ -15,6 +16,13 @@ pub struct ModelFile {
     pub sha256: String,
     /// Bytes.
     pub size: u64,
+}
+
+impl ModelFile {
+    /// The blob that it is.
+    pub fn digest(&self) -> Result<Digest, DigestError> {
+        format!("sha256:{}", self.sha256).parse()
+    }
 }
 
 /// The digest of a version: SHA-256 of the canonical JSON list of its files, sorted by path.

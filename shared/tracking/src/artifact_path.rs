@@ -40,23 +40,59 @@ pub fn join(folder: &str, name: &str) -> String {
     }
 }
 
+/// The folder of artifacts in which the files of versions appear, read-only.
+pub const VERSIONS: &str = "pomona-models";
+
+/// The address under which the files of a version are served to MLflow's clients.
+pub fn of_version(model: &str, number: u32) -> String {
+    format!("mlflow-artifacts:/{VERSIONS}/{model}/{number}")
+}
+
+/// What is wrong with the source of a version, in words that follow it: it leads up or cuts itself
+/// off, however it is encoded.
+pub fn wrong_source(source: &str) -> Option<&'static str> {
+    let leads_up = |text: &str| text.split(['/', '\\', '?', '#']).any(|part| part == "..");
+    match read(source, |text| !leads_up(text) && !text.contains('\0')) {
+        Reading::Fit => None,
+        Reading::Unfit => Some("A source must not contain '..' or NUL."),
+        Reading::Endless => Some("It is encoded too often."),
+    }
+}
+
 fn is_safe(path: &str) -> bool {
     if path.len() > MAX_PATH_BYTES {
         return false;
     }
     let depth = path.split('/').count();
-    let mut plain = Cow::Borrowed(path);
+    let fits = |plain: &str| is_plain(plain) && plain.split('/').count() == depth;
+    read(path, fits) == Reading::Fit
+}
+
+/// What became of a text that was decoded as often as it may be encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// It fits, and so does all that decoding it gives.
+    Fit,
+    /// It does not, as it is or decoded.
+    Unfit,
+    /// There was no end of it.
+    Endless,
+}
+
+/// Reads a text and all that decoding its percent signs once more gives.
+fn read(text: &str, fits: impl Fn(&str) -> bool) -> Reading {
+    let mut plain = Cow::Borrowed(text);
     for _ in 0..MAX_DECODINGS {
-        if !is_plain(&plain) || plain.split('/').count() != depth {
-            return false;
+        if !fits(&plain) {
+            return Reading::Unfit;
         }
         let decoded = percent_decode_str(&plain).decode_utf8_lossy().into_owned();
         if decoded == *plain {
-            return true;
+            return Reading::Fit;
         }
         plain = Cow::Owned(decoded);
     }
-    false
+    Reading::Endless
 }
 
 fn is_plain(path: &str) -> bool {

@@ -101,7 +101,7 @@ async fn download(
     let bar = session.printer.bytes_bar("pulling", total);
     let staging = Staging::new(folder)?;
     for file in &version.files {
-        let digest: Digest = format!("sha256:{}", file.sha256).parse().map_err(|error| {
+        let digest = file.digest().map_err(|error| {
             Fault::new(Code::DigestMismatch, format!("`{}`: {error}", file.path))
         })?;
         session

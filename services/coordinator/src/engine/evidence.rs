@@ -5,7 +5,7 @@
 
 use pomona_domain::Fault;
 use pomona_domain::gate::{GatePolicy, TestOutcomes};
-use pomona_domain::model::Actor;
+use pomona_domain::model::{Actor, Alias};
 use pomona_domain::report::{Report, ReportBody};
 use pomona_domain::spec::Gate;
 use pomona_domain::task::{TaskResult, TaskSpec};
@@ -35,6 +35,15 @@ pub async fn alias_set(
 /// What is known of an alias that shall point to a version.
 async fn of_move(store: &Store, model: &str, alias: &str, number: u32) -> Result<Evidence, Fault> {
     let candidate = store.version_get(model, number).await?;
+    if store.alias_has_been(model, alias, number).await? {
+        // No gate is asked, so there is nothing to weigh.
+        let head = store.alias_get(model, alias).await?;
+        return Ok(Evidence {
+            candidate: candidate.map(Box::new),
+            been_there: true,
+            ..unweighed(head.as_ref())
+        });
+    }
     let own = (candidate.as_ref().and_then(|row| row.promotion.clone()))
         .map(|promotion| promotion.policy)
         .filter(|policy| policy.alias == alias);
@@ -43,7 +52,6 @@ async fn of_move(store: &Store, model: &str, alias: &str, number: u32) -> Result
     Ok(Evidence {
         candidate: candidate.map(Box::new),
         approvals: store.approval_list(model, number).await?,
-        been_there: store.alias_has_been(model, alias, number).await?,
         ..compared(store, (model, alias), gates, ours).await?
     })
 }
@@ -109,14 +117,23 @@ async fn compared(
         });
     }
     Ok(Evidence {
+        champion,
+        weighed: weighed(gates, ours, theirs).await?,
+        ..unweighed(head.as_ref())
+    })
+}
+
+/// What an alias says of itself.
+fn unweighed(head: Option<&Alias>) -> Evidence {
+    Evidence {
         task: None,
         revision: head.map_or(0, |head| head.revision),
         candidate: None,
-        champion,
-        weighed: weighed(gates, ours, theirs).await?,
+        champion: None,
+        weighed: Weighed::default(),
         approvals: Vec::new(),
         been_there: false,
-    })
+    }
 }
 
 /// The gates under which an alias moved last: those of its version, or, if that has none, of the

@@ -9,12 +9,12 @@ use futures::StreamExt as _;
 use pomona_domain::model::Version;
 use pomona_domain::{Code, Digest, Fault};
 use pomona_store::{ArtifactEntry, StoreError};
+use pomona_tracking::artifact_path::VERSIONS;
 use pomona_tracking::{Refusal, artifact_path};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 use super::runs::id;
-use super::source::VERSIONS;
 use super::{Answer, Refused, parameters, render};
 use crate::http::{App, blobs};
 
@@ -84,9 +84,7 @@ async fn of_version(app: &Data<App>, path: &str) -> Result<Option<(Version, Stri
 pub async fn send_of_version(app: &Data<App>, version: &Version, path: &str) -> Answer {
     let file = version.files.iter().find(|file| file.path == path);
     let file = file.ok_or_else(|| missing(path))?;
-    let digest = format!("sha256:{}", file.sha256)
-        .parse()
-        .map_err(|_| missing(path))?;
+    let digest = file.digest().map_err(|_| missing(path))?;
     send_blob(app, path, digest).await
 }
 

@@ -3,20 +3,15 @@
 //! A source must never reach outside of what its run or model logged, and never into this machine.
 
 use actix_web::web::Data;
-use percent_encoding::percent_decode_str;
 use pomona_domain::model::{ModelFile, Version};
 use pomona_store::VersionFace;
+use pomona_tracking::artifact_path::{self, VERSIONS};
 use pomona_tracking::{ErrorCode, Refusal};
 use std::collections::BTreeMap;
 
 use super::artifacts::SCHEME;
 use super::{Refused, run};
 use crate::http::App;
-
-/// The folder of artifacts in which the files of versions appear, read-only.
-pub const VERSIONS: &str = "pomona-models";
-/// How often a path may turn out to be encoded.
-const MAX_DECODINGS: usize = 10;
 
 /// What is behind a source.
 #[derive(Debug, Default)]
@@ -44,7 +39,7 @@ pub fn address(face: &VersionFace) -> String {
     if files.is_empty() {
         return face.source.clone();
     }
-    format!("{SCHEME}{VERSIONS}/{model}/{number}")
+    artifact_path::of_version(model, *number)
 }
 
 fn invalid(source: &str, why: &str) -> Refused {
@@ -58,7 +53,9 @@ pub async fn find(
     run_id: Option<&str>,
     model_id: Option<&str>,
 ) -> Result<Found, Refused> {
-    no_way_up(source)?;
+    if let Some(why) = artifact_path::wrong_source(source) {
+        return Err(invalid(source, why));
+    }
     let mut found = if let Some(rest) = source.strip_prefix("runs:/") {
         of_run(app, source, rest.trim_start_matches('/'), run_id).await?
     } else if let Some(rest) = source.strip_prefix("models:/") {
@@ -83,24 +80,6 @@ pub async fn find(
             .collect();
     }
     Ok(found)
-}
-
-/// Refuses `..`, however it is encoded.
-fn no_way_up(source: &str) -> Result<(), Refused> {
-    let mut text = source.to_owned();
-    for _ in 0..MAX_DECODINGS {
-        let is_up = text.split(['/', '\\', '?', '#']).any(|part| part == "..");
-        if is_up || text.contains('\0') {
-            let why = "A source must not contain '..' or NUL.";
-            return Err(invalid(source, why));
-        }
-        let decoded = percent_decode_str(&text).decode_utf8_lossy().into_owned();
-        if decoded == text {
-            return Ok(());
-        }
-        text = decoded;
-    }
-    Err(invalid(source, "It is encoded too often."))
 }
 
 /// Whether it is an address of another service.

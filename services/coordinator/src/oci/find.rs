@@ -95,7 +95,7 @@ pub async fn remember(app: &App, version: &Version) -> Result<(), StoreError> {
         return Ok(());
     }
     let files = version.files.iter();
-    let digests = files.filter_map(|file| format!("sha256:{}", file.sha256).parse().ok());
+    let digests = files.filter_map(|file| file.digest().ok());
     let mut parts: Vec<(ImagePart, Digest)> =
         digests.map(|digest| (ImagePart::File, digest)).collect();
     parts.push((ImagePart::Config, Digest::of(&pack::config(version))));

@@ -53,8 +53,7 @@ impl Layout {
             }
             names.insert(path.clone());
             layout.head(&path, EntryType::Regular, file.size)?;
-            let digest = format!("sha256:{}", file.sha256);
-            let digest = digest.parse().map_err(|_| bad(&file.path))?;
+            let digest = file.digest().map_err(|_| bad(&file.path))?;
             if file.size > 0 {
                 layout.0.push(Piece::Blob(digest, 0..file.size));
             }

@@ -70,8 +70,7 @@ fn collect(sorted: &Sorted<'_>) -> Result<(References, Vec<String>), StoreError>
     }
     for row in &sorted.versions {
         for file in &row.files {
-            let digest = format!("sha256:{}", file.sha256);
-            let digest = digest.parse().map_err(|_| StoreError::NotFound {
+            let digest = file.digest().map_err(|_| StoreError::NotFound {
                 what: format!("digest of `{}` in `{}`", file.path, row.model),
             })?;
             add(&row.id.to_string(), &format!("file/{}", file.path), digest);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use pomona_domain::model::{AliasMove, Audit, Origin, Version};
 use pomona_domain::{Change, Timestamp};
 use pomona_migrations::tables::{AliasHistory, Aliases, Audit as AuditRows, Models, Versions};
+use pomona_tracking::artifact_path;
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Query};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 use serde_json::json;
@@ -100,14 +101,9 @@ async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), Sto
 /// Where a version's files come from, as MLflow's clients are told.
 pub(super) fn source(row: &Version) -> String {
     match &row.origin {
-        Origin::Trained(_) => published(&row.model, row.number),
+        Origin::Trained(_) => artifact_path::of_version(&row.model, row.number),
         Origin::Registered(registration) => registration.source.clone(),
     }
-}
-
-/// The address under which the files of a version of ours are served to MLflow's clients.
-pub(crate) fn published(model: &str, number: u32) -> String {
-    format!("mlflow-artifacts:/pomona-models/{model}/{number}")
 }
 
 pub(super) fn run(row: &Version) -> Option<String> {
