@@ -64,6 +64,8 @@ pub struct App {
     pub line: forward::Line,
     /// Idempotency keys whose first request is under way.
     pub keys: key::InFlight,
+    /// Uploads that a request writes to.
+    pub writing: uploads::Writing,
     /// Signs versions that were promoted.
     pub signer: crate::signer::Signer,
     /// The way to receivers of webhooks.

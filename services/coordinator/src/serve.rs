@@ -22,7 +22,7 @@ use crate::desired::Inputs;
 use crate::engine;
 use crate::features::Features;
 use crate::http::forward::{self, Line};
-use crate::http::{App, key::InFlight, refusal, routes};
+use crate::http::{App, key::InFlight, refusal, routes, uploads::Writing};
 use crate::longpoll::Told;
 use crate::metrics::Metrics;
 use crate::mlflow;
@@ -145,6 +145,7 @@ async fn assemble(
         line: Line::new(&me.holder)?,
         me,
         keys: InFlight::default(),
+        writing: Writing::default(),
         stop,
         config,
     };

@@ -1,6 +1,7 @@
 //! Uploads in several requests: begun under an id, gone on with from where they stand, ended under a
 //! digest. What one request brought is at rest before it is answered, also when it broke off, and
-//! any coordinator goes on with it.
+//! any coordinator goes on with it. Whoever asks how far an upload is hears it once the request that
+//! broke off has come to rest: an answer given earlier would have bytes sent twice.
 //!
 //! It must never hold a blob in memory.
 
@@ -8,15 +9,58 @@ use actix_web::http::StatusCode;
 use actix_web::web::{Data, Path, Payload, Query};
 use futures::StreamExt as _;
 use pomona_api::v1::uploads::{FinishUpload, ResumeUpload, UploadView};
-use pomona_domain::Fault;
+use pomona_domain::{Code, Fault};
 use pomona_store::{StoreError, UploadWriter};
 use serde_json::json;
 use std::time::Duration;
+use tokio::sync::watch;
 
 use super::{Answer, App, Refusal};
 
 /// A sender that is silent for longer is gone, and somebody else may go on.
 const SILENCE: Duration = Duration::from_secs(30);
+
+/// How long a request waits for an earlier one of the same upload. Then that one is taken over.
+const REST: Duration = Duration::from_secs(10);
+
+/// Uploads that a request of this coordinator writes to, once for each such request.
+#[derive(Debug, Default)]
+pub struct Writing(watch::Sender<Vec<String>>);
+
+/// A request that writes.
+struct Held {
+    app: Data<App>,
+    id: String,
+}
+
+impl Writing {
+    /// Waits until nobody writes to an upload, for [`REST`] at most.
+    async fn rest(&self, id: &str) {
+        let mut writing = self.0.subscribe();
+        let rests = writing.wait_for(|ids| !ids.iter().any(|other| other == id));
+        let _ = tokio::time::timeout(REST, rests).await;
+    }
+}
+
+impl Held {
+    fn new(app: &Data<App>, id: &str) -> Self {
+        app.writing.0.send_modify(|ids| ids.push(id.to_owned()));
+        Self {
+            app: Data::clone(app),
+            id: id.to_owned(),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.app.writing.0.send_modify(|ids| {
+            if let Some(at) = ids.iter().position(|id| *id == self.id) {
+                ids.swap_remove(at);
+            }
+        });
+    }
+}
 
 /// An id is a name in the store.
 fn checked(id: &str) -> Result<&str, Fault> {
@@ -43,6 +87,7 @@ pub async fn begin(app: Data<App>) -> Answer {
 /// `GET /api/v1/blobs/uploads/{id}`
 pub async fn get(app: Data<App>, id: Path<String>) -> Answer {
     let id = checked(&id)?;
+    app.writing.rest(id).await;
     super::ok(&view(id, app.store.upload_offset(id).await?))
 }
 
@@ -53,9 +98,12 @@ pub async fn resume(
     from: Query<ResumeUpload>,
     payload: Payload,
 ) -> Answer {
-    let id = checked(&id)?;
-    let writer = take(&app, id, from.offset, payload).await?;
-    super::ok(&view(id, writer.pause(app.now()).await?))
+    let id = checked(&id)?.to_owned();
+    outlive(async move {
+        let (writer, _held) = take(&app, &id, from.offset, payload).await?;
+        super::ok(&view(&id, writer.pause(app.now()).await?))
+    })
+    .await
 }
 
 /// `PUT /api/v1/blobs/uploads/{id}`
@@ -65,10 +113,14 @@ pub async fn finish(
     from: Query<FinishUpload>,
     payload: Payload,
 ) -> Answer {
-    let writer = take(&app, checked(&id)?, from.offset, payload).await?;
-    let stat = writer.finish(from.digest, app.now()).await?;
-    let body = json!({"digest": stat.digest, "size": stat.size});
-    super::json(StatusCode::CREATED, &body)
+    let id = checked(&id)?.to_owned();
+    outlive(async move {
+        let (writer, _held) = take(&app, &id, from.offset, payload).await?;
+        let stat = writer.finish(from.digest, app.now()).await?;
+        let body = json!({"digest": stat.digest, "size": stat.size});
+        super::json(StatusCode::CREATED, &body)
+    })
+    .await
 }
 
 /// `DELETE /api/v1/blobs/uploads/{id}`
@@ -77,18 +129,27 @@ pub async fn cancel(app: Data<App>, id: Path<String>) -> Answer {
     super::ok(&json!({}))
 }
 
+/// Does it to the end, also when nobody waits for the answer any more.
+async fn outlive(work: impl Future<Output = Answer> + 'static) -> Answer {
+    actix_web::rt::spawn(work).await.unwrap_or_else(|error| {
+        Err(Fault::new(Code::Internal, format!("an upload ended early: {error}")).into())
+    })
+}
+
 /// Writes a request's bytes. Those of one that breaks off are kept.
 async fn take(
-    app: &App,
+    app: &Data<App>,
     id: &str,
     offset: u64,
     mut payload: Payload,
-) -> Result<UploadWriter, Refusal> {
+) -> Result<(UploadWriter, Held), Refusal> {
+    app.writing.rest(id).await;
+    let held = Held::new(app, id);
     let limit = app.config.http.max_blob_bytes;
     let mut writer = app.store.upload_open(id, offset, limit, app.now()).await?;
     loop {
         let broken = match tokio::time::timeout(SILENCE, payload.next()).await {
-            Ok(None) => return Ok(writer),
+            Ok(None) => return Ok((writer, held)),
             Ok(Some(Ok(chunk))) => {
                 writer.write(&chunk, app.now()).await?;
                 continue;

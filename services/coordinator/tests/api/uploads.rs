@@ -147,6 +147,29 @@ async fn what_a_broken_connection_has_left_in_a_bucket_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn how_far_an_upload_is_counts_what_a_broken_request_brought() {
+    let bucket = Bucket::start();
+    let brought = 15 * MIB + 3;
+    for house in [House::open().await, with(&bucket).await] {
+        let begun = house.raw(Method::POST, UPLOADS, &[], "").await.json();
+        let path = format!("{UPLOADS}/{}", begun["id"].as_str().unwrap());
+        let mut wire = TcpStream::connect(house.address()).await.unwrap();
+        let head = format!(
+            "PATCH {path}?offset=0 HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+            40 * MIB
+        );
+        wire.write_all(head.as_bytes()).await.unwrap();
+        wire.write_all(&bytes(brought)).await.unwrap();
+        wire.shutdown().await.unwrap();
+        drop(wire);
+        // What was between the wire's end and the upload when it broke may be missing.
+        let offset = house.get(&path).await.json()["offset"].as_u64().unwrap();
+        let missing = (brought as u64).checked_sub(offset).unwrap();
+        assert!(missing < MIB as u64, "{missing} bytes are missing");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_outlives_its_coordinator() {
     let bucket = Bucket::start();
     let mut house = with(&bucket).await;
