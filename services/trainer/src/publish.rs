@@ -3,6 +3,7 @@
 
 mod card;
 pub mod folder;
+mod forgetting;
 mod latency;
 mod mlmodel;
 
@@ -59,12 +60,12 @@ pub fn publish(
         &mut beat,
     )?;
     let mut metrics = test_metrics(&evaluation, dataset.classes());
-    if let Some((name, _)) = metrics.iter().find(|(_, value)| !value.is_finite()) {
-        return Err(Fault::new(
-            Code::NotANumber,
-            format!("`{name}` of the exported model is not a number"),
-        ));
+    let source = weights::read_checked(&work.backbone.weights, work.backbone.digest)?;
+    if let Some(nats) = forgetting::measure(&served, &source, &dataset, &mut beat)? {
+        metrics.insert("test/forgetting".to_owned(), nats);
     }
+    drop(source);
+    refuse_nonsense(&metrics)?;
     check_onnx(&work.output, &served, &dataset)?;
     let card = card::render(work, &config, &dataset, &metrics, &evaluation.report);
     write(&work.output, README, card.as_bytes())?;
@@ -78,6 +79,16 @@ pub fn publish(
         confusion: evaluation.report.confusion,
         metrics,
     })
+}
+
+fn refuse_nonsense(metrics: &BTreeMap<String, f64>) -> Result<(), Fault> {
+    match metrics.iter().find(|(_, value)| !value.is_finite()) {
+        None => Ok(()),
+        Some((name, _)) => Err(Fault::new(
+            Code::NotANumber,
+            format!("`{name}` of the exported model is not a number"),
+        )),
+    }
 }
 
 fn make_empty(folder: &Path) -> Result<(), Fault> {

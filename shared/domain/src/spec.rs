@@ -480,10 +480,14 @@ impl Gate {
 
     /// Whether what it says depends on the labels of the test split: then it is a use of that.
     pub fn uses_test_labels(&self) -> bool {
-        self.metric()
-            .is_some_and(|metric| metric.starts_with("test/") && !is_time(metric))
+        self.metric().is_some_and(|metric| {
+            metric.starts_with("test/") && metric != FORGETTING && !is_time(metric)
+        })
     }
 }
+
+/// How far the answers of the source head on the tuned trunk are from the source's own: nats.
+pub const FORGETTING: &str = "test/forgetting";
 
 /// Whether a metric is a time in milliseconds.
 pub fn is_time(metric: &str) -> bool {
@@ -533,8 +537,8 @@ pub const CROSS_METRICS: &[&str] = &[
 ];
 
 /// Metrics a gate may name: those of the exported files on the test split (with the ends of the
-/// 95 % Wilson interval of the accuracy), the time of a prediction of one picture, and those of the
-/// checkpoint on the validation split.
+/// 95 % Wilson interval of the accuracy), what was forgotten of the source task in nats, the time of a
+/// prediction of one picture, and those of the checkpoint on the validation split.
 pub const GATE_METRICS: &[&str] = &[
     "test/accuracy",
     "test/accuracy_low",
@@ -542,6 +546,7 @@ pub const GATE_METRICS: &[&str] = &[
     "test/macro_f1",
     "test/loss",
     "test/ece",
+    FORGETTING,
     "test/latency_p50_ms",
     "test/latency_p95_ms",
     "val/accuracy",

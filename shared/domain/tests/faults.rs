@@ -206,7 +206,6 @@ fn features_that_are_not_built() {
         "transfer: {layer_decay: 2.0}",
         "train: {precision: bf16}",
         "search: {space: {transfer.layer_decay: {values: [0.9, 1.0]}}}",
-        "promote: {model: m, alias: champion, gates: [{forgetting: {at_most: 0.02}}]}",
     ]));
 }
 
@@ -231,6 +230,11 @@ fn gates_that_cannot_be_meant() {
         "{metric: test/recall, at_least: 0.5}",
         "{metric: test/latency_p95_ms}",
         "{metric: test/latency_p95_ms, at_most: -1}",
+        "{forgetting: 0.1}",
+        "{forgetting: {}}",
+        "{forgetting: {at_most: -1, probe: imagenet}}",
+        "{forgetting: {at_most: 0.1}, metric: test/accuracy}",
+        "{metric: test/forgetting}",
         "{approvals: {}}",
         "{approvals: 2}",
         "{approvals: {boss: 1}}",

@@ -69,6 +69,22 @@ fn figures(
             100.0 * high
         )?;
     }
+    if let Some(nats) = metrics.get("test/forgetting") {
+        let what = "Of its source task it";
+        if *nats == 0.0 {
+            writeln!(
+                text,
+                "{what} has forgotten nothing: its trunk is the source's.\n"
+            )?;
+        } else {
+            writeln!(
+                text,
+                "{what} has forgotten {nats:.3} nats (`test/forgetting`): so far do the answers of \
+                 the source head on this trunk differ from the source's own, about pictures of the \
+                 test split, 0 being not at all.\n"
+            )?;
+        }
+    }
     writeln!(text, "| metric | value |\n| --- | --- |")?;
     for (name, value) in metrics.iter().chain(&work.validation) {
         writeln!(text, "| {} | {value:.4} |", cell(name))?;

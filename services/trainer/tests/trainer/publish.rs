@@ -7,14 +7,16 @@ use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::dataset::{Manifest, Split};
 use pomona_domain::gate::TestOutcomes;
 use pomona_domain::model::{Lineage, ModelFile};
-use pomona_domain::spec::TrialSpec;
+use pomona_domain::spec::{FrozenDepth, TrialSpec};
 use pomona_domain::task::{Prediction, TaskResult, TestPrediction};
 use pomona_domain::{Code, Digest, ExperimentId, TaskId, TrialId};
 use pomona_trainer::data;
+use pomona_trainer::network::{Arch, HeadPlan, Network, Pass};
 use pomona_trainer::{onnx, weights};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
 
 /// A trained trial: its files and its best checkpoint.
 struct Trained {
@@ -24,8 +26,13 @@ struct Trained {
 }
 
 fn trained() -> Trained {
+    trained_above(&spec().transfer.frozen_depth)
+}
+
+fn trained_above(frozen: &FrozenDepth) -> Trained {
     let fixture = fixture("test-resnet", 3, 20);
     let mut spec = spec();
+    spec.transfer.frozen_depth = frozen.clone();
     // Quiet batches, so that it learns in a few steps.
     (spec.train.batch_size, spec.train.epochs) = (8, 3);
     let work = train_work(&fixture, &spec, &fixture.folder.path().join("trial"), None);
@@ -427,6 +434,53 @@ fn check_predictions(predicted: &[Prediction], published: &[TestPrediction], cla
         );
         assert!(best.probability >= picture.classes[1].probability);
     }
+}
+
+/// The test pictures as the network takes them.
+fn test_input(fixture: &Fixture, network: &Network) -> Tensor {
+    let (data, dataset) = (&fixture.data, data::Dataset::open);
+    let dataset = dataset(&data.manifest, &data.archive).unwrap();
+    let count = dataset.len(Split::Test);
+    let pixels = |index| dataset.pixels(Split::Test, index).unwrap();
+    let pixels: Vec<u8> = (0..count).flat_map(pixels).collect();
+    network.input(&pixels, count, dataset.size())
+}
+
+#[test]
+fn what_was_forgotten_is_how_far_the_source_heads_answers_moved() {
+    let none = trained_above(&FrozenDepth::Named("all".to_owned()));
+    let work = none.work("published");
+    let published = publish(&work);
+    assert_eq!(published.metrics["test/forgetting"], 0.0);
+    let card = std::fs::read_to_string(work.output.join("README.md")).unwrap();
+    assert!(card.contains("has forgotten nothing"), "{card}");
+
+    let some = trained_above(&FrozenDepth::Blocks(0));
+    let work = some.work("published");
+    let told = publish(&work).metrics["test/forgetting"];
+    // Both networks whole, in doubles, by the definition.
+    let source = weights::read(&work.backbone.weights).unwrap();
+    let tuned = weights::read(&work.output.join("model.safetensors")).unwrap();
+    let head = |name: &str| name.starts_with("fc.");
+    let back = (source.iter())
+        .map(|(name, tensor)| (name, if head(name) { tensor } else { &tuned[name] }))
+        .map(|(name, tensor)| (name.clone(), tensor.clone()))
+        .collect();
+    let classes = source["fc.weight"].shape[0] as u32;
+    let answers = |tensors: &BTreeMap<String, weights::HostTensor>| -> Vec<f64> {
+        let plan = HeadPlan::linear(classes);
+        let mut network = Network::new(Arch::TestResnet, &plan, Kind::Double, Device::Cpu);
+        network.load(tensors).unwrap();
+        network.freeze(network.blocks().len());
+        let x = test_input(&some.fixture, &network);
+        let logits = network.forward(&x, Pass::Eval);
+        Vec::try_from(logits.softmax(-1, Kind::Double).flatten(0, -1)).unwrap()
+    };
+    let (before, after) = (answers(&source), answers(&back));
+    let terms = before.iter().zip(&after).map(|(p, q)| p * (p / q).ln());
+    let expected = terms.sum::<f64>() / (before.len() / classes as usize) as f64;
+    assert!(expected > 1e-4, "it was trained: {expected}");
+    assert!((told / expected - 1.0).abs() < 1e-3, "{told} {expected}");
 }
 
 #[test]

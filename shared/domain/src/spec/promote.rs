@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::section::{Faults, Limits, Section, VAST, choices, shorten};
 use super::{
-    CLASS_METRICS, COMPARED_METRICS, GATE_METRICS, Gate, Promote, is_time, natural_direction,
+    CLASS_METRICS, COMPARED_METRICS, FORGETTING, GATE_METRICS, Gate, Promote, is_time,
+    natural_direction,
 };
 use crate::gate::Role;
 use crate::metric::Direction;
@@ -24,6 +25,7 @@ const KINDS: &[&str] = &[
     "approvals",
     "better_than",
     "every_class_at_least",
+    "forgetting",
     "no_worse_than",
 ];
 
@@ -69,15 +71,6 @@ fn gate(mut section: Section<'_>, alias: &str) -> Option<Gate> {
     if !section.is_written() {
         return None;
     }
-    if section.child("forgetting").is_some() {
-        section.advise(
-            Code::NotBuilt,
-            "forgetting",
-            "a budget for forgetting is not built yet: nothing measures the source task",
-            "use a gate on a `test/` metric",
-        );
-        return None;
-    }
     let written: Vec<&str> = (KINDS.iter().copied())
         .filter(|key| section.child(key).is_some())
         .collect();
@@ -94,6 +87,7 @@ fn gate(mut section: Section<'_>, alias: &str) -> Option<Gate> {
         Some("approvals") => approvals(&mut section),
         Some(key @ ("better_than" | "no_worse_than")) => comparison(&mut section, key, alias),
         Some("every_class_at_least") => class_floor(&mut section),
+        Some("forgetting") => budget(&mut section),
         Some(_) | None => threshold(&mut section),
     };
     section.finish(|_| None);
@@ -167,6 +161,19 @@ fn threshold(section: &mut Section<'_>) -> Gate {
         metric,
         at_least,
         at_most,
+    }
+}
+
+/// A budget for forgetting: a bound on what was measured of it.
+fn budget(section: &mut Section<'_>) -> Gate {
+    let mut below = section.section("forgetting");
+    let most = (below.required("at_most", "at_most: 0.1"))
+        .and_then(|value| below.as_number("at_most", value, limits_of(FORGETTING)));
+    below.finish(|_| None);
+    Gate::Threshold {
+        metric: FORGETTING.to_owned(),
+        at_least: None,
+        at_most: most,
     }
 }
 
@@ -293,7 +300,7 @@ fn bound(section: &mut Section<'_>, key: &'static str, metric: &str) -> Option<f
 }
 
 fn is_share(metric: &str) -> bool {
-    !metric.ends_with("/loss") && !is_time(metric)
+    !metric.ends_with("/loss") && metric != FORGETTING && !is_time(metric)
 }
 
 fn limits_of(metric: &str) -> Limits {

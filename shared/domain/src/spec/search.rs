@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::section::{Faults, Limits, Section, VAST, describe, shorten};
-use super::{KFold, METRICS, Search, Validation, strategy, when};
+use super::{FORGETTING, KFold, METRICS, Search, Validation, strategy, when};
 use crate::metric::{Direction, is_metric};
 use crate::space::{Conditions, Domain, Space};
 use crate::{Code, Fault};
@@ -89,7 +89,7 @@ pub(super) fn search(mut section: Section<'_>, is_command: bool, faults: &Faults
 
 /// The direction that is better for a metric of ours.
 pub fn natural_direction(metric: &str) -> Direction {
-    if metric.ends_with("/loss") || metric.ends_with("/ece") {
+    if metric.ends_with("/loss") || metric.ends_with("/ece") || metric == FORGETTING {
         Direction::Minimize
     } else {
         Direction::Maximize

