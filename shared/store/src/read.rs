@@ -9,7 +9,7 @@ pub(crate) mod gates;
 mod ledger;
 pub(crate) mod registry;
 
-pub use registry::{ModelSummary, OutboxRow};
+pub use registry::OutboxRow;
 
 use pomona_domain::metric::Direction;
 use sea_orm::ConnectionTrait;

@@ -13,7 +13,7 @@ use pomona_domain::model::{Alias, Audit, Version};
 use pomona_domain::task::TaskSpec;
 use pomona_domain::{Change, Code, Fault, Timestamp, name};
 use pomona_scheduler::{Event, RegistryWish};
-use pomona_store::{ModelSummary, PageRequest};
+use pomona_store::{ModelFace, PageRequest};
 
 use super::actor::Caller;
 use super::key::{Key, once};
@@ -40,25 +40,20 @@ pub async fn list(app: Data<App>, query: Query<PageQuery>) -> Answer {
 
 /// `GET /api/v1/models/{name}`
 pub async fn get(app: Data<App>, name: Path<String>) -> Answer {
-    let model = found(app.store.model_get(&name).await?, "model", &name)?;
+    let model = found(app.store.model_face(&name).await?, "model", &name)?;
     ok(&view(&app, model).await?)
 }
 
 /// A model as it is shown.
-pub async fn view(app: &App, model: ModelSummary) -> Result<ModelView, Refusal> {
-    let face = found(
-        app.store.model_face(&model.name).await?,
-        "model",
-        &model.name,
-    )?;
+pub async fn view(app: &App, model: ModelFace) -> Result<ModelView, Refusal> {
     let request = PageRequest::first(u32::try_from(MAX_VERSIONS_SHOWN).unwrap_or(u32::MAX));
     let versions = app.store.version_list(&model.name, &request).await?;
     Ok(ModelView {
         name: model.name,
         versions: versions.items.iter().map(summary).collect(),
         aliases: model.aliases,
-        description: face.description,
-        tags: face.tags.into_iter().collect(),
+        description: model.description,
+        tags: model.tags.into_iter().collect(),
     })
 }
 
@@ -162,7 +157,7 @@ async fn version_at(
 }
 
 async fn no_alias(app: &App, model: &str, which: &str) -> Result<Fault, Refusal> {
-    let Some(row) = app.store.model_get(model).await? else {
+    let Some(row) = app.store.model_face(model).await? else {
         return Ok(
             Fault::new(Code::NotFound, format!("there is no model `{model}`"))
                 .hint("`pomona model list` shows those that exist"),
@@ -266,7 +261,7 @@ pub async fn decision_list(
     query: Query<PageQuery>,
 ) -> Answer {
     let (model, alias) = path.into_inner();
-    found(app.store.model_get(&model).await?, "model", &model)?;
+    found(app.store.model_face(&model).await?, "model", &model)?;
     let request = page_request(&query)?;
     let rows = app.store.judgement_list(&model, &alias, &request).await?;
     ok(&page(rows))

@@ -26,7 +26,7 @@ pub async fn model_delete(
     Caller(by): Caller,
 ) -> Answer {
     let work = async {
-        let model = found(app.store.model_get(&name).await?, "model", &name)?;
+        let model = found(app.store.model_face(&name).await?, "model", &name)?;
         let shown = view(&app, model).await?;
         let pulled_until = app.store.pulled_until(&name, None).await?;
         let event = Event::Registry {

@@ -157,7 +157,7 @@ async fn version_at(app: &Data<App>, rest: &str) -> Result<Option<VersionFace>, 
     } else {
         let (name, which) = rest.split_once('/').unwrap_or((rest, ""));
         let number = if which == "latest" {
-            app.store.model_get(name).await?.map(|model| model.newest)
+            app.store.model_face(name).await?.map(|model| model.newest)
         } else {
             which.parse().ok()
         };

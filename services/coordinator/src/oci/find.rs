@@ -51,7 +51,7 @@ pub async fn tagged(app: &App, model: &str, which: &Which) -> Result<Version, Re
 
 /// Refuses the name of a model that is not there.
 pub async fn exists(app: &App, model: &str) -> Result<(), Refused> {
-    let found = app.store.model_get(model).await?;
+    let found = app.store.model_face(model).await?;
     found.map(|_| ()).ok_or_else(|| Refused::no_model(model))
 }
 

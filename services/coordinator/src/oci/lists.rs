@@ -23,7 +23,7 @@ pub async fn tags(app: Data<App>, name: Path<String>, request: HttpRequest) -> A
     reference::name(&name)?;
     let query = Query::<TagsQuery>::from_query(request.query_string());
     let query = query.map_err(|error| Refused::bad_page(&error.to_string()))?;
-    let Some(model) = app.store.model_get(&name).await? else {
+    let Some(model) = app.store.model_face(&name).await? else {
         return Err(Refused::no_model(&name));
     };
     let aliases: Vec<String> = model.aliases.into_iter().map(|row| row.alias).collect();

@@ -2,7 +2,7 @@
 
 use pomona_domain::Timestamp;
 use pomona_domain::model::{Actor, Alias, AliasMove, Version};
-use pomona_migrations::tables::{AliasHistory, Aliases, Models, Outbox, Versions};
+use pomona_migrations::tables::{AliasHistory, Aliases, Outbox, Versions};
 use sea_orm::ConnectionTrait;
 use sea_orm::QueryResult;
 use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
@@ -10,19 +10,6 @@ use std::collections::BTreeMap;
 
 use crate::rows::{doc, docs, unsigned};
 use crate::{Page, PageRequest, Store, StoreError};
-
-/// A model in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelSummary {
-    /// Its name.
-    pub name: String,
-    /// When its first version came.
-    pub created_at: Timestamp,
-    /// The number of its newest version; numbers begin at 1.
-    pub newest: u32,
-    /// Its aliases, by name.
-    pub aliases: Vec<Alias>,
-}
 
 /// Something that waits to be told to the outside.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,81 +68,27 @@ fn alias(row: &QueryResult) -> Result<Alias, StoreError> {
     })
 }
 
+/// The number of the newest version of each model that has one.
+pub(crate) async fn newest(
+    conn: &impl ConnectionTrait,
+    models: &[String],
+) -> Result<BTreeMap<String, u32>, StoreError> {
+    let query = Query::select()
+        .column(Versions::Model)
+        .expr(Expr::col(Versions::Number).max())
+        .from(Versions::Table)
+        .and_where(Expr::col(Versions::DeletedAt).is_null())
+        .and_where(Expr::col(Versions::Model).is_in(models.iter().map(String::as_str)))
+        .group_by_col(Versions::Model)
+        .to_owned();
+    let mut newest = BTreeMap::new();
+    for row in conn.query_all(&query).await? {
+        newest.insert(row.try_get_by_index(0)?, small(row.try_get_by_index(1)?));
+    }
+    Ok(newest)
+}
+
 impl Store {
-    /// Models, by name.
-    pub async fn model_list(&self, page: &PageRequest) -> Result<Page<ModelSummary>, StoreError> {
-        let limit = page.limit()?;
-        let mut query = Query::select();
-        query
-            .columns([Models::Name, Models::CreatedAt])
-            .from(Models::Table)
-            .and_where(Expr::col(Models::DeletedAt).is_null())
-            .order_by(Models::Name, Order::Asc)
-            .limit(limit + 1);
-        if let Some(name) = &page.token {
-            query.and_where(Expr::col(Models::Name).gt(name.as_str()));
-        }
-        let mut models = Vec::new();
-        for row in self.readers.query_all(&query).await? {
-            models.push(ModelSummary {
-                name: row.try_get_by_index(0)?,
-                created_at: Timestamp(row.try_get_by_index(1)?),
-                newest: 0,
-                aliases: Vec::new(),
-            });
-        }
-        let mut page = Page::cut(models, limit, |row| row.name.clone());
-        self.model_details(&mut page.items).await?;
-        Ok(page)
-    }
-
-    /// A model by its name.
-    pub async fn model_get(&self, name: &str) -> Result<Option<ModelSummary>, StoreError> {
-        let query = Query::select()
-            .columns([Models::Name, Models::CreatedAt])
-            .from(Models::Table)
-            .and_where(Expr::col(Models::Name).eq(name))
-            .and_where(Expr::col(Models::DeletedAt).is_null())
-            .to_owned();
-        let Some(row) = self.readers.query_one(&query).await? else {
-            return Ok(None);
-        };
-        let mut model = [ModelSummary {
-            name: row.try_get_by_index(0)?,
-            created_at: Timestamp(row.try_get_by_index(1)?),
-            newest: 0,
-            aliases: Vec::new(),
-        }];
-        self.model_details(&mut model).await?;
-        let [model] = model;
-        Ok(Some(model))
-    }
-
-    async fn model_details(&self, models: &mut [ModelSummary]) -> Result<(), StoreError> {
-        let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
-        let query = Query::select()
-            .column(Versions::Model)
-            .expr(Expr::col(Versions::Number).max())
-            .from(Versions::Table)
-            .and_where(Expr::col(Versions::DeletedAt).is_null())
-            .and_where(Expr::col(Versions::Model).is_in(names.iter().map(String::as_str)))
-            .group_by_col(Versions::Model)
-            .to_owned();
-        let mut newest: BTreeMap<String, u32> = BTreeMap::new();
-        for row in self.readers.query_all(&query).await? {
-            newest.insert(row.try_get_by_index(0)?, small(row.try_get_by_index(1)?));
-        }
-        let mut by_model: BTreeMap<String, Vec<Alias>> = BTreeMap::new();
-        for alias in aliases(&self.readers, Some(&names), false).await? {
-            by_model.entry(alias.model.clone()).or_default().push(alias);
-        }
-        for model in models {
-            model.newest = newest.get(&model.name).copied().unwrap_or(0);
-            model.aliases = by_model.remove(&model.name).unwrap_or_default();
-        }
-        Ok(())
-    }
-
     /// A model's versions, newest first.
     pub async fn version_list(
         &self,

@@ -14,10 +14,10 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{ConnectionTrait as _, DbBackend};
 
-use crate::read::registry::aliases;
+use crate::read::registry::{aliases, newest};
 use crate::rows::decode;
 use crate::tracking::{compare, direction, pair};
-use crate::{Store, StoreError};
+use crate::{Page, PageRequest, Store, StoreError};
 
 /// How many models one statement names.
 const NAMES_PER_STATEMENT: usize = 500;
@@ -39,6 +39,8 @@ pub struct ModelFace {
     pub tags: Vec<(String, String)>,
     /// Its aliases, by name.
     pub aliases: Vec<Alias>,
+    /// The number of its newest version; numbers begin at 1.
+    pub newest: u32,
 }
 
 /// A version as it is shown.
@@ -152,6 +154,19 @@ impl Store {
         Ok(self.model_faces(&query).await?.pop())
     }
 
+    /// Models, by name.
+    pub async fn model_list(&self, page: &PageRequest) -> Result<Page<ModelFace>, StoreError> {
+        let limit = page.limit()?;
+        let name = || Expr::col((Models::Table, Models::Name));
+        let mut query = models();
+        query.order_by_expr(name(), Direction::Asc).limit(limit + 1);
+        if let Some(after) = &page.token {
+            query.and_where(name().gt(after.as_str()));
+        }
+        let models = self.model_faces(&query).await?;
+        Ok(Page::cut(models, limit, |model| model.name.clone()))
+    }
+
     /// Searches models. What MLflow calls a prompt is shown only when the filter asks for it.
     pub async fn model_search(&self, search: &ModelSearch) -> Result<Vec<ModelFace>, StoreError> {
         let backend = self.readers.get_database_backend();
@@ -205,6 +220,7 @@ impl Store {
                 description: row.try_get_by_index(3)?,
                 tags: Vec::new(),
                 aliases: Vec::new(),
+                newest: 0,
             });
         }
         let names: Vec<String> = faces.iter().map(|face| face.name.clone()).collect();
@@ -227,7 +243,9 @@ impl Store {
         for alias in aliases(&self.readers, Some(&names), false).await? {
             pointers.entry(alias.model.clone()).or_default().push(alias);
         }
+        let newest = newest(&self.readers, &names).await?;
         for face in &mut faces {
+            face.newest = newest.get(&face.name).copied().unwrap_or(0);
             face.tags = tags.remove(&face.name).unwrap_or_default();
             face.aliases = pointers.remove(&face.name).unwrap_or_default();
         }

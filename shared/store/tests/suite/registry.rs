@@ -76,10 +76,10 @@ async fn a_model_is_listed_with_its_newest_version_and_aliases(home: Home) {
         })
         .collect();
     assert_eq!(shown, [("flowers", 3, at(1), 2), ("trees", 1, at(1), 0)]);
-    let model = leader.store.model_get("flowers").await.unwrap();
+    let model = leader.store.model_face("flowers").await.unwrap();
     assert_eq!(model.as_ref(), page.items.first());
     assert_eq!(model.unwrap().aliases[1], champion(1, 1), "by name");
-    assert_eq!(leader.store.model_get("weeds").await.unwrap(), None);
+    assert_eq!(leader.store.model_face("weeds").await.unwrap(), None);
     let aliases = leader.store.alias_list("flowers").await.unwrap();
     assert_eq!(aliases.len(), 2);
     assert!(leader.store.alias_list("trees").await.unwrap().is_empty());

@@ -226,7 +226,7 @@ async fn what_is_deleted_is_gone_and_its_numbers_are_remembered(home: Home) {
     };
     leader.commit(&[version_gone(3)]).await;
     assert_eq!(leader.store.version_get("flowers", 3).await.unwrap(), None);
-    let model = leader.store.model_get("flowers").await.unwrap().unwrap();
+    let model = leader.store.model_face("flowers").await.unwrap().unwrap();
     assert_eq!(model.newest, 2);
     let snapshot = leader.store.load().await.unwrap();
     assert_eq!(snapshot.deleted_versions, [("flowers".to_owned(), 3)]);
@@ -237,14 +237,14 @@ async fn what_is_deleted_is_gone_and_its_numbers_are_remembered(home: Home) {
         at: at(10),
     };
     leader.commit(&[Change::Removed(gone)]).await;
-    assert_eq!(leader.store.model_get("flowers").await.unwrap(), None);
+    assert_eq!(leader.store.model_face("flowers").await.unwrap(), None);
     assert_eq!(leader.store.model_face("flowers").await.unwrap(), None);
     assert!(leader.store.model_name_is_taken("flowers").await.unwrap());
     assert_eq!(found(&leader, "", &[]).await, ["trees"]);
     leader
         .commit(&[of_version(&version("flowers", 4, blob))])
         .await;
-    let model = leader.store.model_get("flowers").await.unwrap().unwrap();
+    let model = leader.store.model_face("flowers").await.unwrap().unwrap();
     assert_eq!(model.newest, 4);
     let page = PageRequest::first(10);
     let versions = leader.store.version_list("flowers", &page).await.unwrap();
@@ -270,7 +270,7 @@ async fn a_model_takes_all_it_has_to_its_new_name(home: Home) {
         at: at(9),
     };
     leader.commit(&[Change::Removed(renamed)]).await;
-    assert_eq!(store.model_get("flowers").await.unwrap(), None);
+    assert_eq!(store.model_face("flowers").await.unwrap(), None);
     assert!(!store.model_name_is_taken("flowers").await.unwrap());
     let face = store.model_face("blossoms").await.unwrap().unwrap();
     assert_eq!(face.tags, [("kind".to_owned(), "herb".to_owned())]);
@@ -398,7 +398,7 @@ async fn what_one_batch_does_to_a_model_is_done_in_order(home: Home) {
     };
     let new = of_version(&version("flowers", 4, blob));
     leader.commit(&[Change::Removed(gone), new]).await;
-    let model = leader.store.model_get("flowers").await.unwrap().unwrap();
+    let model = leader.store.model_face("flowers").await.unwrap().unwrap();
     assert_eq!(model.newest, 4);
     let snapshot = leader.store.load().await.unwrap();
     assert_eq!(snapshot.deleted_versions.len(), 3);
