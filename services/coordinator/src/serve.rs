@@ -296,8 +296,9 @@ fn server(app: &Data<App>, listener: TcpListener) -> Result<Server, Fault> {
                     Ok(response)
                 }
             })
-            .configure(routes::configure)
+            // Its routes are asked for most, and compared with fewest.
             .configure(mlflow::configure)
+            .configure(routes::configure)
             .configure(oci::configure)
             .default_service(web::to(refusal::unknown))
     })

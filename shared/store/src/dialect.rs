@@ -60,6 +60,16 @@ pub async fn hold_schema(
     Ok(None)
 }
 
+/// Has PostgreSQL count what is in tables now, so that it plans for what is there. SQLite's plans
+/// follow the statements alone.
+pub async fn analyze(writer: &DatabaseConnection, tables: &[&str]) -> Result<(), DbErr> {
+    if writer.get_database_backend() == DbBackend::Postgres {
+        let analyze = format!("ANALYZE {}", tables.join(", "));
+        writer.execute_unprepared(&analyze).await?;
+    }
+    Ok(())
+}
+
 /// A statement that replaces several rows at once. Each row gives a value for every column, the key
 /// first and the version second, and last the version that must be there.
 ///

@@ -61,7 +61,7 @@ pub use images::ImagePart;
 pub use leadership::{Candidate, Election, Leader};
 pub use logs::{LOG_LINE_BYTES, LOG_LINES_PER_OWNER, LogRow, NewLogRow};
 pub use page::{DEFAULT_PAGE, MAX_PAGE, Page, PageRequest};
-pub use read::{ModelSummary, OutboxRow, TrialOrder};
+pub use read::{OutboxRow, TrialOrder};
 pub use registry::{ModelFace, ModelSearch, VersionFace, VersionSearch};
 pub use retain::{REASONS_PER_SUBJECT, Retention};
 pub use tracking::{
@@ -93,6 +93,8 @@ pub struct Store {
     /// Writers other than the engine queue here first, so that the engine waits for one of them
     /// at most.
     ingest: Arc<Mutex<()>>,
+    /// How much was settled.
+    grown: Arc<Mutex<tracking::settle::Grown>>,
     /// Files.
     blobs: blobs::Blobs,
 }
@@ -108,6 +110,7 @@ impl Store {
             writer,
             readers,
             ingest: Arc::default(),
+            grown: Arc::default(),
             blobs,
         };
         store.schema_check().await?;

@@ -23,7 +23,7 @@ mod logged_models;
 pub mod pack;
 mod runs;
 mod search;
-mod settle;
+pub(crate) mod settle;
 mod thin;
 mod trials;
 

@@ -1,5 +1,6 @@
 //! Writes to runs, many requests in one transaction: whoever comes while one is under way goes with
-//! the next. A request is answered when it is on disk.
+//! the next, which waits a moment for as many as the last one had, since those who were answered
+//! together come back together. A request is answered when it is on disk.
 //!
 //! It must never hold what was acknowledged: everything in its queue still has somebody waiting.
 
@@ -19,6 +20,8 @@ use crate::metrics::Metrics;
 const QUEUE: usize = 1024;
 /// Points that go in one transaction, about.
 const POINTS: usize = 100_000;
+/// How long a transaction waits for as many requests as the last one had.
+const GATHER: Duration = Duration::from_millis(1);
 /// How often what is in the log is settled where there is much of it, in rows.
 const OFTEN: (Duration, u64) = (Duration::from_secs(1), 100);
 /// How often all of it is, in times the other.
@@ -54,18 +57,10 @@ impl Writer {
 }
 
 async fn work(store: Store, metrics: Arc<Metrics>, mut orders: mpsc::Receiver<Order>) {
+    let mut expected = 1;
     while let Some(first) = orders.recv().await {
-        let size = |write: &RunWrite| write.points.values().map(Vec::len).sum::<usize>();
-        let mut points = size(&first.write);
-        let (mut writes, mut answers) = (vec![first.write], vec![first.answer]);
-        while points < POINTS
-            && writes.len() < QUEUE
-            && let Ok(next) = orders.try_recv()
-        {
-            points += size(&next.write);
-            writes.push(next.write);
-            answers.push(next.answer);
-        }
+        let (writes, answers) = gather(first, &mut orders, expected).await;
+        expected = writes.len();
         match store.run_write(&writes).await {
             Ok(written) => {
                 for ((answer, written), write) in answers.into_iter().zip(written).zip(&writes) {
@@ -84,6 +79,37 @@ async fn work(store: Store, metrics: Arc<Metrics>, mut orders: mpsc::Receiver<Or
             }
         }
     }
+}
+
+/// What goes with `first`: all that is there, and what comes in a moment while fewer than
+/// `expected` are.
+async fn gather(
+    first: Order,
+    orders: &mut mpsc::Receiver<Order>,
+    expected: usize,
+) -> (Vec<RunWrite>, Vec<oneshot::Sender<Written>>) {
+    let mut points = size(&first.write);
+    let (mut writes, mut answers) = (vec![first.write], vec![first.answer]);
+    let end = tokio::time::Instant::now() + GATHER;
+    while points < POINTS && writes.len() < QUEUE {
+        let next = match orders.try_recv() {
+            Ok(next) => Some(next),
+            Err(_) if writes.len() >= expected => None,
+            Err(_) => (tokio::time::timeout_at(end, orders.recv()).await)
+                .ok()
+                .flatten(),
+        };
+        let Some(next) = next else { break };
+        points += size(&next.write);
+        writes.push(next.write);
+        answers.push(next.answer);
+    }
+    (writes, answers)
+}
+
+/// Points of a request.
+fn size(write: &RunWrite) -> usize {
+    write.points.values().map(Vec::len).sum()
 }
 
 /// Writes to a run; the face of a trial is made when it has none.

@@ -21,6 +21,9 @@ use crate::StoreError;
 const WRITERS: u32 = 3;
 /// How long a caller waits for a connection, and for a server that is gone.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that nobody used for so long is tried first, at the price of a round trip, so that a
+/// server that went away and came back is not seen by callers: none is back sooner.
+const AWHILE: Duration = Duration::from_millis(100);
 /// Limits of a session.
 const LIMITS: [(&str, &str); 3] = [
     ("statement_timeout", "30s"),
@@ -30,6 +33,12 @@ const LIMITS: [(&str, &str); 3] = [
 /// How a session plans. Statements are small and databases are on disks that seek as fast as they
 /// read; compiling a plan takes longer than any of ours.
 const PLANS: [(&str, &str); 2] = [("random_page_cost", "1.1"), ("jit", "off")];
+/// How readers plan: for the values that are asked for, each time. Of a plan for any values a session
+/// makes up its mind once, and one of several may take ten times as long as the others for good.
+const READS: [(&str, &str); 2] = [
+    ("default_transaction_read_only", "on"),
+    ("plan_cache_mode", "force_custom_plan"),
+];
 /// How long a coordinator waits while another one changes the schema.
 const SCHEMA_WAIT: &str = "10min";
 /// The number of the lock that whoever changes the schema holds.
@@ -41,8 +50,8 @@ pub(super) async fn connect(
     url: &str,
 ) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
     first(url).await.map_err(StoreError::Unreachable)?;
-    let writers = Database::connect(options(url, WRITERS, "off")).await?;
-    let readers = Database::connect(options(url, READERS, "on")).await?;
+    let writers = Database::connect(options(url, WRITERS, &[])).await?;
+    let readers = Database::connect(options(url, READERS, &READS)).await?;
     Ok((writers, readers))
 }
 
@@ -55,14 +64,14 @@ async fn first(url: &str) -> Result<(), DbErr> {
     }
 }
 
-fn options(url: &str, connections: u32, read_only: &'static str) -> ConnectOptions {
+fn options(url: &str, connections: u32, more: &'static [(&str, &str)]) -> ConnectOptions {
     let mut options = ConnectOptions::new(url.to_owned());
     options
         .max_connections(connections)
         .min_connections(1)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A round trip, so that a server that went away and came back is not seen by callers.
-        .test_before_acquire(true)
+        // See `AWHILE`.
+        .test_before_acquire(false)
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
         .map_sqlx_postgres_opts(move |postgres| {
@@ -71,9 +80,15 @@ fn options(url: &str, connections: u32, read_only: &'static str) -> ConnectOptio
                 .statement_cache_capacity(STATEMENTS)
                 .options(LIMITS)
                 .options(PLANS)
-                .options([("default_transaction_read_only", read_only)])
+                .options(more.iter().copied())
         })
         .map_sqlx_postgres_pool_opts(|pool| {
+            let pool = pool.before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    // What does not answer is replaced by a new one.
+                    Ok(meta.idle_for < AWHILE || connection.ping().await.is_ok())
+                })
+            });
             pool.after_connect(|connection, _| {
                 Box::pin(async move {
                     // What is acknowledged is on disk, even where the server is told otherwise.

@@ -94,6 +94,8 @@ pub struct RunData {
     pub models: Vec<(ModelRole, String, i64)>,
 }
 
+/// What a run is when it begins.
+const RUNNING: &str = "RUNNING";
 const COLUMNS: [Runs; 9] = [
     Runs::Id,
     Runs::ExperimentId,
@@ -136,14 +138,14 @@ impl Store {
         &self,
         new: &NewRun,
     ) -> Result<Result<Run, ExperimentRefusal>, StoreError> {
-        let created = ingest!(self, tx => {
+        let place = ingest!(self, tx => {
             let from = Query::select()
                 .exprs::<SimpleExpr, _>([
                     new.id.as_str().into(),
                     new.experiment.as_str().into(),
                     new.name.as_str().into(),
                     new.user.as_str().into(),
-                    "RUNNING".into(),
+                    RUNNING.into(),
                 ])
                 .expr(Expr::val(new.start).cast_as("bigint"))
                 .expr(
@@ -167,9 +169,10 @@ impl Store {
                 Runs::Writes,
             ]);
             add.select_from(from).map_err(|error| DbErr::Custom(error.to_string()))?;
-            if tx.execute(&add).await?.rows_affected() == 0 {
-                return Ok(false);
-            }
+            add.returning_col(Runs::ArtifactUri);
+            let Some(made) = tx.query_one(&add).await? else {
+                return Ok(None);
+            };
             let rows = last(&new.tags);
             let rows = rows.into_iter().map(|(key, value)| {
                 vec![new.id.as_str().into(), key.into(), value.into()]
@@ -177,20 +180,26 @@ impl Store {
             let columns = [RunTags::RunId, RunTags::Key, RunTags::Value].map(IntoIden::into_iden);
             let table = RunTags::Table.into_iden();
             insert(tx, table, &columns, rows.collect(), &OnRepeat::Replace { key: 2 }).await?;
-            Ok(true)
+            Ok(Some(made.try_get_by_index(0)?))
         })?;
-        if !created {
+        let Some(artifact_uri) = place else {
             let there = self.run_experiment_get(&new.experiment).await?;
             return Ok(Err(match there {
                 None => ExperimentRefusal::Missing,
                 Some(_) => ExperimentRefusal::WrongState { deleted: true },
             }));
-        }
-        let run = self.run_get(&new.id).await?;
-        let gone = || StoreError::NotFound {
-            what: format!("run `{}`", new.id),
         };
-        run.map(Ok).ok_or_else(gone)
+        Ok(Ok(Run {
+            id: new.id.clone(),
+            experiment: new.experiment.clone(),
+            name: new.name.clone(),
+            user: new.user.clone(),
+            status: RUNNING.to_owned(),
+            start: new.start,
+            end: None,
+            artifact_uri,
+            deleted: false,
+        }))
     }
 
     /// A run by its id.
@@ -547,12 +556,12 @@ fn last(pairs: &[(String, String)]) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-/// Takes the lock of a run, whatever its state.
-pub(super) async fn touch(tx: &DatabaseTransaction, id: &str) -> Result<(), StoreError> {
+/// Takes the locks of runs, whatever their state.
+pub(super) async fn touch(tx: &DatabaseTransaction, ids: &[String]) -> Result<(), StoreError> {
     let lock = Query::update()
         .table(Runs::Table)
         .value(Runs::Writes, Expr::col(Runs::Writes).add(1))
-        .and_where(Expr::col(Runs::Id).eq(id))
+        .and_where(Expr::col(Runs::Id).is_in(ids))
         .to_owned();
     tx.execute(&lock).await?;
     Ok(())

@@ -79,7 +79,7 @@ impl Store {
 
 /// Rewrites the chunks of a run.
 async fn thin(tx: &DatabaseTransaction, run: &str) -> Result<(), StoreError> {
-    super::runs::touch(tx, run).await?;
+    super::runs::touch(tx, &[run.to_owned()]).await?;
     let query = Query::select()
         .columns([RunChunks::Key, RunChunks::Points])
         .from(RunChunks::Table)

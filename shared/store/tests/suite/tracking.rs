@@ -21,6 +21,7 @@ for_each_backend!(
     a_deleted_run_takes_nothing_more,
     a_point_is_shown_once_whether_settled_or_not,
     settling_keeps_every_point_and_the_newest_value,
+    runs_that_are_settled_together_keep_to_themselves,
     many_writers_and_settlers_lose_nothing,
     an_old_history_keeps_its_shape_and_its_newest_value,
     a_trial_is_a_run_and_takes_what_its_code_logs,
@@ -43,8 +44,12 @@ fn pair(key: &str, value: &str) -> (String, String) {
 }
 
 async fn with_run(store: &Store) -> String {
+    with_run_named(store, "0123456789abcdef".repeat(2)).await
+}
+
+async fn with_run_named(store: &Store, id: String) -> String {
     let run = NewRun {
-        id: "0123456789abcdef".repeat(2),
+        id,
         experiment: "0".to_owned(),
         name: "kind-fox-1".to_owned(),
         user: "me".to_owned(),
@@ -309,6 +314,46 @@ async fn settling_keeps_every_point_and_the_newest_value(home: Home) {
     let key1 = data.latest.iter().find(|one| one.key == "key1").unwrap();
     assert_eq!((key1.point.step, key1.point.value), (49, 1.0));
     assert!(store.runs_unsettled(1).await.unwrap().is_empty());
+}
+
+async fn runs_that_are_settled_together_keep_to_themselves(home: Home) {
+    const RUNS: i64 = 230;
+    let store = home.open().await;
+    let mut runs = Vec::new();
+    for number in 0..RUNS {
+        runs.push(with_run_named(&store, format!("{number:032x}")).await);
+    }
+    for round in 0..2 {
+        for (run, id) in (0..).zip(&runs) {
+            let value = (run + 1000 * round) as f64;
+            // One whose chunk is full, and one that the next run does not have.
+            let size = if run % 50 == 0 { 4096 } else { 3 };
+            let of = |step: i64| point(step, 10_000 * round + step, value);
+            let mut series = points("m", &(0..size).map(of).collect::<Vec<_>>());
+            series.insert(format!("only {}", run % 7), vec![of(1)]);
+            log(&store, id, series).await;
+        }
+        store.runs_settle(&runs).await.unwrap();
+        assert!(store.runs_unsettled(1).await.unwrap().is_empty());
+    }
+    for (run, id) in (0..).zip(&runs) {
+        let size = if run % 50 == 0 { 4096 } else { 3 };
+        let history = store.run_history(id, "m").await.unwrap();
+        let of_round = |round: i64| {
+            let value = (run + 1000 * round) as f64;
+            history.iter().filter(|point| point.value == value).count()
+        };
+        assert_eq!((of_round(0), of_round(1)), (size, size), "run {run}");
+        let own = store.run_history(id, &format!("only {}", run % 7)).await;
+        assert_eq!(own.unwrap().len(), 2);
+        let other = store
+            .run_history(id, &format!("only {}", (run + 1) % 7))
+            .await;
+        assert_eq!(other.unwrap().len(), 0);
+        let data = store.run_data(std::slice::from_ref(id)).await.unwrap();
+        let latest: Vec<f64> = data[id].latest.iter().map(|one| one.point.value).collect();
+        assert_eq!(latest, [(run + 1000) as f64; 2]);
+    }
 }
 
 async fn many_writers_and_settlers_lose_nothing(home: Home) {
