@@ -33,19 +33,25 @@ pub fn leads(port: u16) -> bool {
 
 /// The body of an answer with status 200.
 pub fn http_get(port: u16, path: &str) -> Option<String> {
+    let (status, body) = http_send(port, "GET", path, "")?;
+    (status == 200).then_some(body)
+}
+
+/// Status and body of an answer to a request with a JSON body.
+pub fn http_send(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     )
     .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.split_whitespace()
-        .nth(1)
-        .filter(|status| *status == "200")?;
-    Some(body.to_owned())
+    let status = head.split_whitespace().nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
 }
 
 impl House {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 
-use crate::coordinators::http_get;
+use crate::coordinators::{http_get, http_send};
 use crate::harness::{self, GRID, House, Process};
 use crate::{nothing_lost, wait_some_completed};
 
@@ -108,6 +108,49 @@ fn a_coordinator_that_follows_answers_like_the_one_that_leads() {
         "flowers@champion",
         target.to_str().expect("UTF-8"),
     ]);
+}
+
+#[test]
+fn mlflows_registry_and_pulls_are_answered_by_every_coordinator() {
+    let mut house = House::open_on_postgres();
+    let other = house.open_beside();
+    let _worker = house.worker("a", 2);
+    let experiment = house.submit(GRID);
+    house.wait_ended(&experiment);
+    let (leads, follows) = (house.port, house.beside[other].port);
+    let send = |port, method, path: &str, body: &str| {
+        let path = format!("/api/2.0/mlflow/{path}");
+        let (status, body) = http_send(port, method, &path, body).expect("an answer");
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        (status, body)
+    };
+    // What is written at the one that follows is decided by the one that leads, and both show it.
+    let alias = r#"{"name": "flowers", "alias": "shadow", "version": "1"}"#;
+    let moved = send(follows, "POST", "registered-models/alias", alias);
+    assert_eq!(moved, (200, Value::Object(serde_json::Map::new())));
+    let tag = r#"{"name": "flowers", "version": "1", "key": "seen", "value": "yes"}"#;
+    assert_eq!(send(follows, "POST", "model-versions/set-tag", tag).0, 200);
+    let path = "registered-models/alias?name=flowers&alias=shadow";
+    for port in [leads, follows] {
+        let (status, shown) = send(port, "GET", path, "");
+        let version = &shown["model_version"];
+        assert_eq!((status, &version["version"]), (200, &Value::from("1")));
+        assert_eq!(version["tags"][0]["value"], "yes", "{version}");
+    }
+    // So is what is refused.
+    let gone = r#"{"name": "flowers", "alias": "shadow", "version": "99"}"#;
+    let refused = [leads, follows].map(|port| send(port, "POST", "registered-models/alias", gone));
+    assert_eq!(refused[0].1, refused[1].1);
+    assert_eq!((refused[0].0, refused[1].0), (404, 404));
+    // An image of a version is the same image wherever it is pulled.
+    let manifest = |port| http_get(port, "/v2/flowers/manifests/shadow").expect("a manifest");
+    let said = manifest(leads);
+    assert_eq!(said, manifest(follows));
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    let config = said["config"]["digest"].as_str().expect("a digest");
+    let blob = format!("/v2/flowers/blobs/{config}");
+    assert!(http_get(leads, &blob).is_some());
+    assert_eq!(http_get(leads, &blob), http_get(follows, &blob));
 }
 
 /// The lines of a stream of events, from one coordinator.
