@@ -2,7 +2,7 @@
 
 use pomona_domain::experiment::Experiment;
 use pomona_domain::metric::Direction;
-use pomona_domain::spec::{CROSS_METRICS, METRICS};
+use pomona_domain::spec::{CROSS_METRICS, GATE_METRICS, METRICS};
 use pomona_domain::task::TaskState;
 use pomona_domain::trial::TrialState;
 use pomona_domain::worker::{SlotKind, WorkerState};
@@ -245,18 +245,10 @@ fn better(direction: Direction, a: f64, b: f64) -> f64 {
 
 /// A metric's name as a label: names we know, and `other`.
 pub fn metric_label(metric: &str) -> &'static str {
-    const TEST: &[&str] = &[
-        "test/loss",
-        "test/accuracy",
-        "test/accuracy_low",
-        "test/accuracy_high",
-        "test/macro_f1",
-        "test/ece",
-    ];
     let known = METRICS
         .iter()
         .chain(CROSS_METRICS)
-        .chain(TEST)
+        .chain(GATE_METRICS)
         .find(|name| **name == metric);
     known.copied().unwrap_or(OTHER)
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::{Change, Code, Digest};
@@ -80,8 +81,14 @@ async fn bytes_come_back_as_they_went(home: Home) {
     );
 }
 
-/// Nothing of an upload is to be seen.
+/// Nothing of an upload is to be seen, once the write that was under way has ended.
 async fn is_nowhere(home: &Home, store: &Store, digest: Digest) {
+    for _ in 0..1000 {
+        if home.incoming().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(home.incoming().is_empty(), "{:?}", home.incoming());
     assert!(!home.blob_file(digest).exists());
     assert_eq!(store.blob_stat(digest).await.unwrap(), None);
