@@ -238,7 +238,6 @@ async fn what_is_deleted_is_gone_and_its_numbers_are_remembered(home: Home) {
     };
     leader.commit(&[Change::Removed(gone)]).await;
     assert_eq!(leader.store.model_face("flowers").await.unwrap(), None);
-    assert_eq!(leader.store.model_face("flowers").await.unwrap(), None);
     assert!(leader.store.model_name_is_taken("flowers").await.unwrap());
     assert_eq!(found(&leader, "", &[]).await, ["trees"]);
     leader
