@@ -23,6 +23,7 @@ use pomona_api::trainer::PublishWork;
 use pomona_domain::dataset::Split;
 use pomona_domain::gate::TestOutcomes;
 use pomona_domain::model::ModelFile;
+use pomona_domain::spec::FORGETTING;
 use pomona_domain::task::{TaskResult, TestPrediction};
 use pomona_domain::{Code, Digest, Fault};
 use serde_json::json;
@@ -62,7 +63,7 @@ pub fn publish(
     let mut metrics = test_metrics(&evaluation, dataset.classes());
     let source = weights::read_checked(&work.backbone.weights, work.backbone.digest)?;
     if let Some(nats) = forgetting::measure(&served, &source, &dataset, &mut beat)? {
-        metrics.insert("test/forgetting".to_owned(), nats);
+        metrics.insert(FORGETTING.to_owned(), nats);
     }
     drop(source);
     refuse_nonsense(&metrics)?;

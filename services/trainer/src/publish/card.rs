@@ -6,7 +6,7 @@ use crate::metrics::Classification;
 use crate::onnx::{INPUT, OUTPUT};
 use pomona_api::trainer::PublishWork;
 use pomona_domain::dataset::Split;
-use pomona_domain::spec::Head;
+use pomona_domain::spec::{FORGETTING, Head};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -69,7 +69,7 @@ fn figures(
             100.0 * high
         )?;
     }
-    if let Some(nats) = metrics.get("test/forgetting") {
+    if let Some(nats) = metrics.get(FORGETTING) {
         let what = "Of its source task it";
         if *nats == 0.0 {
             writeln!(
@@ -79,7 +79,7 @@ fn figures(
         } else {
             writeln!(
                 text,
-                "{what} has forgotten {nats:.3} nats (`test/forgetting`): so far do the answers of \
+                "{what} has forgotten {nats:.3} nats (`{FORGETTING}`): so far do the answers of \
                  the source head on this trunk differ from the source's own, about pictures of the \
                  test split, 0 being not at all.\n"
             )?;
