@@ -9,7 +9,6 @@ once with one; the better of the two is a row's rival. Both keep their data on t
 PostgreSQL with fsync. `--runs` says how many runs the leaderboard's experiment has (100,000).
 """
 
-import hashlib
 import json
 import os
 import re
@@ -139,8 +138,6 @@ class Bench:
     def __init__(self, folder: Path, rounds: int, runs: int, names: list):
         self.folder, self.rounds, self.runs, self.names = folder, rounds, runs, names
         self.made, self.count = [], 0
-        # An upload has its digest when it is answered: nothing is faster than one thread that hashes.
-        self.bounds = {"artifact_upload": sha256_mb_per_second()}
         self.postgres = Postgres(folder / "postgres")
 
     def wants(self, *names: str) -> bool:
@@ -167,9 +164,6 @@ class Bench:
         best = (min if lower else max)(middle, key=middle.get) if middle else None
         mine = statistics.median(ours)
         row = bench.row(name, unit, ours)
-        bound = self.bounds.get(name)
-        if bound:
-            row["bound"], row["of_bound"] = bound, round(mine / bound, 2)
         if best:
             row["rival"] = round(middle[best], 3)
             row["ratio"] = round(middle[best] / mine if lower else mine / middle[best], 2)
@@ -329,16 +323,6 @@ def versions() -> dict:
     python = setup.tracking_rivals_python()
     said = subprocess.check_output([str(python), "-c", "import mlflow,sqlalchemy,uvicorn,sys;print(mlflow.__version__,sqlalchemy.__version__,uvicorn.__version__)"], text=True)
     return dict(zip(("mlflow", "sqlalchemy", "uvicorn"), said.split()))
-
-
-def sha256_mb_per_second() -> float:
-    """What one thread hashes, through OpenSSL."""
-    block = os.urandom(1 << 20)
-    def once() -> None:
-        digest = hashlib.sha256()
-        for _ in range(128):
-            digest.update(block)
-    return round(128 * 1.048576 / statistics.median(bench.seconds(once) for _ in range(3)))
 
 
 def disk_mb_per_second(folder: Path) -> float:

@@ -14,6 +14,7 @@ pub mod m0006_gates;
 pub mod m0007_webhooks;
 pub mod m0008_images;
 pub mod m0009_shown;
+pub mod m0010_unnamed;
 pub mod tables;
 
 use sea_orm_migration::prelude::*;
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_webhooks::Migration),
             Box::new(m0008_images::Migration),
             Box::new(m0009_shown::Migration),
+            Box::new(m0010_unnamed::Migration),
         ]
     }
 }

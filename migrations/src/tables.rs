@@ -110,7 +110,7 @@ tables! {
     /// Table of decisions about aliases, whether they moved or not.
     Judgements { Seq, Model, Number, Alias, Allowed, At, Doc }
     /// Table of files that clients put under a path.
-    Artifacts { Path, Digest, Size, At }
+    Artifacts { Path, Digest, Size, At, Unnamed }
     /// Table of the digests by which versions are pulled as images: `Part` says what each is.
     ImageParts { VersionId, Part, Digest }
 }

@@ -12,6 +12,7 @@ mod inputs;
 mod logged_models;
 mod metrics;
 mod model_versions;
+mod naming;
 mod refusal;
 mod registered_models;
 mod render;
@@ -27,6 +28,7 @@ use pomona_tracking::params::Body;
 
 use crate::http::App;
 
+pub use naming::name;
 pub use refusal::{Refused, is_mlflow, unknown};
 pub use writer::{Writer, settle};
 

@@ -62,6 +62,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
     let (app, mut engine) = assemble(config, store.clone(), me, (stopping, ended)).await?;
     let keeper = tokio::spawn(housekeeping(app.clone()));
     let settler = tokio::spawn(mlflow::settle(app.clone()));
+    let namer = tokio::spawn(mlflow::name(app.clone()));
     let teller = tokio::spawn(webhooks::run(app.clone()));
     let images = tokio::spawn(oci::keep(app.clone()));
     let server = server(&app, listener)?;
@@ -82,7 +83,7 @@ pub async fn serve(config: Config) -> Result<(), Fault> {
             Some(broken) => broken,
             None => engine.await,
         };
-        for task in [keeper, settler, teller, images] {
+        for task in [keeper, settler, namer, teller, images] {
             task.abort();
             let _ = task.await;
         }

@@ -1,4 +1,4 @@
-//! A consistent copy of the database and of the blobs that it refers to, made while others write.
+//! A consistent copy of the database and of the files that it refers to, made while others write.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::blobs::{self, BlobStat, Folder, blocking, sync_folder};
+use crate::dialect::Needed;
 use crate::{Store, StoreError, dialect};
 
 /// The list that makes a folder a finished backup.
@@ -36,7 +37,7 @@ struct Listed {
 impl Store {
     /// Writes a backup into the folder `target`, which must be empty or not exist.
     ///
-    /// No blob is removed while it works, by whichever process: so every blob that the copied
+    /// No file is removed while it works, by whichever process: so every blob that the copied
     /// database refers to is still there when it is linked, or copied where the target is on
     /// another disk. One that is not there, or has another size, is an error: a backup has all of
     /// them. Blobs that nothing refers to are left out, their rows too.
@@ -54,7 +55,7 @@ impl Store {
         let held = blobs.hold_all().await?;
         let database = target.join(DATABASE);
         dialect::copy_database(&self.readers, &text(&database)?).await?;
-        let needed = dialect::needed_blobs(&database).await?;
+        let needed = dialect::needed_files(&database).await?;
         let report = blocking(move || copy(&blobs, &target, &needed)).await?;
         drop(held);
         Ok(report)
@@ -87,25 +88,32 @@ fn prepare(target: &Path) -> Result<(), StoreError> {
 }
 
 /// Copies the files and, when all that is on disk, writes the list.
-fn copy(blobs: &Folder, target: &Path, needed: &[BlobStat]) -> Result<BackupReport, StoreError> {
+fn copy(blobs: &Folder, target: &Path, needed: &Needed) -> Result<BackupReport, StoreError> {
     let root = target.join("blobs");
     let mut shards = std::collections::BTreeSet::new();
     let mut report = BackupReport {
         blobs: 0,
         bytes: sync_file(&target.join(DATABASE))?,
     };
-    for stat in needed {
+    for stat in &needed.blobs {
         let path = root.join(blobs::relative(stat.digest));
         take(&blobs.path(stat.digest), &path, *stat)?;
         shards.extend(path.parent().map(Path::to_owned));
         report.blobs += 1;
         report.bytes += stat.size;
     }
+    for (id, size) in &needed.unnamed {
+        let path = root.join(blobs::UNNAMED).join(id);
+        take_unnamed(&blobs.unnamed(id), &path, *size)?;
+        shards.extend(path.parent().map(Path::to_owned));
+        report.blobs += 1;
+        report.bytes += size;
+    }
     for shard in &shards {
         sync_folder(shard)?;
     }
     sync_folder(target)?;
-    list(target, needed)?;
+    list(target, &needed.blobs)?;
     sync_folder(target)?;
     if let Some(parent) = target
         .parent()
@@ -129,6 +137,24 @@ fn take(from: &Path, to: &Path, stat: BlobStat) -> Result<(), StoreError> {
         return Ok(());
     }
     copy_checked(&file, to, stat)
+}
+
+/// The same for a file whose digest nobody knows yet.
+fn take_unnamed(from: &Path, to: &Path, size: u64) -> Result<(), StoreError> {
+    let failed = StoreError::folder(from);
+    let found = || from.metadata().map(|file| file.len());
+    if found().is_ok_and(|found| found == size) && std::fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    let copied = std::fs::copy(from, to).and_then(|copied| {
+        File::open(to)?.sync_all()?;
+        if copied == size {
+            return Ok(());
+        }
+        let text = format!("it has {copied} bytes, not {size}");
+        Err(std::io::Error::other(text))
+    });
+    copied.map_err(failed)
 }
 
 fn copy_checked(mut from: &File, to: &Path, stat: BlobStat) -> Result<(), StoreError> {

@@ -13,6 +13,10 @@
 //! Every arrow is a compare-and-swap on `blobs.state`. A commit may refer to a blob that is stored
 //! or marked, which makes it stored again, and never to one that is being deleted.
 //!
+//! # Bytes without a name
+//! A large artifact is hashed after its sender was answered ([`unnamed`]): until then it is a file
+//! that a row of `artifacts` names by an id, and no blob.
+//!
 //! # Two places
 //! Bytes lie in a `folder` of this machine, or in a `bucket` of an S3-compatible store that several
 //! coordinators share. The folder is our own and not that of the `object_store` crate: it promises
@@ -26,6 +30,7 @@ mod folder;
 mod hash;
 mod read;
 mod session;
+pub(crate) mod unnamed;
 mod uploads;
 mod write;
 
@@ -42,12 +47,14 @@ use crate::{Store, StoreError, ingest};
 
 pub use bucket::BucketConfig;
 pub use collect::{GC_BATCH, GcReport, STRAY_MS};
-pub(crate) use folder::{Folder, make, relative, sync_folder};
+pub(crate) use folder::{Folder, UNNAMED, make, relative, sync_folder};
 pub use hash::Hasher;
 pub use read::BlobReader;
 pub use session::UploadWriter;
+pub use unnamed::UNNAMED_STRAY_MS;
 pub use uploads::UPLOAD_KEEP_MS;
 pub use write::BlobWriter;
+pub(crate) use write::upsert;
 
 /// A blob that is not on its way out.
 pub(crate) const STORED: &str = "stored";
@@ -66,6 +73,8 @@ pub const MAX_TEXT_BLOB: u64 = 64 << 20;
 
 /// Bytes that are read, written and hashed in one go.
 const CHUNK: usize = 256 << 10;
+/// Digests, or other names of files, in one question to the database.
+const DIGESTS_PER_STATEMENT: usize = 500;
 /// Folders of blobs, by the first byte of the digest.
 const SHARDS: usize = 256;
 /// Folders that one collection looks through for bytes without a row.
@@ -106,7 +115,7 @@ impl Blobs {
 
 /// Where the bytes of a blob are.
 #[derive(Debug, Clone)]
-enum Put {
+pub(crate) enum Put {
     File,
     /// The name of the object.
     Object(String),

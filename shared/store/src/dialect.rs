@@ -13,7 +13,7 @@ use sea_orm::{
 use sea_orm_migration::SchemaManager;
 
 use crate::{StoreError, unbroken};
-pub use sqlite::{copy_database, needed_blobs, sqlite_url};
+pub use sqlite::{Needed, copy_database, needed_files, sqlite_url};
 
 /// Connections for readers.
 const READERS: u32 = 4;

@@ -47,7 +47,7 @@ use tokio::sync::Mutex;
 pub use backup::BackupReport;
 pub use blobs::{
     BLOB_GRACE_MS, BLOB_KEEP_MS, BlobReader, BlobStat, BlobWriter, BlobsAt, BucketConfig, GC_BATCH,
-    GcReport, Hasher, MAX_TEXT_BLOB, STRAY_MS, UPLOAD_KEEP_MS, UploadWriter,
+    GcReport, Hasher, MAX_TEXT_BLOB, STRAY_MS, UNNAMED_STRAY_MS, UPLOAD_KEEP_MS, UploadWriter,
 };
 pub use commit::Batch;
 pub use dialect::sqlite_url;
@@ -65,9 +65,9 @@ pub use read::{OutboxRow, TrialOrder};
 pub use registry::{ModelFace, ModelSearch, VersionFace, VersionSearch};
 pub use retain::{REASONS_PER_SUBJECT, Retention};
 pub use tracking::{
-    ArtifactEntry, ExperimentRefusal, ExperimentSearch, Latest, LoggedModel, LoggedModelSearch,
-    ModelMetric, ModelRole, NewRun, NewRunExperiment, Outline, Point, Run, RunChange, RunData,
-    RunDataset, RunExperiment, RunRefusal, RunSearch, RunWrite, Series, View,
+    ArtifactEntry, ArtifactWriter, ExperimentRefusal, ExperimentSearch, Latest, LoggedModel,
+    LoggedModelSearch, ModelMetric, ModelRole, NewRun, NewRunExperiment, Outline, Point, Run,
+    RunChange, RunData, RunDataset, RunExperiment, RunRefusal, RunSearch, RunWrite, Series, View,
 };
 
 /// How long a transaction that was given up for another one waits before it is done again: then

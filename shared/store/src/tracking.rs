@@ -27,7 +27,7 @@ pub(crate) mod settle;
 mod thin;
 mod trials;
 
-pub use artifacts::ArtifactEntry;
+pub use artifacts::{ArtifactEntry, ArtifactWriter};
 pub use experiments::{ExperimentRefusal, NewRunExperiment, RunExperiment};
 pub use ingest::{RunRefusal, RunWrite};
 pub use inputs::{ModelRole, RunDataset};

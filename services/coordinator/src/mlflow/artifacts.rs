@@ -110,7 +110,7 @@ async fn send(app: &Data<App>, path: &str) -> Answer {
     if let Some((version, path)) = of_version(app, path).await? {
         return send_of_version(app, &version, &path).await;
     }
-    let blob = app.store.artifact_get(path).await?;
+    let blob = app.store.artifact_get(path, app.now()).await?;
     let blob = blob.ok_or_else(|| missing(path))?;
     send_blob(app, path, blob.digest).await
 }
@@ -169,7 +169,9 @@ pub async fn put(
         let text = format!("the file is over its limit of {limit} bytes");
         return Err(Fault::new(Code::TooLarge, text).into());
     }
-    let mut writer = app.store.blob_writer(None, limit, app.now()).await?;
+    let id = format!("{:032x}", rand::random::<u128>());
+    let writer = app.store.artifact_writer(announced, id, limit, app.now());
+    let mut writer = writer.await?;
     while let Some(chunk) = payload.next().await {
         let chunk = chunk
             .map_err(|error| StoreError::BrokenUpload(std::io::Error::other(error.to_string())))?;
@@ -181,8 +183,7 @@ pub async fn put(
         let text = format!("{announced} bytes were announced, {} came", writer.size());
         return Err(StoreError::BrokenUpload(std::io::Error::other(text)).into());
     }
-    let blob = writer.finish(app.now()).await?;
-    app.store.artifact_put(path, blob, app.now()).await?;
+    writer.finish(path, app.now()).await?;
     render::empty()
 }
 
@@ -190,7 +191,7 @@ pub async fn put(
 async fn is_free(app: &Data<App>, path: &str) -> Result<(), Refused> {
     for (at, _) in path.match_indices('/') {
         let above = &path[..at];
-        if app.store.artifact_get(above).await?.is_some() {
+        if app.store.artifact_exists(above).await? {
             let text = format!("'{path}' cannot be written: '{above}' is a file");
             return Err(Refusal::invalid(text).into());
         }

@@ -218,7 +218,7 @@ async fn files(app: &Data<App>, uri: &str) -> Result<Found, Refused> {
         return Ok(Found::default());
     }
     let folder = normal(uri).trim_end_matches('/');
-    let tree = app.store.artifact_tree(folder).await?;
+    let tree = app.store.artifact_tree(folder, app.now()).await?;
     let file = |(path, blob): (String, pomona_store::BlobStat)| ModelFile {
         path,
         sha256: blob.digest.hex(),

@@ -1,6 +1,7 @@
 //! MLflow's API: the unmodified client, and what no client of theirs would send.
 
 use crate::harness::{House, Raw, until};
+use pomona_domain::Digest;
 use pomona_testing::{Postgres, clients_python};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -424,4 +425,57 @@ async fn an_upload_of_another_length_leaves_nothing() {
         (left() == 0).then_some(())
     })
     .await;
+}
+
+/// Files in the blobs' folder that have no name yet.
+fn unnamed(house: &House) -> usize {
+    let folder = house.data_dir().join("blobs/unnamed");
+    std::fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_was_answered_is_there_after_a_kill() {
+    let mut house = House::open().await;
+    let path = "/api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/model/weights.bin";
+    let body = "weights and ".repeat(1_500_000);
+    assert_eq!(house.raw(Method::PUT, path, &[], &body).await.status, 200);
+    house.kill();
+    assert_eq!(unnamed(&house), 1, "it is answered before it is hashed");
+    house.restart().await;
+    let got = house.get(path).await;
+    assert_eq!(got.status, 200);
+    assert!(got.text == body, "the bytes are those that were sent");
+    // Registered right after it came, it is hashed first.
+    let body = body.to_uppercase();
+    assert_eq!(house.raw(Method::PUT, path, &[], &body).await.status, 200);
+    for (path, body) in [
+        ("registered-models/create", json!({ "name": "large" })),
+        (
+            "model-versions/create",
+            json!({ "name": "large", "source": "mlflow-artifacts:/0/r/artifacts/model" }),
+        ),
+    ] {
+        let path = format!("/api/2.0/mlflow/{path}");
+        let answer = house.post(&path, &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let version = house.get("/api/v1/models/large/versions/1").await;
+    let digest = Digest::of(body.as_bytes()).hex();
+    assert!(version.text.contains(&digest), "{}", version.text);
+    assert_eq!(unnamed(&house), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_is_hashed_though_nobody_asks() {
+    let house = House::open().await;
+    let path = "/api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/big.bin";
+    let body = "bytes and ".repeat(1_700_000);
+    assert_eq!(house.raw(Method::PUT, path, &[], &body).await.status, 200);
+    until("it has its name", async || {
+        (unnamed(&house) == 0).then_some(())
+    })
+    .await;
+    let digest = Digest::of(body.as_bytes());
+    let blob = house.get(&format!("/api/v1/blobs/{digest}")).await;
+    assert!(blob.text == body, "it is a blob like any other");
 }

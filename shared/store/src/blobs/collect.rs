@@ -11,7 +11,8 @@ use sea_orm::sea_query::{
 use super::bucket::Bucket;
 use super::folder::{self, Folder};
 use super::{
-    BLOB_GRACE_MS, BlobStat, Blobs, DELETING, MARKED, Put, STORED, blocking, insertion, uploads,
+    BLOB_GRACE_MS, BlobStat, Blobs, DELETING, DIGESTS_PER_STATEMENT, MARKED, Put, STORED, blocking,
+    insertion, uploads,
 };
 use crate::rows::{parsed, unsigned};
 use crate::{Store, StoreError, ingest};
@@ -25,15 +26,13 @@ const OBJECTS_PER_ROUND: u64 = 200;
 /// How old an object without a row must be before it is taken for a left-over: uploads in one
 /// request write their row seconds later, and the bucket's clock is not ours.
 pub const STRAY_MS: i64 = 86_400_000;
-/// Digests in one question to the database.
-const DIGESTS_PER_STATEMENT: usize = 500;
 
 /// What a collection did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GcReport {
     /// Files without a row that got one.
     pub adopted: u64,
-    /// Objects without a row that were removed.
+    /// Objects, and files without a name, that no row named and that were removed.
     pub swept: u64,
     /// Uploads of senders that are gone.
     pub given_up: u64,
@@ -69,6 +68,7 @@ impl Store {
             report.postponed = true;
             return Ok(report);
         };
+        report.swept = self.sweep_unnamed(folder, now).await?;
         self.change(&condemn(now)).await?;
         while report.removed < GC_BATCH {
             let (removed, freed) = self.remove_files(folder).await?;

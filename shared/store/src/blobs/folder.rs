@@ -3,6 +3,7 @@
 //! ```text
 //! sha256/ab/abcdef…   a blob
 //! incoming/           uploads under way, and files on their way out
+//! unnamed/0123…       a file at rest whose bytes nobody has hashed yet ([`super::unnamed`])
 //! damaged/abcdef…     an empty file: the blob was read and its bytes do not have its name
 //! open.lock           held shared by everyone who has the folder open
 //! collect.lock        held shared by a backup, and alone by a collection that removes files
@@ -15,6 +16,7 @@
 //! adopts it, and it goes the way of everything that nothing refers to.
 
 mod open;
+mod unnamed;
 mod upload;
 
 use std::collections::BTreeMap;
@@ -22,7 +24,7 @@ use std::fs::{File, Metadata, TryLockError};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use pomona_domain::Digest;
 
@@ -30,10 +32,13 @@ use super::{BlobStat, SHARDS, SHARDS_PER_CALL, blocking};
 use crate::StoreError;
 
 pub(super) use open::{Open, open};
+pub(super) use unnamed::Coming;
 pub(super) use upload::Upload;
 
 /// What the files of sessions are called.
 const SESSION: &str = "session-";
+/// The folder of files without a name.
+pub(crate) const UNNAMED: &str = "unnamed";
 /// Files that are remembered to be whole; with one more all are forgotten.
 const MAX_WHOLE: usize = 10_000;
 
@@ -52,7 +57,14 @@ struct Place {
     shard: AtomicUsize,
     /// Files whose bytes this process has seen to have their name.
     whole: Mutex<BTreeMap<Digest, Stamp>>,
+    /// Files that are being hashed to be named: by one at a time.
+    naming: Mutex<BTreeMap<String, Weak<Turn>>>,
+    /// Files that are coming and will have no name at first.
+    coming: AtomicUsize,
 }
+
+/// The right to name a file.
+pub(super) type Turn = tokio::sync::Mutex<()>;
 
 /// A file as it was: another one, or one that was written to since, differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +107,8 @@ impl Folder {
             upload: AtomicUsize::new(0),
             shard: AtomicUsize::new(0),
             whole: Mutex::default(),
+            naming: Mutex::default(),
+            coming: AtomicUsize::new(0),
         })))
     }
 
@@ -169,7 +183,7 @@ impl Folder {
 
 /// Makes the folders of a root, on disk.
 pub(crate) fn make(root: &Path) -> Result<(), StoreError> {
-    for folder in ["incoming", "damaged", "sha256"] {
+    for folder in ["incoming", UNNAMED, "damaged", "sha256"] {
         let path = root.join(folder);
         std::fs::create_dir_all(&path).map_err(StoreError::folder(path))?;
     }

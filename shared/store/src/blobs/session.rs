@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::bucket::{Bucket, PART, record};
 use super::folder::Folder;
 use super::uploads::{self, Claim, Doc};
-use super::write::{ToFile, name};
+use super::write::{ToFile, grown, name};
 use super::{BlobStat, Blobs, Put, blocking, folder};
 use crate::{Store, StoreError};
 
@@ -51,14 +51,7 @@ impl UploadWriter {
     /// Takes the next bytes. [`StoreError::TooLarge`] when all are more than the limit,
     /// [`StoreError::UploadBusy`] when another request has taken over.
     pub async fn write(&mut self, bytes: &[u8], now: Timestamp) -> Result<(), StoreError> {
-        let size = self.size.saturating_add(bytes.len() as u64);
-        if size > self.limit {
-            return Err(StoreError::TooLarge {
-                what: "the blob",
-                limit: self.limit,
-            });
-        }
-        self.size = size;
+        self.size = grown(self.size, bytes, self.limit)?;
         match &mut self.sink {
             Sink::File(file) => file.write(bytes).await,
             Sink::Object(parts) => parts.write(&self.store, &self.claim, bytes, now).await,
@@ -82,9 +75,9 @@ impl UploadWriter {
     pub async fn finish(self, digest: Digest, now: Timestamp) -> Result<BlobStat, StoreError> {
         let size = self.size;
         let found = match self.sink {
-            Sink::File(mut file) => {
-                file.flush().await?;
-                let (upload, found) = file.sync().await?;
+            Sink::File(file) => {
+                let upload = file.sync().await?;
+                let found = upload.digest()?;
                 if found == digest {
                     let stat = BlobStat { digest, size };
                     name(&self.store, upload, stat, Some(self.claim.id), now).await?;

@@ -6,6 +6,7 @@ use sea_orm::ConnectionTrait as _;
 use sea_orm::sea_query::{InsertStatement, OnConflict};
 use tokio::task::JoinHandle;
 
+use super::hash::Hasher;
 use super::{
     BLOB_KEEP_MS, BlobStat, Blobs, CHUNK, Put, STORED, blocking, bucket, folder, insertion, joined,
     uploads,
@@ -49,13 +50,7 @@ type Written = (Box<folder::Upload>, Vec<u8>);
 impl BlobWriter {
     /// Takes the next bytes. [`StoreError::TooLarge`] when they are more than the limit.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.size = self.size.saturating_add(bytes.len() as u64);
-        if self.size > self.limit {
-            return Err(StoreError::TooLarge {
-                what: "the blob",
-                limit: self.limit,
-            });
-        }
+        self.size = grown(self.size, bytes, self.limit)?;
         match &mut self.sink {
             Sink::File(file) => file.write(bytes).await,
             Sink::Object(object) => object.write(bytes).await,
@@ -78,6 +73,16 @@ impl BlobWriter {
             Sink::Object(object) => object.finish(self.announced, self.size, now).await,
         }
     }
+}
+
+/// How many bytes came with these. [`StoreError::TooLarge`] when they are more than the limit.
+pub(super) fn grown(size: u64, bytes: &[u8], limit: u64) -> Result<u64, StoreError> {
+    let size = size.saturating_add(bytes.len() as u64);
+    let what = "the blob";
+    if size > limit {
+        return Err(StoreError::TooLarge { what, limit });
+    }
+    Ok(size)
 }
 
 impl ToFile {
@@ -128,21 +133,22 @@ impl ToFile {
         }
     }
 
-    /// Makes the bytes last, and says their digest.
-    pub(super) async fn sync(mut self) -> Result<(folder::Upload, Digest), StoreError> {
+    /// Makes all that came last.
+    pub(super) async fn sync(mut self) -> Result<folder::Upload, StoreError> {
+        self.flush().await?;
         let (mut upload, _) = self.idle().await?;
-        blocking(move || upload.sync().map(|found| (*upload, found))).await
+        blocking(move || upload.sync().map(|()| *upload)).await
     }
 
     async fn finish(
-        mut self,
+        self,
         store: &Store,
         announced: Option<Digest>,
         size: u64,
         now: Timestamp,
     ) -> Result<BlobStat, StoreError> {
-        self.flush().await?;
-        let (upload, found) = self.sync().await?;
+        let upload = self.sync().await?;
+        let found = upload.digest()?;
         check(announced, found)?;
         let stat = BlobStat {
             digest: found,
@@ -193,7 +199,7 @@ pub(super) async fn name(
 }
 
 /// The row of a blob that has come, over any that is there.
-pub(super) fn upsert(stat: BlobStat, put: &Put, now: Timestamp) -> InsertStatement {
+pub(crate) fn upsert(stat: BlobStat, put: &Put, now: Timestamp) -> InsertStatement {
     let repeat = OnConflict::column(Rows::Digest)
         .update_columns([
             Rows::Size,
@@ -221,7 +227,8 @@ impl Store {
         let sink = match &self.blobs {
             Blobs::Folder(folder) => {
                 let folder = folder.clone();
-                let upload = blocking(move || folder::Upload::create(&folder)).await?;
+                let create = move || folder::Upload::create(&folder, Some(Hasher::new()));
+                let upload = blocking(create).await?;
                 Sink::File(Box::new(ToFile::new(upload)))
             }
             Blobs::Bucket(bucket) => {

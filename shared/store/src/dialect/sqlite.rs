@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use pomona_migrations::tables::{BlobRefs, Blobs};
+use pomona_migrations::tables::{Artifacts, BlobRefs, Blobs};
 use sea_orm::sea_query::{Expr, ExprTrait as _, Order, Query};
 use sea_orm::sqlx::Connection as _;
 use sea_orm::sqlx::sqlite::{
@@ -85,9 +85,17 @@ pub async fn copy_database(readers: &DatabaseConnection, target: &str) -> Result
     Ok(())
 }
 
-/// Drops the rows of blobs that nothing refers to from a copied database, and says which blobs it
+/// What a database needs of the blobs' folder.
+#[derive(Debug)]
+pub struct Needed {
+    pub blobs: Vec<BlobStat>,
+    /// Files without a name, by their ids, and their bytes.
+    pub unnamed: Vec<(String, u64)>,
+}
+
+/// Drops the rows of blobs that nothing refers to from a copied database, and says which files it
 /// needs. Leaves one file.
-pub async fn needed_blobs(database: &Path) -> Result<Vec<BlobStat>, StoreError> {
+pub async fn needed_files(database: &Path) -> Result<Needed, StoreError> {
     let options = SqliteConnectOptions::new()
         .filename(database)
         .journal_mode(SqliteJournalMode::Delete)
@@ -101,7 +109,7 @@ pub async fn needed_blobs(database: &Path) -> Result<Vec<BlobStat>, StoreError> 
     found
 }
 
-async fn needed(conn: &DatabaseConnection) -> Result<Vec<BlobStat>, StoreError> {
+async fn needed(conn: &DatabaseConnection) -> Result<Needed, StoreError> {
     let references = Query::select()
         .column(BlobRefs::Digest)
         .from(BlobRefs::Table)
@@ -116,14 +124,23 @@ async fn needed(conn: &DatabaseConnection) -> Result<Vec<BlobStat>, StoreError> 
         .from(Blobs::Table)
         .order_by(Blobs::Digest, Order::Asc)
         .to_owned();
-    let mut needed = Vec::new();
+    let (mut blobs, mut unnamed) = (Vec::new(), Vec::new());
     for row in conn.query_all(&query).await? {
-        needed.push(BlobStat {
+        blobs.push(BlobStat {
             digest: parsed(&row.try_get_by_index::<String>(0)?)?,
             size: unsigned(row.try_get_by_index(1)?),
         });
     }
-    Ok(needed)
+    let query = Query::select()
+        .columns([Artifacts::Unnamed, Artifacts::Size])
+        .from(Artifacts::Table)
+        .and_where(Expr::col(Artifacts::Unnamed).is_not_null())
+        .to_owned();
+    for row in conn.query_all(&query).await? {
+        let size = unsigned(row.try_get_by_index(1)?);
+        unnamed.push((row.try_get_by_index(0)?, size));
+    }
+    Ok(Needed { blobs, unnamed })
 }
 
 fn sqlx_error(error: sea_orm::sqlx::Error) -> DbErr {

@@ -31,7 +31,7 @@ mod sqlite {
 const HANGS: Duration = Duration::from_mins(1);
 
 /// Puts a backup in the place of a data folder, as the manual says.
-fn restore(backup: &Path, folder: &Path) {
+pub fn restore(backup: &Path, folder: &Path) {
     fs::create_dir(folder).unwrap();
     fs::copy(backup.join("pomona.db"), folder.join("pomona.db")).unwrap();
     copy_folder(&backup.join("blobs"), &folder.join("blobs"));

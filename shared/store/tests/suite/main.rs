@@ -6,6 +6,7 @@
 mod harness;
 mod rows;
 
+mod artifacts;
 mod backup;
 mod blobs;
 mod collect;
