@@ -182,6 +182,7 @@ impl Metrics {
                 | Change::Task(_)
                 | Change::Checkpoint(_)
                 | Change::CheckpointDeleted(..)
+                | Change::Described(_)
                 | Change::Removed(_)
                 | Change::Audited(_)
                 | Change::Dataset(_)

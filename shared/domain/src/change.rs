@@ -9,7 +9,7 @@ use crate::experiment::Experiment;
 use crate::gate::GateFact;
 use crate::lease::Lease;
 use crate::metric::Observation;
-use crate::model::{AliasMove, Audit, Removal, Version};
+use crate::model::{AliasMove, Audit, Removal, Version, VersionWords};
 use crate::task::Task;
 use crate::trial::Trial;
 use crate::worker::Worker;
@@ -67,6 +67,8 @@ pub enum Change {
     Backbone(Box<Backbone>),
     /// A new model version.
     Version(Box<Version>),
+    /// What its client says of a version that is new in the same batch.
+    Described(Box<VersionWords>),
     /// An alias is set or moves from revision `revision - 1`: alias row, history row and outbox row
     /// in one transaction (R5).
     AliasMoved(AliasMove),

@@ -77,6 +77,20 @@ pub struct Registration {
     pub artifacts: Option<String>,
 }
 
+/// What is said of a version: it may change, and the version is what it is without it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionWords {
+    /// The model.
+    pub model: String,
+    /// The version.
+    pub number: u32,
+    /// What it is for.
+    pub description: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+}
+
 /// Where a version comes from (R4).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]

@@ -315,7 +315,11 @@ impl Cluster {
             Change::Gates(GateFact::Used(row)) => {
                 self.test_uses.insert((row.split, row.place), row.clone());
             }
-            Change::Observed(_) | Change::Reason(_) | Change::Audited(_) | Change::Gates(_) => {}
+            Change::Observed(_)
+            | Change::Described(_)
+            | Change::Reason(_)
+            | Change::Audited(_)
+            | Change::Gates(_) => {}
         }
     }
 

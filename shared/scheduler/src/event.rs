@@ -187,6 +187,10 @@ pub enum RegistryWish {
         registration: Box<Registration>,
         /// The newest metrics of its run.
         metrics: BTreeMap<String, f64>,
+        /// What is said of it.
+        description: String,
+        /// Its tags.
+        tags: BTreeMap<String, String>,
     },
     /// A version goes.
     DeleteVersion {

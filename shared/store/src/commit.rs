@@ -151,7 +151,9 @@ impl<'a> Sorted<'a> {
                     sorted.versions.push(row);
                     sorted.registry.push(change);
                 }
-                Change::AliasMoved(_) | Change::Removed(_) => sorted.registry.push(change),
+                Change::AliasMoved(_) | Change::Described(_) | Change::Removed(_) => {
+                    sorted.registry.push(change);
+                }
                 Change::Audited(row) => sorted.audits.push(row),
                 Change::Gates(row) => sorted.gates.push(row),
                 Change::Reason(row) => sorted.reasons.push(row),

@@ -6,13 +6,12 @@
 use actix_web::HttpRequest;
 use actix_web::web::{Bytes, Data};
 use pomona_domain::Change;
-use pomona_domain::model::{ModelFile, Registration};
+use pomona_domain::model::Registration;
 use pomona_scheduler::{Event, RegistryWish};
 use pomona_store::{VersionFace, VersionSearch};
 use pomona_tracking::params::Body;
 use pomona_tracking::{Refusal, artifact_path, filter, limits, names, order, token};
 use serde_json::json;
-use std::collections::BTreeMap;
 
 use super::experiments::{offset, page, tags};
 use super::registered_models::model;
@@ -79,34 +78,26 @@ pub async fn create(app: Data<App>, request: HttpRequest, bytes: Bytes) -> Answe
         run_link: text("run_link")?.map(str::to_owned),
         artifacts,
     };
-    let number = register(&app, &name, (files, registration, metrics), &request).await?;
-    let by = actor::of(&request);
-    if let Some(text) = description {
-        app.store
-            .version_describe((&name, number), text, app.now(), &by)
-            .await?;
-    }
-    for (key, value) in &tags {
-        app.store
-            .version_tag((&name, number), (key, Some(value)), app.now(), &by)
-            .await?;
-    }
+    let wish = RegistryWish::Register {
+        files,
+        registration: Box::new(registration),
+        metrics,
+        description: description.unwrap_or_default().to_owned(),
+        tags: tags.into_iter().collect(),
+    };
+    let number = register(&app, &name, wish, &request).await?;
     answer(&app, &name, number).await
 }
 
 async fn register(
     app: &Data<App>,
     model: &str,
-    (files, registration, metrics): (Vec<ModelFile>, Registration, BTreeMap<String, f64>),
+    wish: RegistryWish,
     request: &HttpRequest,
 ) -> Result<u32, Refused> {
     let event = Event::Registry {
         model: model.to_owned(),
-        wish: RegistryWish::Register {
-            files,
-            registration: Box::new(registration),
-            metrics,
-        },
+        wish,
         by: actor::of(request),
     };
     let done = crate::http::models::decide_and_audit(app, event).await?;

@@ -9,7 +9,8 @@ use crate::event::{Event, RegistryWish};
 use crate::gates::Evidence;
 use pomona_domain::gate::{GateFact, GatePolicy, TestOutcomes, VersionOutcomes};
 use pomona_domain::model::{
-    Actor, AliasMove, Audit, ModelFile, Origin, Registration, Removal, Version, version_digest,
+    Actor, AliasMove, Audit, ModelFile, Origin, Registration, Removal, Version, VersionWords,
+    version_digest,
 };
 use pomona_domain::{Change, Code, Fault, TaskId, Timestamp, TrialId, VersionId};
 
@@ -93,8 +94,18 @@ pub(crate) fn wished(
             files,
             registration,
             metrics,
+            description,
+            tags,
         } => {
-            registered(draft, model, files, (registration, metrics), by);
+            let number = registered(draft, model, files, (registration, metrics), by);
+            if !(description.is_empty() && tags.is_empty()) {
+                draft.push(Change::Described(Box::new(VersionWords {
+                    model: model.to_owned(),
+                    number,
+                    description: description.clone(),
+                    tags: tags.clone(),
+                })));
+            }
             Ok(())
         }
         RegistryWish::DeleteVersion {
@@ -152,7 +163,7 @@ fn registered(
     files: &[ModelFile],
     (registration, metrics): (&Registration, &Metrics),
     by: &Actor,
-) {
+) -> u32 {
     let number = (draft.cluster().newest_version(model)).map_or(0, |version| version.number) + 1;
     let mut files = files.to_vec();
     files.sort();
@@ -176,6 +187,7 @@ fn registered(
         (model, Some(number)),
         detail,
     );
+    number
 }
 
 /// A version goes, unless somebody needs it.

@@ -45,6 +45,7 @@ pub fn s3(before: &Cluster, event: &Event, changes: &[Change]) -> Verdict {
             | Change::Backbone(_)
             | Change::Version(_)
             | Change::AliasMoved(_)
+            | Change::Described(_)
             | Change::Removed(_)
             | Change::Audited(_)
             | Change::Gates(_)

@@ -109,6 +109,13 @@ impl Journal {
                 insert(&mut self.versions, (row.model.clone(), row.number), row)
             }
             Change::AliasMoved(moved) => self.move_alias(moved),
+            Change::Described(row) => {
+                let made = (row.model.clone(), row.number);
+                let is_there = self.versions.contains_key(&made);
+                is_there
+                    .then_some(())
+                    .ok_or(format!("{made:?} is described before it is there"))
+            }
             Change::Removed(removal) => {
                 self.remove(removal);
                 Ok(())
@@ -201,6 +208,7 @@ impl Journal {
             Change::AliasMoved(row) => {
                 (&row.model, &row.alias, row.revision, row.to, row.deleted).hash(hash);
             }
+            Change::Described(row) => format!("{row:?}").hash(hash),
             Change::Removed(row) => format!("{row:?}").hash(hash),
             Change::Audited(row) => (&row.action, &row.subject, row.at).hash(hash),
             Change::Gates(GateFact::Used(row)) => (row.split, row.place).hash(hash),

@@ -465,6 +465,8 @@ impl World {
                     ..Registration::default()
                 }),
                 metrics: BTreeMap::new(),
+                description: "of a client".to_owned(),
+                tags: BTreeMap::from([("team".to_owned(), "vision".to_owned())]),
             },
             4..7 => RegistryWish::DeleteVersion {
                 number: self.dice.count(0, 5),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pomona_domain::model::{AliasMove, Audit, Origin, Version};
+use pomona_domain::model::{AliasMove, Audit, Origin, Version, VersionWords};
 use pomona_domain::{Change, Timestamp};
-use pomona_migrations::tables::{AliasHistory, Aliases, Audit as AuditRows, Models, Versions};
+use pomona_migrations::tables::{
+    AliasHistory, Aliases, Audit as AuditRows, Models, VersionTags, Versions,
+};
 use pomona_tracking::artifact_path;
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Query};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
@@ -22,16 +24,19 @@ use crate::rows::{encode, signed};
 pub(super) async fn write(tx: &DatabaseTransaction, changes: &[&Change]) -> Result<(), StoreError> {
     for run in changes.split_inclusive(|change| matches!(change, Change::Removed(_))) {
         let (mut made, mut moved, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut said = BTreeMap::new();
         for change in run {
             if let Change::Version(row) = change {
                 made.push(&**row);
+            } else if let Change::Described(row) = change {
+                said.insert((row.model.as_str(), row.number), &**row);
             } else if let Change::AliasMoved(row) = change {
                 moved.push(row);
             } else if let Change::Removed(row) = change {
                 removed.push(row);
             }
         }
-        versions(tx, &made).await?;
+        versions(tx, &made, &said).await?;
         alias_moves(tx, &moved).await?;
         removals(tx, &removed).await?;
     }
@@ -39,7 +44,12 @@ pub(super) async fn write(tx: &DatabaseTransaction, changes: &[&Change]) -> Resu
 }
 
 /// A version is written once (R1); its model is made with the first one.
-async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), StoreError> {
+async fn versions(
+    tx: &DatabaseTransaction,
+    rows: &[&Version],
+    said: &BTreeMap<(&str, u32), &VersionWords>,
+) -> Result<(), StoreError> {
+    let nothing = VersionWords::default();
     let mut models = BTreeMap::new();
     let mut values = Vec::with_capacity(rows.len());
     let mut told = Vec::with_capacity(rows.len());
@@ -51,16 +61,9 @@ async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), Sto
         }
         models.entry(row.model.as_str()).or_insert(row.created_at);
         let (source, run) = (source(row), run(row));
-        told.push(Told {
-            topic: "model_version.created",
-            subject: of_model(&row.model),
-            at: row.created_at,
-            doc: json!({
-                "name": row.model, "version": row.number, "source": source, "run_id": run,
-                "digest": row.digest, "description": "", "tags": {},
-            })
-            .to_string(),
-        });
+        let key = (row.model.as_str(), row.number);
+        let words = said.get(&key).copied().unwrap_or(&nothing);
+        told.push(created(row, words));
         values.push(vec![
             row.id.to_string().into(),
             row.model.as_str().into(),
@@ -71,6 +74,7 @@ async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), Sto
             source.into(),
             run.into(),
             row.created_at.0.into(),
+            words.description.as_str().into(),
         ]);
     }
     for (name, at) in models {
@@ -86,16 +90,61 @@ async fn versions(tx: &DatabaseTransaction, rows: &[&Version]) -> Result<(), Sto
         Versions::Source,
         Versions::RunId,
         Versions::UpdatedAt,
+        Versions::Description,
     ]
     .map(IntoIden::into_iden);
     let count = values.len() as u64;
     let table = Versions::Table.into_iden();
-    if insert(tx, table, &columns, values, &OnRepeat::Skip).await? == count {
-        return tell(tx, told).await;
+    if insert(tx, table, &columns, values, &OnRepeat::Skip).await? != count {
+        return Err(StoreError::Conflict {
+            what: "a new version".to_owned(),
+        });
     }
-    Err(StoreError::Conflict {
-        what: "a new version".to_owned(),
-    })
+    for words in said.values() {
+        let version = (words.model.as_str(), words.number);
+        let tags = words
+            .tags
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
+        version_tags(tx, version, tags).await?;
+    }
+    tell(tx, told).await
+}
+
+/// That a version is there.
+fn created(row: &Version, words: &VersionWords) -> Told {
+    Told {
+        topic: "model_version.created",
+        subject: of_model(&row.model),
+        at: row.created_at,
+        doc: json!({
+            "name": row.model, "version": row.number, "source": source(row), "run_id": run(row),
+            "digest": row.digest, "description": words.description, "tags": words.tags,
+        })
+        .to_string(),
+    }
+}
+
+/// Sets tags of a version.
+pub(crate) async fn version_tags(
+    tx: &DatabaseTransaction,
+    (model, number): (&str, u32),
+    tags: impl IntoIterator<Item = (&str, &str)>,
+) -> Result<(), StoreError> {
+    use VersionTags as T;
+    let columns = [T::Model, T::Number, T::Key, T::Value].map(IntoIden::into_iden);
+    let row = |(key, value): (&str, &str)| {
+        vec![
+            model.into(),
+            i64::from(number).into(),
+            key.into(),
+            value.into(),
+        ]
+    };
+    let rows = tags.into_iter().map(row).collect();
+    let repeat = OnRepeat::Replace { key: 3 };
+    insert(tx, T::Table.into_iden(), &columns, rows, &repeat).await?;
+    Ok(())
 }
 
 /// Where a version's files come from, as MLflow's clients are told.

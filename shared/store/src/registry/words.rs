@@ -8,6 +8,7 @@ use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 use serde_json::json;
 
 use crate::commit::outbox::{Told, of_model, tell};
+use crate::commit::registry::version_tags;
 use crate::commit::registry::{audits, model};
 use crate::commit::{OnRepeat, insert};
 use crate::{Store, StoreError, ingest};
@@ -163,7 +164,7 @@ impl Store {
                 return Ok(false);
             }
             if let Some(value) = value {
-                put_version_tag(tx, (model, number), (key, value)).await?;
+                version_tags(tx, (model, number), [(key, value)]).await?;
             } else {
                 let delete = Query::delete()
                     .from_table(VersionTags::Table)
@@ -301,32 +302,6 @@ async fn put_model_tag(
         &columns,
         vec![row],
         &OnRepeat::Replace { key: 2 },
-    )
-    .await?;
-    Ok(())
-}
-
-async fn put_version_tag(
-    tx: &DatabaseTransaction,
-    (model, number): (&str, u32),
-    (key, value): (&str, &str),
-) -> Result<(), StoreError> {
-    use VersionTags as T;
-    let columns =
-        [T::Model, T::Number, T::Key, T::Value].map(sea_orm::sea_query::IntoIden::into_iden);
-    let row = vec![
-        model.into(),
-        i64::from(number).into(),
-        key.into(),
-        value.into(),
-    ];
-    let table = T::Table.into_iden();
-    insert(
-        tx,
-        table,
-        &columns,
-        vec![row],
-        &OnRepeat::Replace { key: 3 },
     )
     .await?;
     Ok(())

@@ -404,6 +404,8 @@ fn registers() -> Event {
             ..Registration::default()
         }),
         metrics: BTreeMap::from([("acc".to_owned(), 0.5)]),
+        description: "a".to_owned(),
+        tags: BTreeMap::from([("team".to_owned(), "b".to_owned())]),
     };
     wishes("m", wish)
 }
@@ -442,6 +444,14 @@ fn what_a_client_registers_is_numbered_after_what_was_published() {
     assert_eq!((row.number, row.trained()), (2, None));
     assert_eq!(row.registered().unwrap().source, "s3://elsewhere/m");
     assert_eq!(audited(&house), [("version.registered", "model/m/2")]);
+    let said = house.last.iter().find_map(|change| {
+        if let Change::Described(row) = change {
+            Some((row.number, row.description.as_str(), row.tags.len()))
+        } else {
+            None
+        }
+    });
+    assert_eq!(said, Some((2, "a", 1)), "in the same batch");
 }
 
 #[test]
