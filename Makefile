@@ -75,8 +75,7 @@ chaos: ## Faults at random moments, 20 seeds (SEEDS, FIRST, TRIALS) and 3 with t
 .PHONY: bench-tracking
 bench-tracking: ## Tracking and pulls, beside MLflow's server (fetched once, 280 MB) and nginx, as a table and target/bench/tracking.json; ROWS, ROUNDS, RUNS
 	@$(SETUP) postgres tracking-rivals
-	@$(CARGO) build --release --workspace --bins
-	@$(CARGO) build --release -p pomona-coordinator --example load
+	@$(CARGO) build --release --workspace --bins --example load
 	@$(PYTHON) scripts/bench_tracking.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(RUNS),--runs $(RUNS)) $(ROWS)
 
 .PHONY: bench-control

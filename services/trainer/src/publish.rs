@@ -34,6 +34,8 @@ use tch::{Device, Kind};
 
 /// The normal quantile of a 95 % interval.
 const Z_95: f64 = 1.959_963_984_540_054;
+/// How the names of the similarities of blocks begin.
+const CKA: &str = "test/cka/";
 /// Test images that the ONNX model must answer as the network does. Two, so that the batch counts.
 const CHECKED: usize = 2;
 
@@ -62,8 +64,10 @@ pub fn publish(
     )?;
     let mut metrics = test_metrics(&evaluation, dataset.classes());
     let source = weights::read_checked(&work.backbone.weights, work.backbone.digest)?;
-    if let Some(nats) = forgetting::measure(&served, &source, &dataset, &mut beat)? {
-        metrics.insert(FORGETTING.to_owned(), nats);
+    if let Some(found) = forgetting::measure(&served, &source, &dataset, &mut beat)? {
+        metrics.insert(FORGETTING.to_owned(), found.nats);
+        let alike = found.alike.into_iter();
+        metrics.extend(alike.map(|(block, cka)| (format!("{CKA}{block}"), cka)));
     }
     drop(source);
     refuse_nonsense(&metrics)?;

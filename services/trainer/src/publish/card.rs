@@ -1,5 +1,6 @@
 //! The model card: what the model is, what it was measured on, and what it must not be used for.
 
+use super::CKA;
 use super::folder::{CONFIG, Config, MODEL, ONNX, PREPROCESSOR};
 use crate::data::Dataset;
 use crate::metrics::Classification;
@@ -81,7 +82,8 @@ fn figures(
                 text,
                 "{what} has forgotten {nats:.3} nats (`{FORGETTING}`): so far do the answers of \
                  the source head on this trunk differ from the source's own, about pictures of the \
-                 test split, 0 being not at all.\n"
+                 test split, 0 being not at all. How alike a block's features still are says its \
+                 `{CKA}` below (linear CKA, 1 being alike).\n"
             )?;
         }
     }

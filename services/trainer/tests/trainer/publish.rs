@@ -457,7 +457,8 @@ fn what_was_forgotten_is_how_far_the_source_heads_answers_moved() {
 
     let some = trained_above(&FrozenDepth::Blocks(0));
     let work = some.work("published");
-    let told = publish(&work).metrics["test/forgetting"];
+    let metrics = publish(&work).metrics;
+    let told = metrics["test/forgetting"];
     // Both networks whole, in doubles, by the definition.
     let source = weights::read(&work.backbone.weights).unwrap();
     let tuned = weights::read(&work.output.join("model.safetensors")).unwrap();
@@ -467,12 +468,16 @@ fn what_was_forgotten_is_how_far_the_source_heads_answers_moved() {
         .map(|(name, tensor)| (name.clone(), tensor.clone()))
         .collect();
     let classes = source["fc.weight"].shape[0] as u32;
-    let answers = |tensors: &BTreeMap<String, weights::HostTensor>| -> Vec<f64> {
+    let network = |tensors: &BTreeMap<String, weights::HostTensor>| {
         let plan = HeadPlan::linear(classes);
         let mut network = Network::new(Arch::TestResnet, &plan, Kind::Double, Device::Cpu);
         network.load(tensors).unwrap();
         network.freeze(network.blocks().len());
-        let x = test_input(&some.fixture, &network);
+        network
+    };
+    let (source, back) = (network(&source), network(&back));
+    let x = test_input(&some.fixture, &source);
+    let answers = |network: &Network| -> Vec<f64> {
         let logits = network.forward(&x, Pass::Eval);
         Vec::try_from(logits.softmax(-1, Kind::Double).flatten(0, -1)).unwrap()
     };
@@ -481,6 +486,23 @@ fn what_was_forgotten_is_how_far_the_source_heads_answers_moved() {
     let expected = terms.sum::<f64>() / (before.len() / classes as usize) as f64;
     assert!(expected > 1e-4, "it was trained: {expected}");
     assert!((told / expected - 1.0).abs() < 1e-3, "{told} {expected}");
+    // CKA by the other of its two formulas: of products of features, not of pictures.
+    let features = |network: &Network| -> Vec<Tensor> {
+        let mut seen = Vec::new();
+        let _ = network.forward_with(&x, |_, given| {
+            let given = given.mean_dim([2i64, 3].as_slice(), false, Kind::Double);
+            seen.push(&given - given.mean_dim([0i64].as_slice(), true, Kind::Double));
+        });
+        seen
+    };
+    let norm = |a: &Tensor, b: &Tensor| a.tr().matmul(b).norm().double_value(&[]);
+    let blocks = source.blocks().iter().map(|block| &block.name);
+    for (name, (x, y)) in blocks.zip(features(&source).iter().zip(&features(&back))) {
+        let told = metrics[&format!("test/cka/{name}")];
+        let expected = norm(x, y).powi(2) / (norm(x, x) * norm(y, y));
+        assert!((told - expected).abs() < 1e-4, "{name}: {told} {expected}");
+        assert!(told > 0.0 && told < 1.0, "{name} was trained: {told}");
+    }
 }
 
 #[test]
