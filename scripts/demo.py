@@ -86,11 +86,11 @@ class Session:
 
 
 def folder_digest(folder: Path) -> str:
-    """A version's digest, computed again from pulled files as interfaces.md says, by nobody's code
-    but Python's."""
+    """A version's digest, computed again from pulled files by nobody's code but Python's. Its signature
+    lies beside them and is not one of them."""
     files = [
         {"path": str(file.relative_to(folder)), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
-        for file in sorted(folder.rglob("*")) if file.is_file()
+        for file in sorted(folder.rglob("*")) if file.is_file() and file.name != "model.sig"
     ]
     files.sort(key=lambda file: file["path"])
     canonical = json.dumps(files, separators=(",", ":"), ensure_ascii=False)
