@@ -34,3 +34,12 @@ impl Words {
         self.string(name).primary_key().to_owned()
     }
 }
+
+/// Lets a migration take its time on a table that may be large: PostgreSQL's sessions have a limit.
+pub async fn patiently(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    if manager.get_database_backend() == DbBackend::Postgres {
+        let patient = "SET LOCAL statement_timeout = 0";
+        manager.get_connection().execute_unprepared(patient).await?;
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@ use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{big_integer, big_integer_null, boolean, text, text_null};
 use sea_orm_migration::sea_orm::DbBackend;
 
-use crate::columns::{Words, sequence};
+use crate::columns::{Words, patiently, sequence};
 use crate::tables::{
     AliasHistory, Aliases, Audit, ModelTags, Models, Outbox, VersionTags, Versions,
 };
@@ -22,10 +22,7 @@ impl MigrationTrait for Migration {
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        if backend == DbBackend::Postgres {
-            let patient = "SET LOCAL statement_timeout = 0";
-            manager.get_connection().execute_unprepared(patient).await?;
-        }
+        patiently(manager).await?;
         for (table, columns) in columns() {
             // One column a statement: SQLite takes no more.
             for column in columns {

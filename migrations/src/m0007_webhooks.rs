@@ -4,9 +4,8 @@
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::{big_integer, big_integer_null, text, text_null};
-use sea_orm_migration::sea_orm::DbBackend;
 
-use crate::columns::Words;
+use crate::columns::{Words, patiently};
 use crate::tables::{Outbox, WebhookDeliveries as Deliveries, Webhooks as Hooks};
 
 /// See the module.
@@ -21,11 +20,7 @@ impl MigrationTrait for Migration {
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let backend = manager.get_database_backend();
-        if backend == DbBackend::Postgres {
-            let connection = manager.get_connection();
-            let patient = "SET LOCAL statement_timeout = 0";
-            connection.execute_unprepared(patient).await?;
-        }
+        patiently(manager).await?;
         let mut noted = ColumnDef::new(Outbox::Noted);
         noted.boolean().not_null().default(false);
         let alter = Table::alter()

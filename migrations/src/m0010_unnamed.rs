@@ -2,8 +2,8 @@
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::text_null;
-use sea_orm_migration::sea_orm::DbBackend;
 
+use crate::columns::patiently;
 use crate::tables::Artifacts;
 
 /// See the module.
@@ -17,10 +17,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        if manager.get_database_backend() == DbBackend::Postgres {
-            let patient = "SET LOCAL statement_timeout = 0";
-            manager.get_connection().execute_unprepared(patient).await?;
-        }
+        patiently(manager).await?;
         let alter = Table::alter()
             .table(Artifacts::Table)
             .add_column(text_null(Artifacts::Unnamed))

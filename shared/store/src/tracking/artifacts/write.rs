@@ -7,7 +7,7 @@ use pomona_migrations::tables::{Artifacts as Rows, BlobRefs};
 use sea_orm::sea_query::{Expr, ExprTrait as _, IntoIden, Query};
 use sea_orm::{ConnectionTrait as _, DatabaseTransaction};
 
-use super::ROLE;
+use super::{Content, ROLE};
 use crate::blobs::unnamed::UnnamedWriter;
 use crate::commit::refs::hold;
 use crate::commit::{OnRepeat, insert};
@@ -49,18 +49,17 @@ impl ArtifactWriter {
 
     /// The end of the bytes: returns when the file is at rest at a path. Whatever had it loses it.
     pub async fn finish(self, path: &str, now: Timestamp) -> Result<(), StoreError> {
-        let (store, whole) = (self.store, self.sink);
-        let (content, size) = match whole {
+        let (content, size) = match self.sink {
             Sink::Blob(writer) => {
                 let blob = writer.finish(now).await?;
-                (Ok(blob), blob.size)
+                (Content::Blob(blob), blob.size)
             }
             Sink::Unnamed(id, writer) => {
                 let size = writer.finish(id.clone()).await?;
-                (Err(id), size)
+                (Content::Unnamed(id), size)
             }
         };
-        put(&store, path, (content, size), now).await
+        put(&self.store, path, (content, size), now).await
     }
 }
 
@@ -94,18 +93,19 @@ impl Store {
 async fn put(
     store: &Store,
     path: &str,
-    (content, size): (Result<BlobStat, String>, u64),
+    (content, size): (Content, u64),
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let digest = content
-        .as_ref()
-        .map_or(String::new(), |blob| blob.digest.to_string());
+    let (digest, unnamed) = match &content {
+        Content::Blob(blob) => (blob.digest.to_string(), None),
+        Content::Unnamed(id) => (String::new(), Some(id.clone())),
+    };
     let row = vec![
         path.into(),
         digest.into(),
         signed(size).into(),
         now.0.into(),
-        content.as_ref().err().cloned().into(),
+        unnamed.into(),
     ];
     let columns = [
         Rows::Path,
@@ -121,8 +121,8 @@ async fn put(
         let table = Rows::Table.into_iden();
         insert(tx, table, &columns, vec![row.clone()], &OnRepeat::Replace { key: 1 }).await?;
         match &content {
-            Ok(blob) => refer(tx, path, *blob).await?,
-            Err(_) => release(tx, path).await?,
+            Content::Blob(blob) => refer(tx, path, *blob).await?,
+            Content::Unnamed(_) => release(tx, path).await?,
         }
         Ok(())
     })?;
