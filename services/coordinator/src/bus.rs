@@ -8,6 +8,7 @@ pub mod relay;
 use bytes::Bytes;
 use pomona_api::v1::events::{LiveEvent, Topic, What};
 use pomona_domain::Change;
+use pomona_domain::trial::TrialState;
 use serde_json::Value;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -263,7 +264,7 @@ fn frame(id: &str, topic: Topic, what: What) -> Bytes {
 fn is_told(change: &Change) -> bool {
     match change {
         Change::Experiment(row) => row.is_ended(),
-        Change::Trial(row) => row.is_ended(),
+        Change::Trial(row) => matches!(row.state, TrialState::Failed { .. }),
         Change::Version(_) | Change::AliasMoved(_) => true,
         Change::Worker(_)
         | Change::Task(_)

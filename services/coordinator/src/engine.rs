@@ -245,12 +245,13 @@ impl Engine {
             Vec::new()
         };
         let decided: Vec<Decided> = requests.into_iter().map(|r| self.decide(r)).collect();
-        match self.commit(&decided).await {
+        let changes = changes(&decided);
+        match self.commit(&changes).await {
             Ok(()) => {
                 let before = self.visible.borrow().clone();
-                self.finish(before, decided);
+                self.finish(before, decided, &changes);
             }
-            Err(error) => self.recover(error, decided, events).await,
+            Err(error) => self.recover(error, decided, changes, events).await,
         }
     }
 
@@ -287,8 +288,7 @@ impl Engine {
         }
     }
 
-    async fn commit(&mut self, decided: &[Decided]) -> Result<(), StoreError> {
-        let changes = changes(decided);
+    async fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -296,7 +296,7 @@ impl Engine {
         let batch = Batch {
             id: self.batch + 1,
             generation: self.reign.generation,
-            changes: &changes,
+            changes,
         };
         self.parts.store.commit(&batch).await?;
         self.batch += 1;
@@ -305,13 +305,17 @@ impl Engine {
     }
 
     /// Committed: show the cluster, tell the bus, answer.
-    fn finish(&mut self, before: Option<Arc<Cluster>>, decided: Vec<Decided>) {
-        let changes = changes(&decided);
+    fn finish(
+        &mut self,
+        before: Option<Arc<Cluster>>,
+        decided: Vec<Decided>,
+        changes: &[Change],
+    ) {
         let view = match before {
             Some(view) if changes.is_empty() => view,
             before => {
                 let view = Arc::new(self.cluster.clone());
-                self.tell(before.as_deref(), &changes);
+                self.tell(before.as_deref(), changes);
                 self.visible.send_replace(Some(Arc::clone(&view)));
                 view
             }
@@ -343,6 +347,7 @@ impl Engine {
         &mut self,
         error: StoreError,
         decided: Vec<Decided>,
+        changes: Vec<Change>,
         events: Vec<(Event, Option<Box<Recalled>>)>,
     ) {
         let attempted = self.batch + 1;
@@ -359,7 +364,7 @@ impl Engine {
         let reloaded = self.reload().await;
         if reloaded.is_ok() && self.batch >= attempted {
             tracing::warn!(batch = attempted, "the commit had happened after all");
-            return self.finish(before, decided);
+            return self.finish(before, decided, &changes);
         }
         if reloaded.is_ok() && nothing_written && events.len() > 1 {
             // One event of the batch cannot be written: alone, each gets its own answer.
@@ -373,7 +378,6 @@ impl Engine {
             }
             return;
         }
-        let changes = changes(&decided);
         refuse(decided, &fault);
         if let Err(fault) = reloaded {
             tracing::error!(code = %fault.code, "cannot read the cluster: {fault}");

@@ -273,10 +273,10 @@ impl Resolved {
     /// Settles what the file leaves open, and says what it is expected to cost and why so; of a
     /// program of one's own nothing can be said.
     pub fn settle(&mut self, machines: Machines) -> Result<Option<Plan>, Fault> {
+        let points = points_of(&self.spec)?.points;
         let Some(base) = &self.base else {
             return Ok(None);
         };
-        let points = points_of(&self.spec)?.points;
         let mut plan = planner::plan(&self.spec, &points, &base.ground(machines))?;
         if self.spec.search.validation.is_none() {
             // A cross-validation measures a trial at its end only: there is nothing at a rung.

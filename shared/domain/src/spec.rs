@@ -30,6 +30,7 @@ use crate::metric::Direction;
 use crate::space::{Conditions, Space};
 use crate::worker::Selector;
 
+pub use apply::Template;
 pub use check::grid_size;
 pub use parse::{MAX_EDITS, parse, source};
 pub use runner::{Processes, Program, ProgramSpec, Runner, variables};

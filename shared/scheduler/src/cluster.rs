@@ -4,7 +4,7 @@
 //! (when a worker was last heard of, back-off of tasks, starts that failed), which is never
 //! committed and may be lost: it changes when something happens, never whether it is right.
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use pomona_domain::backbone::Backbone;
 use pomona_domain::change::{Change, Subject};
 use pomona_domain::checkpoint::{Checkpoint, CheckpointKind};
@@ -171,18 +171,20 @@ pub struct Cluster {
     trials: OrdMap<TrialId, Arc<Trial>>,
     tallies: OrdMap<ExperimentId, Tally>,
     leases: OrdMap<LeaseId, Arc<Lease>>,
+    /// Which live leases hold slots of which worker.
+    held: OrdSet<(WorkerId, LeaseId)>,
     workers: OrdMap<WorkerId, Arc<Worker>>,
     tasks: OrdMap<TaskId, Arc<Task>>,
     checkpoints: OrdMap<(TrialId, CheckpointKind), Checkpoint>,
-    datasets: BTreeMap<String, Arc<Dataset>>,
-    backbones: BTreeMap<String, Arc<Backbone>>,
-    versions: BTreeMap<String, Arc<Version>>,
+    datasets: OrdMap<String, Arc<Dataset>>,
+    backbones: OrdMap<String, Arc<Backbone>>,
+    versions: OrdMap<String, Arc<Version>>,
     /// Checkpoints that versions were made of.
-    published: BTreeSet<Digest>,
+    published: OrdSet<Digest>,
     /// Versions that were deleted; their numbers are never given again.
-    deleted_versions: BTreeSet<(String, u32)>,
+    deleted_versions: OrdSet<(String, u32)>,
     /// Deleted ones stay, for their revisions.
-    aliases: BTreeMap<(String, String), Alias>,
+    aliases: OrdMap<(String, String), Alias>,
     /// Split and place → use.
     test_uses: OrdMap<(Digest, u32), TestUse>,
     generation: Generation,
@@ -192,9 +194,9 @@ pub struct Cluster {
 /// What may be lost.
 #[derive(Debug, Clone, Default)]
 struct Soft {
-    heard: BTreeMap<WorkerId, Timestamp>,
+    heard: OrdMap<WorkerId, Timestamp>,
     /// Workers that were read from the store and not heard of since.
-    unheard: BTreeSet<WorkerId>,
+    unheard: OrdSet<WorkerId>,
     strikes: BTreeMap<Subject, u32>,
     ward: Ward,
     task_not_before: BTreeMap<TaskId, Timestamp>,
@@ -219,15 +221,16 @@ impl Cluster {
             trials: OrdMap::new(),
             tallies: OrdMap::new(),
             leases: OrdMap::new(),
+            held: OrdSet::new(),
             workers: OrdMap::new(),
             tasks: OrdMap::new(),
             checkpoints: OrdMap::new(),
-            datasets: BTreeMap::new(),
-            backbones: BTreeMap::new(),
-            versions: BTreeMap::new(),
+            datasets: OrdMap::new(),
+            backbones: OrdMap::new(),
+            versions: OrdMap::new(),
             published: snapshot.published.into_iter().collect(),
             deleted_versions: snapshot.deleted_versions.into_iter().collect(),
-            aliases: BTreeMap::new(),
+            aliases: OrdMap::new(),
             test_uses: (snapshot.test_uses.into_iter())
                 .map(|row| ((row.split, row.place), row))
                 .collect(),
@@ -361,17 +364,25 @@ impl Cluster {
         let Some(tally) = self.tallies.get_mut(&row.experiment) else {
             return;
         };
-        tally.count(row, self.trials.get(&row.id).map(AsRef::as_ref));
-        self.trials.insert(row.id, Arc::new(row.clone()));
+        let row = Arc::new(row.clone());
+        tally.count(&row, self.trials.get(&row.id).map(AsRef::as_ref));
+        self.trials.insert(row.id, row);
     }
 
     fn apply_lease(&mut self, row: &Lease) {
         self.generation = self.generation.max(row.generation);
         let LeaseState::Ended { at, kind, .. } = &row.state else {
-            self.leases.insert(row.id, Arc::new(row.clone()));
+            let known = self.leases.insert(row.id, Arc::new(row.clone()));
+            if known.is_none() {
+                let on = row.workers().into_iter();
+                self.held.extend(on.map(|worker| (worker, row.id)));
+            }
             return;
         };
         self.leases.remove(&row.id);
+        for worker in row.workers() {
+            self.held.remove(&(worker, row.id));
+        }
         // A lease that one of several workers broke says nothing about the others.
         let workers = match row.culprit() {
             Some(part) if *kind != EndKind::Finished => vec![part.worker],

@@ -1,7 +1,9 @@
 //! The one place where anything is decided: an event and what is remembered give changes.
 //!
 //! Pure and total: no clock, no I/O, no panic; the same cluster, time and event give the same
-//! decision. Every decision ends with placing what waits, so an exit and the next lease are one.
+//! decision. Every decision ends with placing what waits, so an exit and the next lease are one; one
+//! that only says that a worker lives, or what a trial measured, leaves slots and queue as they are,
+//! and what time alone lets start the next tick places.
 
 mod control;
 mod draft;
@@ -32,7 +34,9 @@ pub fn decide(cluster: &Cluster, now: Timestamp, event: &Event) -> Decision {
     }
     let outcome = handle(&mut draft, event);
     let changes = if outcome.is_ok() {
-        arrange(&mut draft);
+        if draft.stirs() || *event == Event::Tick {
+            arrange(&mut draft);
+        }
         draft.finish()
     } else {
         draft.refuse()

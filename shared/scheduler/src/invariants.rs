@@ -51,10 +51,14 @@ pub fn check_decision(
     r5(before, &decision.changes)?;
     r6(before, event, &decision.changes)?;
     check(after)?;
-    if decision.outcome.is_ok() {
-        s8(after, now)?;
+    if decision.outcome.is_err() {
+        return Ok(());
     }
-    Ok(())
+    match s8(after, now) {
+        // What time alone lets start, or lets ask, waits for the next tick.
+        Err(_) if *event != Event::Tick && s8(before, now).is_err() => Ok(()),
+        verdict => verdict,
+    }
 }
 
 /// A slot is in at most one live lease.

@@ -5,7 +5,7 @@
 //! planning a planned cluster returns nothing (S8).
 
 use crate::Cluster;
-use crate::queue::{Owner, Queue};
+use crate::queue::{self, Owner, Queue};
 use pomona_domain::Timestamp;
 use pomona_domain::lease::{SlotRef, Work};
 
@@ -27,6 +27,9 @@ pub struct Placement {
 /// Places what can be placed now, best first. The queue is walked anew after each placement, so
 /// that the last walk is the first one of the next plan, and places nothing (S8).
 pub fn plan(cluster: &Cluster, now: Timestamp) -> Vec<Placement> {
+    if !queue::waits(cluster) {
+        return Vec::new();
+    }
     let mut slots = Slots::free(cluster, now);
     if slots.count() == 0 {
         return Vec::new();

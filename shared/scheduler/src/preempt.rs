@@ -7,7 +7,7 @@
 use crate::Cluster;
 use crate::plan::set_aside;
 use crate::plan::slots::{Site, Slots};
-use crate::queue::{Entry, Owner, Queue};
+use crate::queue::{Entry, Owner, Queue, has_waiting};
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::lease::{Lease, LeaseState, Work};
 use pomona_domain::{LeaseId, Timestamp, TrialId, WorkerId};
@@ -36,7 +36,7 @@ struct Victim {
 
 /// Leases to be asked to yield now.
 pub fn preemptions(cluster: &Cluster, now: Timestamp) -> Vec<Preemption> {
-    if cluster.config().preempt_gap == 0 {
+    if cluster.config().preempt_gap == 0 || !may_ask(cluster) {
         return Vec::new();
     }
     let stops = |lease: &&Lease| lease.stop().is_some();
@@ -53,6 +53,17 @@ pub fn preemptions(cluster: &Cluster, now: Timestamp) -> Vec<Preemption> {
         found.extend(victims.into_iter().map(|lease| Preemption { lease, by }));
     }
     found
+}
+
+/// Whether the highest that waits stands so far above the lowest that runs that it may ask it to
+/// yield. Cheap, and mostly `false`: then nobody is looked at.
+fn may_ask(cluster: &Cluster) -> bool {
+    let waiting = (cluster.experiments()).filter(|row| has_waiting(cluster, row));
+    let running = (cluster.experiments()).filter(|row| cluster.count_leased(row.id) > 0);
+    let high = waiting.map(|row| row.spec.priority).max();
+    let low = running.map(|row| row.spec.priority).min();
+    high.zip(low)
+        .is_some_and(|(high, low)| is_below(cluster, low, high))
 }
 
 /// The first of the queue that would get slots only if others yield, and who.

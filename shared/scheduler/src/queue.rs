@@ -86,6 +86,18 @@ impl<'a> Entry<'a> {
     }
 }
 
+/// Whether anything waits at all: cheap, where a queue looks at everything that does.
+pub(crate) fn waits(cluster: &Cluster) -> bool {
+    let mut tasks = cluster.tasks().map(|task| &task.state);
+    tasks.any(|state| *state == TaskState::Waiting)
+        || cluster.experiments().any(|row| has_waiting(cluster, row))
+}
+
+/// Whether trials of an experiment wait for slots.
+pub(crate) fn has_waiting(cluster: &Cluster, row: &Experiment) -> bool {
+    row.state == ExperimentState::Active && cluster.count_waiting(row.id) > 0
+}
+
 /// What waits.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue<'a> {
@@ -108,7 +120,7 @@ impl<'a> Queue<'a> {
                 waited_ms: now.since_ms(task.submitted_at),
             });
         let experiments = (cluster.experiments())
-            .filter(|row| row.state == ExperimentState::Active)
+            .filter(|row| has_waiting(cluster, row))
             .map(|row| entry(cluster, row, now))
             .filter(|entry| !entry.trials.is_empty());
         let mut used = BTreeMap::new();
@@ -215,9 +227,9 @@ fn entry<'a>(cluster: &'a Cluster, row: &'a Experiment, now: Timestamp) -> Entry
         | TrialState::Failed { .. }
         | TrialState::Canceled => false,
     };
-    let open = || cluster.open_trials_of(row.id);
-    let trials: Vec<&Trial> = open().filter(may_start).collect();
-    let live = open().filter(|trial| trial.lease().is_some()).count();
+    let waiting = cluster.waiting_trials_of(row.id);
+    let trials: Vec<&Trial> = waiting.filter(may_start).collect();
+    let live = cluster.count_leased(row.id);
     let room = (row.spec.search.max_concurrent as usize).saturating_sub(live);
     Entry {
         owner: Owner::Experiment(row),

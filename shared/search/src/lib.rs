@@ -20,4 +20,4 @@ pub use course::{Cost, Costs, epochs, rungs};
 pub use ladder::Standing;
 pub use preview::{PathValues, PhaseRungs, Preview, preview, preview_with};
 pub use score::Score;
-pub use searcher::{Action, Point, Searcher};
+pub use searcher::{Action, Point, Searcher, listens};

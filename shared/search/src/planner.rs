@@ -120,8 +120,9 @@ type Cuts = BTreeMap<usize, Cut>;
 
 fn cuts(spec: &ExperimentSpec, points: &[Point], backbone: &Backbone) -> Result<Cuts, Fault> {
     let mut cuts = Cuts::new();
+    let template = spec.template();
     for point in points {
-        let trial = spec.trial_spec(&point.hparams, point.replicate)?;
+        let trial = template.trial_spec(&point.hparams, point.replicate)?;
         let names = backbone.blocks.iter().map(|block| block.name.as_str());
         let depth = &trial.transfer.frozen_depth;
         let Some(frozen) = frozen_blocks(names, depth) else {

@@ -4,6 +4,7 @@ use pomona_domain::Fault;
 use pomona_domain::spec::{ExperimentSpec, Runner, Strategy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 use crate::course::{Costs, Course};
 use crate::{Point, Searcher};
@@ -80,18 +81,20 @@ pub fn preview(spec: &ExperimentSpec) -> Result<Preview, Fault> {
 
 /// The same with what an epoch costs at each frozen depth.
 pub fn preview_with(spec: &ExperimentSpec, costs: &Costs) -> Result<Preview, Fault> {
-    let mut searcher = Searcher::with_costs(spec, costs)?;
+    // Each point is tried here.
+    let mut searcher = Searcher::unchecked(spec, costs)?;
+    let template = spec.template();
     let mut points = Vec::new();
     let mut epochs = 0u64;
     while let Some(point) = searcher.next() {
         match &spec.runner {
             Runner::Trainer => {
-                let trial = spec.trial_spec(&point.hparams, point.replicate)?;
+                let trial = template.trial_spec(&point.hparams, point.replicate)?;
                 epochs += u64::from(trial.train.epochs);
             }
             // How long it trains only the program knows.
             Runner::Command(_) => {
-                spec.program_spec(&point.hparams, point.replicate)?;
+                template.program_spec(&point.hparams, point.replicate)?;
             }
         }
         points.push(point);
@@ -101,16 +104,12 @@ pub fn preview_with(spec: &ExperimentSpec, costs: &Costs) -> Result<Preview, Fau
         .space
         .iter()
         .map(|(path, domain)| {
-            let mut values: Vec<Value> = Vec::new();
-            for value in points.iter().filter_map(|point| point.hparams.0.get(path)) {
-                if !values.contains(value) {
-                    values.push(value.clone());
-                }
-            }
+            let values = points.iter().filter_map(|point| point.hparams.0.get(path));
+            let mut seen = BTreeSet::new();
             PathValues {
                 path: path.clone(),
                 kind: domain.kind().to_owned(),
-                values,
+                values: values.filter(|value| seen.insert(value.to_string())).cloned().collect(),
             }
         })
         .collect();

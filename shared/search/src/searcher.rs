@@ -2,11 +2,12 @@
 
 use pomona_domain::metric::Direction;
 use pomona_domain::space::{Conditions, Space, Tree};
-use pomona_domain::spec::{ExperimentSpec, MAX_TRIALS, Strategy, Tpe, grid_size};
+use pomona_domain::spec::{ExperimentSpec, MAX_TRIALS, Search, Strategy, Tpe, grid_size};
 use pomona_domain::{Code, Fault, Hparams};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::Score;
@@ -114,7 +115,20 @@ struct Tried {
     ended: BTreeMap<u32, Option<Score>>,
 }
 
+/// Whether what a search does depends on what it hears.
+pub fn listens(search: &Search) -> bool {
+    search.halving().is_some() || search.strategy == Strategy::Tpe
+}
+
 impl Searcher {
+    /// The searcher of a snapshot.
+    pub fn restore(snapshot: &Value) -> Result<Self, Fault> {
+        Self::deserialize(snapshot).map_err(|error| {
+            let text = format!("the searcher's snapshot cannot be read: {error}");
+            Fault::new(Code::Internal, text)
+        })
+    }
+
     /// A searcher at its beginning, where an epoch costs the same at every frozen depth. Every trial
     /// that it can know of is tried against the file first, so that an experiment does not find out
     /// in the middle that two of its values do not go together.
@@ -129,9 +143,10 @@ impl Searcher {
         let mut trial_run = searcher.clone();
         // Nothing here is heard, and comparing costs more than drawing.
         trial_run.ladders = None;
+        let template = spec.template();
         while let Some(point) = trial_run.next() {
             if point.replicate == 0
-                && let Some(fault) = spec.point_fault(&point.hparams, 0)
+                && let Some(fault) = template.point_fault(&point.hparams, 0)
             {
                 return Err(fault);
             }
@@ -139,7 +154,8 @@ impl Searcher {
         Ok(searcher)
     }
 
-    fn unchecked(spec: &ExperimentSpec, costs: &Costs) -> Result<Self, Fault> {
+    /// The same for a file whose points were tried: drawing ten thousand takes a while.
+    pub fn unchecked(spec: &ExperimentSpec, costs: &Costs) -> Result<Self, Fault> {
         let search = &spec.search;
         if search.max_trials == 0 || search.max_trials > MAX_TRIALS || search.replicates == 0 {
             return Err(Fault::new(
@@ -317,11 +333,6 @@ impl Searcher {
             return true;
         }
         (self.ladders.as_ref()).is_some_and(|ladders| ladders.awaits(trial))
-    }
-
-    /// Whether what it does depends on what it hears.
-    pub fn listens(&self) -> bool {
-        self.ladders.is_some() || matches!(self.method, Method::Tpe { .. })
     }
 
     /// Whether a trial waits at a rung: only [`Self::act`] lets it go on.

@@ -141,7 +141,8 @@ async fn a_commit_whose_outcome_was_unknown_and_that_happened_is_answered_as_don
     let mut bench = bench().await;
     let (event, answer) = request(worker(1));
     let decided = vec![bench.engine.decide(event)];
-    bench.engine.commit(&decided).await.unwrap();
+    let changed = changes(&decided);
+    bench.engine.commit(&changed).await.unwrap();
     // The answer to the commit is lost: as far as the engine knows it may not have happened.
     bench.engine.batch -= 1;
     let (at, _) = bench.engine.parts.bus.position(None);
@@ -149,7 +150,8 @@ async fn a_commit_whose_outcome_was_unknown_and_that_happened_is_answered_as_don
         path: "pomona.db".into(),
         source: std::io::Error::other("the disk went away"),
     };
-    bench.engine.recover(lost, decided, Vec::new()).await;
+    let events = Vec::new();
+    (bench.engine.recover(lost, decided, changed, events)).await;
     let done = answer.await.unwrap().unwrap();
     assert_eq!(names(&done.view), ["machine-1"]);
     let topics = pomona_api::v1::events::Topic::ALL.into();
@@ -171,7 +173,9 @@ async fn a_commit_that_did_not_happen_is_answered_with_a_code_and_leaves_nothing
         path: "pomona.db".into(),
         source: std::io::Error::other("the disk went away"),
     };
-    bench.engine.recover(lost, decided, Vec::new()).await;
+    let changed = changes(&decided);
+    let events = Vec::new();
+    (bench.engine.recover(lost, decided, changed, events)).await;
     assert_eq!(code(answer.await.unwrap()), Some(Code::BadDataDir));
     assert!(names(&bench.engine.cluster).is_empty());
     let visible = bench.engine.visible.borrow().clone().unwrap();

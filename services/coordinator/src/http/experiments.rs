@@ -23,7 +23,8 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
             return Ok(seen(&app, app.view().ok().as_deref(), made));
         }
         let mut resolved = resolve::experiment(&app.store, &body).await?;
-        let plan = resolved.settle(resolve::machines(&*app.view()?))?;
+        let machines = resolve::machines(&*app.view()?);
+        let (plan, resolved) = aside(move || Ok((resolved.settle(machines)?, resolved))).await?;
         let event = Event::Submitted {
             id,
             dataset: resolved.base.as_ref().map(|base| base.dataset.manifest),
@@ -43,11 +44,21 @@ pub async fn submit(app: Data<App>, key: Key, body: Json<SubmitExperiment>) -> A
 pub async fn preview(app: Data<App>, body: Json<SubmitExperiment>) -> Answer {
     let mut resolved = resolve::experiment(&app.store, &body).await?;
     let view = app.view()?;
-    let mut preview = resolve::preview(&mut resolved, resolve::machines(&view))?;
+    let machines = resolve::machines(&view);
+    let work = move || Ok((resolve::preview(&mut resolved, machines)?, resolved));
+    let (mut preview, resolved) = aside(work).await?;
     preview.warnings = stands_in_the_way(&view, &resolved.spec)
         .into_iter()
         .collect();
     ok(&preview)
+}
+
+/// Draws and tries every point elsewhere: ten thousand take a while, and others are served meanwhile.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Fault::new(Code::Internal, format!("a plan was cut off: {error}")))?
 }
 
 /// Why a file would be refused, or why its trials would wait as things are.

@@ -34,35 +34,40 @@ impl Trained {
     }
 }
 
-impl ExperimentSpec {
+/// A file into which points are put, one after the other.
+#[derive(Debug)]
+pub struct Template<'a> {
+    spec: &'a ExperimentSpec,
+    /// The part that a point may change.
+    base: Value,
+}
+
+impl Template<'_> {
     /// The trial that a point makes. Faults: a path that does not exist or cannot be searched, and
     /// every fault that the value would have in the file.
     pub fn trial_spec(&self, hparams: &Hparams, replicate: u32) -> Result<TrialSpec, Fault> {
-        let base = self.trained_tree();
-        let trained = put_point(&base, self.resources.slots_per_trial, &hparams.0)
-            .map_err(|faults| first(faults, hparams))?;
+        let trained = self.put(hparams)?;
+        let spec = self.spec;
         Ok(TrialSpec {
             transfer: trained.transfer,
             train: trained.train,
-            metric: self.search.objective(),
-            direction: self.search.direction,
-            validation: self.search.folds(),
+            metric: spec.search.objective(),
+            direction: spec.search.direction,
+            validation: spec.search.folds(),
             seed: trained.seed,
             replicate,
-            share: self.share,
+            share: spec.share,
         })
     }
 
     /// The program that a point makes of the file's: its words and variables filled in. Faults: as
-    /// for [`ExperimentSpec::trial_spec`], and a value of another type than the file's.
+    /// for [`Template::trial_spec`], and a value of another type than the file's.
     pub fn program_spec(&self, hparams: &Hparams, replicate: u32) -> Result<ProgramSpec, Fault> {
-        let Runner::Command(program) = &self.runner else {
+        let Runner::Command(program) = &self.spec.runner else {
             let message = "the experiment runs our trainer and no program of one's own";
             return Err(Fault::new(Code::NotForRunner, message));
         };
-        let base = self.trained_tree();
-        let trained = put_point(&base, self.resources.slots_per_trial, &hparams.0)
-            .map_err(|faults| first(faults, hparams))?;
+        let trained = self.put(hparams)?;
         let point = runner::Point {
             params: &trained.params,
             seed: trained.seed,
@@ -78,10 +83,40 @@ impl ExperimentSpec {
 
     /// Why a point cannot be tried, if so.
     pub fn point_fault(&self, hparams: &Hparams, replicate: u32) -> Option<Fault> {
-        match &self.runner {
+        match &self.spec.runner {
             Runner::Trainer => self.trial_spec(hparams, replicate).err(),
             Runner::Command(_) => self.program_spec(hparams, replicate).err(),
         }
+    }
+
+    fn put(&self, hparams: &Hparams) -> Result<Trained, Fault> {
+        put_point(&self.base, self.spec.resources.slots_per_trial, &hparams.0)
+            .map_err(|faults| first(faults, hparams))
+    }
+}
+
+impl ExperimentSpec {
+    /// The file for points: what many of them have in common is worked out once.
+    pub fn template(&self) -> Template<'_> {
+        Template {
+            spec: self,
+            base: self.trained_tree(),
+        }
+    }
+
+    /// [`Template::trial_spec`] of one point.
+    pub fn trial_spec(&self, hparams: &Hparams, replicate: u32) -> Result<TrialSpec, Fault> {
+        self.template().trial_spec(hparams, replicate)
+    }
+
+    /// [`Template::program_spec`] of one point.
+    pub fn program_spec(&self, hparams: &Hparams, replicate: u32) -> Result<ProgramSpec, Fault> {
+        self.template().program_spec(hparams, replicate)
+    }
+
+    /// [`Template::point_fault`] of one point.
+    pub fn point_fault(&self, hparams: &Hparams, replicate: u32) -> Option<Fault> {
+        self.template().point_fault(hparams, replicate)
     }
 
     /// The complete file as a tree: every default written out. Parsing it gives this spec again.

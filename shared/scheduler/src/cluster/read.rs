@@ -54,9 +54,29 @@ impl Cluster {
 
     /// Those of them that have not ended.
     pub fn open_trials_of(&self, experiment: ExperimentId) -> impl Iterator<Item = &Trial> {
-        let open =
-            (self.tallies.get(&experiment).into_iter()).flat_map(|tally| tally.open.values());
-        open.filter_map(|id| self.trial(*id))
+        let tally = self.tallies.get(&experiment).into_iter();
+        tally.flat_map(|tally| tally.open.values().map(AsRef::as_ref))
+    }
+
+    /// Those that wait, by number.
+    pub(crate) fn waiting_trials_of(
+        &self,
+        experiment: ExperimentId,
+    ) -> impl Iterator<Item = &Trial> {
+        let tally = self.tallies.get(&experiment).into_iter();
+        tally.flat_map(|tally| tally.waiting.values().map(AsRef::as_ref))
+    }
+
+    /// How many wait.
+    pub(crate) fn count_waiting(&self, experiment: ExperimentId) -> usize {
+        let tally = self.tallies.get(&experiment);
+        tally.map_or(0, |tally| tally.waiting.len())
+    }
+
+    /// How many are on a lease.
+    pub(crate) fn count_leased(&self, experiment: ExperimentId) -> usize {
+        let tally = self.tallies.get(&experiment);
+        tally.map_or(0, |tally| tally.leased)
     }
 
     /// How many trials of an experiment have failed.
@@ -77,7 +97,14 @@ impl Cluster {
 
     /// Live leases that hold a slot of a worker and are not over there.
     pub fn leases_of(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
-        self.leases().filter(move |lease| lease.is_open_on(worker))
+        self.holders(worker)
+            .filter(move |lease| lease.is_open_on(worker))
+    }
+
+    /// Live leases that hold a slot of a worker, those included that are over there and not elsewhere.
+    pub(crate) fn holders(&self, worker: WorkerId) -> impl Iterator<Item = &Lease> {
+        let held = (worker, LeaseId(0))..=(worker, LeaseId(u64::MAX));
+        (self.held.range(held)).filter_map(|(_, id)| self.lease(*id))
     }
 
     /// The trials that are still on a lease, in its order: one that has ended, or left it, is not.

@@ -33,6 +33,8 @@ pub(crate) struct Draft<'a> {
     /// Row → its place in `changes` and its version: a row is written once, however often a
     /// decision moves it (a poll may bring 500 observations of one trial).
     rows: BTreeMap<Row, (usize, u64)>,
+    /// Whether what changed may let something start or ask something to yield.
+    stirs: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -44,7 +46,14 @@ impl<'a> Draft<'a> {
             kept: Vec::new(),
             evidence: &[],
             rows: BTreeMap::new(),
+            stirs: false,
         }
+    }
+
+    /// Whether what was decided may let something start or ask something to yield: a lease, or the
+    /// state of what owns, waits for or offers slots. What a trial measured does not.
+    pub(crate) fn stirs(&self) -> bool {
+        self.stirs
     }
 
     pub(crate) fn finish(self) -> Vec<Change> {
@@ -86,30 +95,38 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn experiment(&mut self, mut row: Experiment) {
         let key = Row::Experiment(row.id);
+        let old = self.cluster().experiment(row.id);
+        self.stirs |= old.is_none_or(|old| old.state != row.state);
         row.version = self.version(&key, row.version);
         self.write(key, row.version, Change::Experiment(Box::new(row)));
     }
 
     pub(crate) fn trial(&mut self, mut row: Trial) {
         let key = Row::Trial(row.id);
+        let old = self.cluster().trial(row.id);
+        self.stirs |= old.is_none_or(|old| old.state != row.state);
         row.version = self.version(&key, row.version);
         self.write(key, row.version, Change::Trial(Box::new(row)));
     }
 
     pub(crate) fn lease(&mut self, mut row: Lease) {
         let key = Row::Lease(row.id);
+        self.stirs = true;
         row.version = self.version(&key, row.version);
         self.write(key, row.version, Change::Lease(Box::new(row)));
     }
 
     pub(crate) fn worker(&mut self, mut row: Worker) {
         let key = Row::Worker(row.id);
+        let old = self.cluster().worker(row.id);
+        self.stirs |= old.is_none_or(|old| offers(old) != offers(&row));
         row.version = self.version(&key, row.version);
         self.write(key, row.version, Change::Worker(Box::new(row)));
     }
 
     pub(crate) fn task(&mut self, mut row: Task) {
         let key = Row::Task(row.id);
+        self.stirs = true;
         row.version = self.version(&key, row.version);
         self.write(key, row.version, Change::Task(Box::new(row)));
     }
@@ -130,4 +147,9 @@ impl<'a> Draft<'a> {
             self.changes.push(change);
         }
     }
+}
+
+/// What a worker has for those who wait.
+fn offers(row: &Worker) -> impl PartialEq + '_ {
+    (row.incarnation, row.state, &row.slots, &row.labels)
 }

@@ -11,19 +11,14 @@ use pomona_domain::change::Subject;
 use pomona_domain::experiment::Experiment;
 use pomona_domain::trial::{AfterStop, BestPoint, Trial, TrialState};
 use pomona_domain::{Code, ExperimentId, Fault, TrialId};
-use pomona_search::{Action, Point, Score, Searcher, epochs, rungs};
+use pomona_search::{Action, Point, Score, Searcher, epochs, listens, rungs};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// So many trials fail without measuring the objective, and none has measured it: no more are tried.
 const DESPAIR: usize = 5;
 
 fn read(row: &Experiment) -> Result<Searcher, Fault> {
-    serde_json::from_value(row.searcher.clone()).map_err(|error| {
-        Fault::new(
-            Code::Internal,
-            format!("the searcher's snapshot cannot be read: {error}"),
-        )
-    })
+    Searcher::restore(&row.searcher)
 }
 
 fn write(draft: &mut Draft, mut row: Experiment, searcher: &Searcher) {
@@ -68,10 +63,10 @@ pub(crate) fn listen(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
     let Some(row) = draft.cluster().experiment(id) else {
         return Ok(());
     };
-    let mut searcher = read(row)?;
-    if !searcher.listens() {
+    if !listens(&row.spec.search) {
         return Ok(());
     }
+    let mut searcher = read(row)?;
     let mut actions = Vec::new();
     let mut is_new = false;
     for trial in draft
@@ -96,12 +91,10 @@ pub(crate) fn listen(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
 
 /// Asks the searcher for trials until enough wait.
 pub(crate) fn refill(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
-    let Some(row) = draft.cluster().experiment(id).cloned() else {
+    let Some(row) = draft.cluster().experiment(id) else {
         return Ok(());
     };
-    let is_waiting = |trial: &&Trial| matches!(trial.state, TrialState::Waiting { .. });
-    let open = draft.cluster().open_trials_of(id);
-    let waiting = open.filter(is_waiting).count();
+    let waiting = draft.cluster().count_waiting(id);
     let ahead = usize::try_from(draft.config().queue_ahead.max(1)).unwrap_or(usize::MAX);
     let room = ahead.saturating_sub(waiting);
     let search = &row.spec.search;
@@ -109,8 +102,8 @@ pub(crate) fn refill(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
     if room == 0 || (left == 0 && search.halving().is_none()) {
         return Ok(());
     }
-    let mut searcher = read(&row)?;
-    let mut row = row;
+    let mut searcher = read(row)?;
+    let mut row = row.clone();
     let mut made = Vec::new();
     let mut others = Vec::new();
     let mut waits = 0;

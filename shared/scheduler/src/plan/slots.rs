@@ -113,14 +113,9 @@ impl<'a> Slots<'a> {
     }
 
     fn of(cluster: &'a Cluster, now: Timestamp, holds: impl Fn(&Lease) -> bool) -> Self {
-        let mut held: BTreeMap<&SlotRef, bool> = BTreeMap::new();
-        for lease in cluster.leases().filter(|lease| holds(lease)) {
-            let stops = lease.stop().is_some();
-            held.extend(lease.slots.iter().map(|slot| (slot, stops)));
-        }
         let groups = (cluster.workers())
             .filter(|worker| cluster.is_open(worker, now))
-            .flat_map(|worker| groups(worker, &held))
+            .flat_map(|worker| groups(worker, &held(cluster, worker.id, &holds)))
             .collect();
         Self { cluster, groups }
     }
@@ -326,14 +321,23 @@ pub(crate) fn kinds(worker: &Worker) -> BTreeMap<SlotKind, Vec<&Slot>> {
     kinds
 }
 
-fn groups<'a>(worker: &'a Worker, held: &BTreeMap<&SlotRef, bool>) -> Vec<Group<'a>> {
-    let state = |slot: &Slot| {
-        let at = SlotRef {
-            worker: worker.id,
-            index: slot.index,
-        };
-        held.get(&at).copied()
-    };
+/// The slots of a worker that leases hold, and whether those were asked to stop.
+fn held(
+    cluster: &Cluster,
+    worker: WorkerId,
+    holds: impl Fn(&Lease) -> bool,
+) -> BTreeMap<u32, bool> {
+    let mut held = BTreeMap::new();
+    for lease in cluster.holders(worker).filter(|lease| holds(lease)) {
+        let stops = lease.stop().is_some();
+        let here = lease.slots.iter().filter(|slot| slot.worker == worker);
+        held.extend(here.map(|slot| (slot.index, stops)));
+    }
+    held
+}
+
+fn groups<'a>(worker: &'a Worker, held: &BTreeMap<u32, bool>) -> Vec<Group<'a>> {
+    let state = |slot: &Slot| held.get(&slot.index).copied();
     let group = |(kind, slots): (SlotKind, Vec<&'a Slot>)| Group {
         worker,
         kind,

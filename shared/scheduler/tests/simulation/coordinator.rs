@@ -272,9 +272,6 @@ impl Coordinator {
     /// The answer, and what is to be committed: a refusal may leave something behind, too.
     fn decide(&mut self, now: Timestamp, event: &Event) -> Result<(Answered, Vec<Change>), String> {
         let decision = decide(&self.cluster, now, event);
-        if decision.changes.is_empty() {
-            return Ok((decision.outcome.map(|()| Vec::new()), Vec::new()));
-        }
         let before = self.cluster.clone();
         for change in &decision.changes {
             self.cluster.apply(now, change);
