@@ -46,7 +46,8 @@ pub struct Config {
     /// Crashes a task survives, plus one.
     pub max_task_attempts: u32,
     /// Trials of one experiment that are made ahead and wait; the searcher is asked for more when
-    /// there are fewer. A limit on memory, not on what runs.
+    /// there are fewer. A limit on memory, not on what runs. What learns from results (TPE) makes
+    /// one, when there is a slot for it.
     pub queue_ahead: u32,
     /// After this many starts in a row that failed, a worker gets work only when no other can, and
     /// a trial is started alone.

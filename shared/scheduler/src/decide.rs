@@ -44,12 +44,12 @@ pub fn decide(cluster: &Cluster, now: Timestamp, event: &Event) -> Decision {
     Decision { changes, outcome }
 }
 
-/// Places what waits and asks others to yield for it, until neither changes anything (S8): slots
-/// that will come free may change which are set aside.
+/// Places what waits, has drawn what there are slots left for, and asks others to yield, until none
+/// of it changes anything (S8): slots that will come free may change which are set aside.
 fn arrange(draft: &mut Draft) {
     loop {
         lease::place(draft);
-        if !control::preempt(draft) {
+        if !experiment::replenish(draft) && !control::preempt(draft) {
             return;
         }
     }

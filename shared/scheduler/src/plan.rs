@@ -7,6 +7,7 @@
 use crate::Cluster;
 use crate::queue::{self, Owner, Queue};
 use pomona_domain::Timestamp;
+use pomona_domain::experiment::Experiment;
 use pomona_domain::lease::{SlotRef, Work};
 
 mod company;
@@ -41,6 +42,17 @@ pub fn plan(cluster: &Cluster, now: Timestamp) -> Vec<Placement> {
         placements.push(placement);
     }
     placements
+}
+
+/// Whether another trial of an experiment would find slots, if nobody else wanted them.
+pub(crate) fn has_room(cluster: &Cluster, now: Timestamp, row: &Experiment) -> bool {
+    let wanted = Wanted {
+        slots: row.spec.resources.slots_per_trial as usize,
+        selector: &row.spec.resources.selector,
+        subject: None,
+    };
+    cluster.count_leased(row.id) < row.spec.search.max_concurrent as usize
+        && Slots::free(cluster, now).take(&wanted).is_some()
 }
 
 /// The first of the queue that fits gets its slots; those before it set slots aside.

@@ -2,6 +2,7 @@
 
 use super::draft::Draft;
 use super::{retention, search, task};
+use crate::plan;
 use pomona_domain::change::Subject;
 use pomona_domain::checkpoint::CheckpointKind;
 use pomona_domain::experiment::{Experiment, ExperimentState};
@@ -33,6 +34,27 @@ pub(crate) fn settle(draft: &mut Draft, id: ExperimentId) {
     if is_active(draft) && draft.cluster().open_trials_of(id).next().is_none() {
         conclude(draft, id);
     }
+}
+
+/// Has trials drawn where none waits, there are slots for one, and the file asks for more: what is
+/// drawn ahead is bounded, what runs is not. Says whether there is something to place now.
+pub(crate) fn replenish(draft: &mut Draft) -> bool {
+    let cluster = draft.cluster();
+    let may_draw = |row: &&Experiment| {
+        row.state == ExperimentState::Active
+            && row.created_trials < row.spec.search.max_trials
+            && cluster.count_waiting(row.id) == 0
+            && plan::has_room(cluster, draft.now, row)
+    };
+    let idle: Vec<ExperimentId> = (cluster.experiments().filter(may_draw))
+        .map(|row| row.id)
+        .collect();
+    let mut waits = false;
+    for id in idle {
+        settle(draft, id);
+        waits |= draft.cluster().count_waiting(id) > 0;
+    }
+    waits
 }
 
 /// Whether point `a` of trial number `m` is better than `b` of `n`: by metric, ties by loss,

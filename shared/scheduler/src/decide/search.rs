@@ -9,6 +9,7 @@ use super::draft::Draft;
 use super::experiment;
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::Experiment;
+use pomona_domain::spec::Strategy;
 use pomona_domain::trial::{AfterStop, BestPoint, Trial, TrialState};
 use pomona_domain::{Code, ExperimentId, Fault, TrialId};
 use pomona_search::{Action, Point, Score, Searcher, epochs, listens, rungs};
@@ -95,9 +96,15 @@ pub(crate) fn refill(draft: &mut Draft, id: ExperimentId) -> Result<(), Fault> {
         return Ok(());
     };
     let waiting = draft.cluster().count_waiting(id);
-    let ahead = usize::try_from(draft.config().queue_ahead.max(1)).unwrap_or(usize::MAX);
-    let room = ahead.saturating_sub(waiting);
     let search = &row.spec.search;
+    let ahead = match search.strategy {
+        // Its next point is better the more is known.
+        Strategy::Tpe => 1,
+        Strategy::Grid | Strategy::Random | Strategy::Asha | Strategy::Hyperband => {
+            usize::try_from(draft.config().queue_ahead.max(1)).unwrap_or(usize::MAX)
+        }
+    };
+    let room = ahead.saturating_sub(waiting);
     let left = search.max_trials.saturating_sub(row.created_trials);
     if room == 0 || (left == 0 && search.halving().is_none()) {
         return Ok(());

@@ -1,7 +1,7 @@
 //! What a searcher wants is done: trials end, wait and go on at rungs, and an experiment that cannot
 //! measure its objective says so early.
 
-use crate::testing::{House, observed, spec};
+use crate::testing::{House, grid, observed, spec};
 use crate::{Config, Event};
 use pomona_domain::change::Subject;
 use pomona_domain::experiment::ExperimentState;
@@ -222,4 +222,51 @@ fn one_good_trial_is_enough_to_go_on() {
         house.says(&lease, observed(trial, 10, f64::NAN));
     }
     assert!(matches!(house.state(id, 10), TrialState::Running { .. }));
+}
+
+#[test]
+fn more_slots_than_are_drawn_ahead_are_all_used() {
+    let config = Config {
+        queue_ahead: 2,
+        ..Config::default()
+    };
+    let mut house = House::with(config);
+    house.joins("a", 5);
+    let id = house.submits(grid(9, ""));
+    assert_eq!(house.cluster.leases().count(), 5);
+    house.joins("b", 3);
+    assert_eq!(house.cluster.leases().count(), 8);
+    house.joins("c", 3);
+    assert_eq!(house.cluster.leases().count(), 9, "there are no more");
+    assert_eq!(house.experiment(id).created_trials, 9);
+}
+
+#[test]
+fn what_learns_from_results_draws_when_there_is_a_slot_and_not_before() {
+    let drawn = |values: [f64; 2]| {
+        let mut house = House::new();
+        let id = house.submits(spec(
+            "search: {strategy: tpe, tpe: {startup: 2}, max_trials: 6, max_concurrent: 3, \
+             space: {train.learning_rate: {log_uniform: [0.001, 0.1]}}}",
+        ));
+        assert_eq!(house.experiment(id).created_trials, 1);
+        house.joins("a", 2);
+        assert_eq!(
+            house.experiment(id).created_trials,
+            2,
+            "both slots are taken"
+        );
+        for (number, value) in (1..).zip(values) {
+            says(&mut house, id, number, 1, value);
+            let lease = house.lease_of(id, number);
+            house.exits(&lease, Outcome::Finished);
+            assert_eq!(house.experiment(id).created_trials, number + 2);
+        }
+        house.trial(id, 4).hparams
+    };
+    assert_ne!(
+        drawn([0.2, 0.8]),
+        drawn([0.8, 0.2]),
+        "it has learnt nothing"
+    );
 }
