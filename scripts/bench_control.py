@@ -224,15 +224,20 @@ def start_latency(folder: Path, postgres: Postgres, name: str) -> dict:
         house.close()
 
 
-def heartbeat_cores(folder: Path, postgres: Postgres, name: str) -> float:
+def heartbeat_cores(folder: Path, postgres: Postgres, name: str, busy: bool) -> float:
+    """With busy workers: 4,000 trials run, more wait, and nothing happens but time."""
     house = fresh(folder, postgres, name)
     try:
         seconds = 20
+        held = [house.spec(5000)] if busy else []
         fleet = subprocess.Popen(
-            [str(RELEASE / "examples" / "fleet"), "--server", house.address, "--workers", "1000", "--slots", "4", "beats", str(seconds + 15)],
+            [str(RELEASE / "examples" / "fleet"), "--server", house.address, "--workers", "1000", "--slots", "4", "beats", str(seconds + 25), *held],
             stdout=subprocess.DEVNULL)
-        # All have registered by then.
-        time.sleep(12)
+        # All have registered by then, and all slots are taken.
+        time.sleep(20)
+        with urllib.request.urlopen(f"{house.address}/api/v1/cluster") as answer:
+            view = json.load(answer)
+        assert view["slots_busy"] == (4000 if busy else 0), view
         before = house.cpu()
         time.sleep(seconds)
         used = house.cpu() - before
@@ -323,7 +328,9 @@ def main() -> None:
             if wanted("failover_seconds"):
                 made.append(bench.row("failover_seconds", "s", failover_seconds(folder, postgres, "failover")))
             if wanted("heartbeat_cpu_cores"):
-                made.append(bench.row("heartbeat_cpu_cores", "cores", [heartbeat_cores(folder, postgres, "beats")]))
+                made.append(bench.row("heartbeat_cpu_cores", "cores", [heartbeat_cores(folder, postgres, "beats", False)]))
+            if wanted("heartbeat_busy_cpu_cores"):
+                made.append(bench.row("heartbeat_busy_cpu_cores", "cores", [heartbeat_cores(folder, postgres, "busy", True)]))
             if wanted("coordinator_rss_mb", "coordinator_start_seconds"):
                 memory, start = at_rest(folder, postgres, "rest")
                 made.append(bench.row("coordinator_rss_mb", "MB", [memory]))

@@ -287,7 +287,7 @@ impl Writer<'_> {
 }
 
 /// A worker's part of a lease on several.
-fn gang(lease: &Lease, worker: WorkerId) -> Option<Gang> {
+pub fn gang(lease: &Lease, worker: WorkerId) -> Option<Gang> {
     let workers = lease.workers();
     let part = workers.iter().position(|other| *other == worker)?;
     let first = lease.slots.iter().position(|slot| slot.worker == worker)?;

@@ -1,31 +1,33 @@
 //! The engine: one task that owns the cluster. Decide, commit, apply, answer.
 //!
 //! It drains its channel and decides event after event on memory of its own; one commit makes the
-//! whole batch true, and only then does anybody get an answer or see the new cluster. When a commit
-//! fails, memory is dropped and read again from the store, and the batch's id tells whether it
-//! happened after all. Once another coordinator leads it decides nothing, drops its memory and stands
-//! by ([`reign`]).
+//! whole batch true, and only then does anybody get an answer or see the new cluster. One batch is
+//! written at a time, and the next is decided meanwhile ([`flight`]). When a commit fails, memory is
+//! dropped and read again from the store, and the batch's id tells whether it happened after all.
+//! Once another coordinator leads it decides nothing, drops its memory and stands by ([`reign`]).
 
 pub mod evidence;
+mod flight;
 mod handle;
 mod load;
 mod reign;
 
-pub use handle::{Done, Handle};
+pub use handle::{Done, Handle, stopping};
 pub use load::source;
 pub use reign::Role;
 
-use pomona_domain::{Change, Code, Fault};
-use pomona_scheduler::{Cluster, Event, Recalled, decide};
-use pomona_store::{Batch, Candidate, Store, StoreError};
+use pomona_domain::Fault;
+use pomona_scheduler::{Cluster, Event};
+use pomona_store::{Candidate, Store, StoreError};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use flight::{Decided, Flight};
 use handle::Request;
 use reign::Reign;
 
@@ -61,14 +63,6 @@ struct Engine {
     visible: watch::Sender<Option<Arc<Cluster>>>,
     /// Why this coordinator leads no more.
     deposed: Option<Fault>,
-}
-
-/// What became of one event before its commit.
-struct Decided {
-    answer: Option<oneshot::Sender<Result<Done, Fault>>>,
-    outcome: Result<(), Fault>,
-    /// What is to be committed: a refusal may leave something behind, too.
-    changes: Vec<Change>,
 }
 
 /// The running engine; it ends with a fault when another coordinator leads on a database that only
@@ -188,205 +182,74 @@ impl Engine {
         let mut tick = tokio::time::interval(self.parts.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.parts.stop.clone();
+        let mut next = Vec::new();
+        let mut flight: Option<Flight> = None;
         while self.deposed.is_none() {
+            if flight.is_none() && !next.is_empty() {
+                flight = self.launch(std::mem::take(&mut next));
+            }
+            let has_room = next.len() < MAX_BATCH;
             let first = tokio::select! {
-                request = waiting.recv() => match request {
-                    Some(request) => request,
+                written = flight::over(flight.as_mut()) => {
+                    if let Some(flight) = flight.take() {
+                        self.land(flight, written, &mut next).await;
+                    }
+                    continue;
+                }
+                request = waiting.recv(), if has_room => match request {
+                    Some(request) => Some(request),
                     None => break,
                 },
-                _ = tick.tick() => {
-                    self.parts.clock.slew();
-                    Request { event: Event::Tick, recall: None, answer: None }
-                }
+                _ = tick.tick(), if has_room => None,
                 () = self.reign.deposed() => {
                     let generation = self.reign.generation;
                     self.deposed = Some(StoreError::NotLeader { generation }.into());
                     break;
                 }
-                _ = stop.wait_for(|stop| *stop) => break,
+                () = stopped(&mut stop) => break,
             };
-            let mut batch = vec![first];
-            while batch.len() < MAX_BATCH
+            let is_tick = first.is_none();
+            if let Some(request) = first {
+                self.accept(request, &mut next);
+            }
+            while next.len() < MAX_BATCH
                 && let Ok(request) = waiting.try_recv()
             {
-                batch.push(request);
+                self.accept(request, &mut next);
             }
-            self.handle(batch).await;
+            if is_tick {
+                // After what was waiting: whoever beat in time has.
+                self.parts.clock.slew();
+                self.accept(tick_of_time(), &mut next);
+            }
         }
-        if self.deposed.is_none() {
-            self.abdicate(waiting).await;
-        }
+        self.end(waiting, flight, next).await;
         self.deposed
     }
 
-    /// The end of a coordinator that stops: what came in before is still answered, what comes later
-    /// is told so, and another coordinator may lead at once.
-    async fn abdicate(&mut self, waiting: &mut mpsc::Receiver<Request>) {
+    /// The end of a reign: what came in before is still answered. Whoever stops of its own will tells
+    /// what comes later, and another coordinator may lead at once.
+    async fn end(
+        &mut self,
+        waiting: &mut mpsc::Receiver<Request>,
+        flight: Option<Flight>,
+        mut next: Vec<Decided>,
+    ) {
+        if let Some(mut flight) = flight {
+            let written = flight::over(Some(&mut flight)).await;
+            self.land(flight, written, &mut next).await;
+        }
+        if let Some(fault) = &self.deposed {
+            return flight::refuse(next, fault);
+        }
         waiting.close();
-        let mut rest = Vec::new();
         while let Some(request) = waiting.recv().await {
-            rest.push(request);
+            self.accept(request, &mut next);
         }
-        self.handle(rest).await;
+        if let Some(flight) = self.launch(next) {
+            self.wait_for(flight).await;
+        }
         resign(&self.parts, self.reign.generation).await;
-    }
-
-    /// One batch: decide all, commit once, show, answer.
-    async fn handle(&mut self, requests: Vec<Request>) {
-        if !self.role.borrow().leads() {
-            // Nothing is decided on memory that another leader may have left behind.
-            let fault = reign::uncertain(self.parts.term);
-            return requests.into_iter().for_each(|one| one.refuse(&fault));
-        }
-        let events: Vec<(Event, Option<Box<Recalled>>)> = if requests.len() > 1 {
-            let again = |request: &Request| (request.event.clone(), request.recall.clone());
-            requests.iter().map(again).collect()
-        } else {
-            Vec::new()
-        };
-        let decided: Vec<Decided> = requests.into_iter().map(|r| self.decide(r)).collect();
-        let changes = changes(&decided);
-        match self.commit(&changes).await {
-            Ok(()) => {
-                let before = self.visible.borrow().clone();
-                self.finish(before, decided, &changes);
-            }
-            Err(error) => self.recover(error, decided, changes, events).await,
-        }
-    }
-
-    fn decide(&mut self, request: Request) -> Decided {
-        let Request {
-            event,
-            recall,
-            answer,
-        } = request;
-        let now = self.parts.clock.now();
-        let started = Instant::now();
-        if let Some(rows) = recall {
-            self.cluster.recall(*rows);
-        }
-        if let Event::Polled {
-            worker,
-            incarnation,
-            ..
-        } = &event
-            && let Some(row) = self.cluster.worker(*worker)
-            && row.incarnation == *incarnation
-        {
-            self.cluster.touch(*worker, now);
-        }
-        let decision = decide(&self.cluster, now, &event);
-        for change in &decision.changes {
-            self.cluster.apply(now, change);
-        }
-        self.parts.metrics.decided(&event, started.elapsed());
-        Decided {
-            answer,
-            outcome: decision.outcome,
-            changes: decision.changes,
-        }
-    }
-
-    async fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let started = Instant::now();
-        let batch = Batch {
-            id: self.batch + 1,
-            generation: self.reign.generation,
-            changes,
-        };
-        self.parts.store.commit(&batch).await?;
-        self.batch += 1;
-        self.parts.metrics.committed(started.elapsed());
-        Ok(())
-    }
-
-    /// Committed: show the cluster, tell the bus, answer.
-    fn finish(
-        &mut self,
-        before: Option<Arc<Cluster>>,
-        decided: Vec<Decided>,
-        changes: &[Change],
-    ) {
-        let view = match before {
-            Some(view) if changes.is_empty() => view,
-            before => {
-                let view = Arc::new(self.cluster.clone());
-                self.tell(before.as_deref(), changes);
-                self.visible.send_replace(Some(Arc::clone(&view)));
-                view
-            }
-        };
-        for one in decided {
-            let changes = one.changes;
-            let done = one.outcome.map(|()| Done {
-                view: Arc::clone(&view),
-                changes,
-            });
-            if let Some(answer) = one.answer {
-                // A client that has gone away does not want its answer.
-                let _ = answer.send(done);
-            }
-        }
-    }
-
-    /// Counts what was committed and publishes it.
-    fn tell(&self, before: Option<&Cluster>, changes: &[Change]) {
-        let now = self.parts.clock.now();
-        if let Some(before) = before {
-            self.parts.metrics.count(before, now, changes.iter());
-        }
-        self.parts.bus.publish(changes.iter());
-    }
-
-    /// The commit failed or its outcome is unknown: memory is read again.
-    async fn recover(
-        &mut self,
-        error: StoreError,
-        decided: Vec<Decided>,
-        changes: Vec<Change>,
-        events: Vec<(Event, Option<Box<Recalled>>)>,
-    ) {
-        let attempted = self.batch + 1;
-        let nothing_written = nothing_written(&error);
-        let deposed = matches!(error, StoreError::NotLeader { .. });
-        let fault = Fault::from(error);
-        tracing::error!(code = %fault.code, batch = attempted, "commit failed: {fault}");
-        self.parts.metrics.commit_failures.inc();
-        let before = self.visible.send_replace(None);
-        if deposed {
-            self.deposed = Some(fault.clone());
-            return refuse(decided, &fault);
-        }
-        let reloaded = self.reload().await;
-        if reloaded.is_ok() && self.batch >= attempted {
-            tracing::warn!(batch = attempted, "the commit had happened after all");
-            return self.finish(before, decided, &changes);
-        }
-        if reloaded.is_ok() && nothing_written && events.len() > 1 {
-            // One event of the batch cannot be written: alone, each gets its own answer.
-            for (one, (event, recall)) in decided.into_iter().zip(events) {
-                let request = Request {
-                    event,
-                    recall,
-                    answer: one.answer,
-                };
-                Box::pin(self.handle(vec![request])).await;
-            }
-            return;
-        }
-        refuse(decided, &fault);
-        if let Err(fault) = reloaded {
-            tracing::error!(code = %fault.code, "cannot read the cluster: {fault}");
-            self.reload_until_it_works().await;
-            if self.batch >= attempted {
-                tracing::warn!(batch = attempted, "the commit had happened after all");
-                self.tell(before.as_deref(), &changes);
-            }
-        }
     }
 
     async fn reload_until_it_works(&mut self) {
@@ -416,27 +279,19 @@ impl Engine {
     }
 }
 
-/// All that a batch changes, in order.
-fn changes(decided: &[Decided]) -> Vec<Change> {
-    let changes = decided.iter().flat_map(|one| &one.changes);
-    changes.cloned().collect()
-}
-
-/// Answers a batch that is not known to be committed. What was refused gets the same answer: its
-/// refusal rests on memory that never came true.
-fn refuse(decided: Vec<Decided>, fault: &Fault) {
-    for answer in decided.into_iter().filter_map(|one| one.answer) {
-        // A client that has gone away does not want its answer.
-        let _ = answer.send(Err(fault.clone()));
+/// Time passes.
+fn tick_of_time() -> Request {
+    Request {
+        event: Event::Tick,
+        recall: None,
+        answer: None,
     }
 }
 
-/// Errors after which the database holds nothing of the batch.
-fn nothing_written(error: &StoreError) -> bool {
-    matches!(
-        error.code(),
-        Code::Conflict | Code::BlobMissing | Code::NotANumber | Code::NotReady
-    )
+/// Waits until this coordinator should stop.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Whoever says so may be gone: then it should.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
 //! The worker's heartbeat as a long poll: it answers at once when what should run differs from
 //! what the worker was told, or when its reports were counted; else after a while.
 
-use pomona_api::v1::workers::{Desired, DesiredLease, MAX_REPORTS_PER_POLL, Poll, Running};
-use pomona_domain::lease::StopKind;
+use pomona_api::v1::workers::{Desired, MAX_REPORTS_PER_POLL, Poll, Running};
+use pomona_domain::lease::{Lease, StopKind};
 use pomona_domain::{Code, Digest, Fault, Generation, LeaseId, WorkerId};
-use pomona_scheduler::Event;
 use pomona_scheduler::gates::Evidence;
+use pomona_scheduler::{Cluster, Event};
 use pomona_store::NewLogRow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-use crate::desired::desired;
-use crate::engine::evidence;
+use crate::desired::{desired, gang};
+use crate::engine::{evidence, stopping};
 use crate::http::App;
 
 /// Log lines of one poll that are kept; the rest is dropped (the log is best effort).
@@ -21,12 +21,14 @@ const MAX_LOGS: usize = 2000;
 /// A worker that was told and has not done it yet is told again after this long.
 const REMIND: Duration = Duration::from_secs(1);
 
-/// Leases as a worker was told of them (how they are asked to end, whether their ranks can meet),
-/// and features that it was asked to upload.
-type Told1 = (
-    BTreeSet<(LeaseId, Generation, Option<u8>, bool)>,
-    BTreeSet<Digest>,
-);
+/// What a worker has to be told.
+#[derive(Debug, PartialEq, Eq)]
+struct News {
+    /// Its leases: how they are asked to end, and whether their ranks can meet.
+    leases: BTreeMap<(LeaseId, Generation), (Option<StopKind>, bool)>,
+    /// Features that it is asked to upload.
+    upload: Vec<Digest>,
+}
 
 /// What each worker was told last. Soft state: losing it means telling once more.
 #[derive(Debug, Default)]
@@ -35,7 +37,7 @@ pub struct Told(Mutex<BTreeMap<WorkerId, Line>>);
 /// The line to one worker.
 #[derive(Debug, Default)]
 struct Line {
-    told: Option<Told1>,
+    told: Option<News>,
     /// Polls so far: only the newest one still has a reader.
     polls: u64,
 }
@@ -67,11 +69,11 @@ impl Told {
             .is_some_and(|line| line.polls == poll)
     }
 
-    fn is(&self, worker: WorkerId, told: &Told1) -> bool {
+    fn is(&self, worker: WorkerId, told: &News) -> bool {
         self.lock().get(&worker).and_then(|line| line.told.as_ref()) == Some(told)
     }
 
-    fn tell(&self, worker: WorkerId, told: Told1) {
+    fn tell(&self, worker: WorkerId, told: News) {
         self.lock().entry(worker).or_default().told = Some(told);
     }
 
@@ -92,17 +94,13 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
     let asked = Duration::from_millis(body.wait_ms.min(app.config.workers.poll_wait_ms));
     let began = Instant::now();
     let produced = !body.reports.is_empty();
-    let evidence = evidence(app, &body).await?;
+    let running = body.running.iter();
     let event = Event::Polled {
         worker: id,
         incarnation: body.incarnation,
-        running: body
-            .running
-            .iter()
-            .map(|r| (r.lease, r.generation))
-            .collect(),
+        running: running.map(|r| (r.lease, r.generation)).collect(),
+        evidence: evidence(app, &body).await?,
         reports: body.reports,
-        evidence,
     };
     app.begin_anew();
     let mut commits = app.engine.commits();
@@ -121,30 +119,33 @@ pub async fn poll(app: &App, id: WorkerId, body: Poll) -> Result<Desired, Fault>
             .worker(id)
             .filter(|row| row.incarnation == body.incarnation);
         let worker = worker.ok_or_else(|| unknown(id))?;
-        let mut answer = desired(&app.store, &app.inputs, &view, worker).await?;
-        answer.want_features = app.features.wants(id);
-        answer.upload = app.features.uploads(id, Instant::now());
-        if !app.told.is_newest(id, poll) {
-            // Nobody reads this any more: the worker was not told.
-            return Ok(answer);
-        }
-        let told = told(&answer);
+        // Each commit wakes every poll, and few concern its worker: what it has to be told is
+        // compared before it is written out.
+        let told = told(&view, id, app.features.uploads(id, Instant::now()));
+        let is_newest = app.told.is_newest(id, poll);
         let waited = began.elapsed();
         let news = produced || !app.told.is(id, &told) || app.features.has_unwanted(id);
-        let overdue = waited >= REMIND && differs(&answer, &body.running);
-        if news || overdue || waited >= asked || app.stopping() {
-            app.told.tell(id, told);
-            answer.evict = app.features.unwanted(id);
+        let differs = differs(&told, &body.running);
+        let overdue = waited >= REMIND && differs;
+        if !is_newest || news || overdue || waited >= asked || app.stopping() {
+            let mut answer = desired(&app.store, &app.inputs, &view, worker).await?;
+            answer.want_features = app.features.wants(id);
+            answer.upload.clone_from(&told.upload);
+            if is_newest {
+                // Nobody reads an older one any more: by that the worker was not told.
+                app.told.tell(id, told);
+                answer.evict = app.features.unwanted(id);
+            }
             return Ok(answer);
         }
         let left = asked.saturating_sub(waited);
-        let pause = if differs(&answer, &body.running) {
+        let pause = if differs {
             left.min(REMIND.saturating_sub(waited))
         } else {
             left
         };
         tokio::select! {
-            changed = commits.changed() => if changed.is_err() { return Ok(answer) },
+            changed = commits.changed() => if changed.is_err() { return Err(stopping()) },
             _ = wishes.changed() => {}
             () = tokio::time::sleep(pause) => {}
             _ = stop.wait_for(|stop| *stop) => {}
@@ -195,28 +196,19 @@ fn is_owner(owner: &str) -> bool {
         || owner.parse::<pomona_domain::TaskId>().is_ok()
 }
 
-fn told(answer: &Desired) -> Told1 {
-    let stop = |kind| match kind {
-        StopKind::Checkpoint => 0,
-        StopKind::Kill => 1,
+fn told(view: &Cluster, worker: WorkerId, upload: Vec<Digest>) -> News {
+    let lease = |lease: &Lease| {
+        let meets = gang(lease, worker).is_some_and(|gang| gang.rendezvous.is_some());
+        ((lease.id, lease.generation), (lease.stop(), meets))
     };
-    let leases = answer.leases.iter();
-    let lease = |lease: &DesiredLease| {
-        let gang = lease.gang.as_ref();
-        let meets = gang.is_some_and(|gang| gang.rendezvous.is_some());
-        (lease.lease, lease.generation, lease.stop.map(stop), meets)
-    };
-    (
-        leases.map(lease).collect(),
-        answer.upload.iter().copied().collect(),
-    )
+    News {
+        leases: view.leases_of(worker).map(lease).collect(),
+        upload,
+    }
 }
 
 /// Whether other leases run than should.
-fn differs(answer: &Desired, running: &[Running]) -> bool {
-    let wanted: BTreeSet<_> = (answer.leases.iter())
-        .map(|lease| (lease.lease, lease.generation))
-        .collect();
+fn differs(told: &News, running: &[Running]) -> bool {
     let lives: BTreeSet<_> = running.iter().map(|r| (r.lease, r.generation)).collect();
-    wanted != lives
+    !told.leases.keys().eq(&lives)
 }

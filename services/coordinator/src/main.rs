@@ -30,6 +30,10 @@ use config::Config;
 /// Threads of the engine and the store's callers; requests have threads of their own.
 const THREADS: usize = 2;
 
+/// Rows are made on one thread and dropped on another, thousands of small pieces at a time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match arguments::<Cli>() {
         Ok(cli) => ended(run(cli.command)),

@@ -47,8 +47,9 @@ enum What {
     },
     /// Submits an experiment of one trial so many times, each on idle slots.
     Starts { file: PathBuf, times: u32 },
-    /// Beats once a second.
-    Beats { seconds: u64 },
+    /// Beats once a second; with an experiment's trials on all slots, which never end, where one is
+    /// given.
+    Beats { seconds: u64, file: Option<PathBuf> },
 }
 
 #[tokio::main]
@@ -60,8 +61,10 @@ async fn main() -> Result<(), Fault> {
         What::Beats { .. } => 1000,
         What::Trials { .. } | What::Starts { .. } => 5000,
     };
+    let holds = matches!(arguments.what, What::Beats { .. });
     for number in 0..arguments.workers {
         let mut worker = Worker::register(&client, number, arguments.slots, wait_ms).await?;
+        worker.holds = holds;
         let started = started.clone();
         tokio::spawn(async move {
             if let Err(fault) = worker.run(&started).await {
@@ -79,7 +82,10 @@ async fn main() -> Result<(), Fault> {
             trials(&client, &body).await?
         }
         What::Starts { file, times } => latencies(&client, &read(&file)?, times, starts).await?,
-        What::Beats { seconds } => {
+        What::Beats { seconds, file } => {
+            if let Some(file) = file {
+                client.experiment_submit(&read(&file)?, &key()).await?;
+            }
             tokio::time::sleep(Duration::from_secs(seconds)).await;
             serde_json::json!({ "seconds": seconds })
         }
@@ -159,8 +165,10 @@ struct Worker {
     wait_ms: u64,
     seq: u64,
     reports: Vec<Report>,
-    /// Leases whose exit is among the reports.
+    /// Leases whose exit is among the reports, or that are held.
     ended: Vec<Running>,
+    /// Whether trials go on for ever.
+    holds: bool,
 }
 
 impl Worker {
@@ -196,6 +204,7 @@ impl Worker {
             seq: 0,
             reports: Vec::new(),
             ended: Vec::new(),
+            holds: false,
         })
     }
 
@@ -238,6 +247,9 @@ impl Worker {
                 environment: BTreeMap::new(),
             },
         );
+        if self.holds {
+            return;
+        }
         for member in members {
             let metrics = [("val/accuracy", 0.5), ("val/loss", 1.0)];
             let metrics = metrics.map(|(name, value)| (name.to_owned(), value));

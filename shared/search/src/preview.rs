@@ -109,7 +109,10 @@ pub fn preview_with(spec: &ExperimentSpec, costs: &Costs) -> Result<Preview, Fau
             PathValues {
                 path: path.clone(),
                 kind: domain.kind().to_owned(),
-                values: values.filter(|value| seen.insert(value.to_string())).cloned().collect(),
+                values: values
+                    .filter(|value| seen.insert(value.to_string()))
+                    .cloned()
+                    .collect(),
             }
         })
         .collect();

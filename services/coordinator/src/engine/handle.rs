@@ -94,10 +94,7 @@ impl Handle {
             role @ Role::Leads { .. } if !role.leads() => return Err(reign::uncertain(self.term)),
             Role::Leads { .. } => {}
         }
-        self.visible.borrow().clone().ok_or_else(|| {
-            Fault::new(Code::NotReady, "the coordinator is reading its database")
-                .hint("try again in a second")
-        })
+        self.visible.borrow().clone().ok_or_else(reading)
     }
 
     /// Wakes up after each commit.
@@ -106,6 +103,13 @@ impl Handle {
     }
 }
 
-fn stopping() -> Fault {
+/// Nobody sees a cluster while it is read.
+pub(super) fn reading() -> Fault {
+    Fault::new(Code::NotReady, "the coordinator is reading its database")
+        .hint("try again in a second")
+}
+
+/// Nothing is decided here any more.
+pub fn stopping() -> Fault {
     Fault::new(Code::NotReady, "the coordinator is stopping")
 }

@@ -2,11 +2,12 @@
 
 use super::*;
 use pomona_domain::task::TaskSpec;
-use pomona_domain::{Digest, TaskId};
+use pomona_domain::{Code, Digest, TaskId};
 use pomona_store::{BlobsAt, Election, StoreConfig};
 use pomona_testing::Postgres;
 use std::path::Path;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 async fn store(folder: &Path, url: String) -> Store {
     let config = StoreConfig {
@@ -136,22 +137,41 @@ async fn one_event_that_cannot_be_written_does_not_take_its_batch_with_it() {
     assert_eq!(bench.engine.cluster.snapshot(), stored, "S10");
 }
 
+/// Decided, and not on its way yet.
+fn decided(engine: &mut Engine, request: Request) -> Vec<Decided> {
+    let mut next = Vec::new();
+    engine.accept(request, &mut next);
+    next
+}
+
+/// A commit of which nobody knows whether it happened.
+fn lost() -> StoreError {
+    StoreError::Folder {
+        path: "pomona.db".into(),
+        source: std::io::Error::other("the disk went away"),
+    }
+}
+
+/// A batch that is never written.
+async fn stray(engine: &mut Engine, decided: Vec<Decided>) -> Flight {
+    let flight = engine.launch(decided).unwrap();
+    // Before this thread lets it begin.
+    flight.commit.abort();
+    let last = engine.parts.store.last_batch().await.unwrap();
+    assert_eq!(last, engine.batch);
+    flight
+}
+
 #[tokio::test]
 async fn a_commit_whose_outcome_was_unknown_and_that_happened_is_answered_as_done() {
     let mut bench = bench().await;
     let (event, answer) = request(worker(1));
-    let decided = vec![bench.engine.decide(event)];
-    let changed = changes(&decided);
-    bench.engine.commit(&changed).await.unwrap();
+    let decided = decided(&mut bench.engine, event);
+    let mut flight = bench.engine.launch(decided).unwrap();
+    flight::over(Some(&mut flight)).await.unwrap();
     // The answer to the commit is lost: as far as the engine knows it may not have happened.
-    bench.engine.batch -= 1;
     let (at, _) = bench.engine.parts.bus.position(None);
-    let lost = StoreError::Folder {
-        path: "pomona.db".into(),
-        source: std::io::Error::other("the disk went away"),
-    };
-    let events = Vec::new();
-    (bench.engine.recover(lost, decided, changed, events)).await;
+    (bench.engine.land(flight, Err(lost()), &mut Vec::new())).await;
     let done = answer.await.unwrap().unwrap();
     assert_eq!(names(&done.view), ["machine-1"]);
     let topics = pomona_api::v1::events::Topic::ALL.into();
@@ -163,19 +183,14 @@ async fn a_commit_whose_outcome_was_unknown_and_that_happened_is_answered_as_don
 async fn a_commit_that_did_not_happen_is_answered_with_a_code_and_leaves_nothing_behind() {
     let mut bench = bench().await;
     let (event, answer) = request(worker(1));
-    let decided = vec![bench.engine.decide(event)];
+    let decided = decided(&mut bench.engine, event);
     assert_eq!(
         names(&bench.engine.cluster),
         ["machine-1"],
         "speculative memory"
     );
-    let lost = StoreError::Folder {
-        path: "pomona.db".into(),
-        source: std::io::Error::other("the disk went away"),
-    };
-    let changed = changes(&decided);
-    let events = Vec::new();
-    (bench.engine.recover(lost, decided, changed, events)).await;
+    let flight = stray(&mut bench.engine, decided).await;
+    (bench.engine.land(flight, Err(lost()), &mut Vec::new())).await;
     assert_eq!(code(answer.await.unwrap()), Some(Code::BadDataDir));
     assert!(names(&bench.engine.cluster).is_empty());
     let visible = bench.engine.visible.borrow().clone().unwrap();
@@ -183,6 +198,61 @@ async fn a_commit_that_did_not_happen_is_answered_with_a_code_and_leaves_nothing
     let (again, answer) = request(worker(1));
     bench.engine.handle(vec![again]).await;
     assert_eq!(code(answer.await.unwrap()), None, "it goes on");
+}
+
+#[tokio::test]
+async fn nobody_sees_what_was_decided_meanwhile_before_it_is_written() {
+    let mut bench = bench().await;
+    let engine = &mut bench.engine;
+    let (first, first_answer) = request(worker(1));
+    let batch = decided(engine, first);
+    let mut flight = engine.launch(batch).unwrap();
+    let (second, mut second_answer) = request(worker(2));
+    let mut next = decided(engine, second);
+    assert_eq!(names(&engine.cluster), ["machine-1", "machine-2"]);
+    let written = flight::over(Some(&mut flight)).await;
+    engine.land(flight, written, &mut next).await;
+    let view = first_answer.await.unwrap().unwrap().view;
+    assert_eq!(names(&view), ["machine-1"]);
+    let visible = engine.visible.borrow().clone().unwrap();
+    assert_eq!(names(&visible), ["machine-1"]);
+    assert!(second_answer.try_recv().is_err(), "it is not written yet");
+    let flight = engine.launch(next).unwrap();
+    engine.wait_for(flight).await;
+    let view = second_answer.await.unwrap().unwrap().view;
+    assert_eq!(names(&view), ["machine-1", "machine-2"]);
+    let stored = engine.parts.store.load().await.unwrap();
+    assert_eq!(engine.cluster.snapshot(), stored, "S10");
+}
+
+#[tokio::test]
+async fn what_was_decided_on_a_batch_that_was_not_written_is_decided_anew() {
+    let mut bench = bench().await;
+    let engine = &mut bench.engine;
+    let (first, first_answer) = request(worker(1));
+    let batch = decided(engine, first);
+    let flight = stray(engine, batch).await;
+    let beat = Event::Polled {
+        worker: pomona_domain::WorkerId(1),
+        incarnation: 1,
+        running: Vec::new(),
+        reports: Vec::new(),
+        evidence: Vec::new(),
+    };
+    let (beat, beaten) = request(beat);
+    let mut next = decided(engine, beat);
+    let (second, second_answer) = request(worker(2));
+    next.extend(decided(engine, second));
+    engine.land(flight, Err(lost()), &mut next).await;
+    assert!(first_answer.await.unwrap().is_err());
+    let flight = engine.launch(next).unwrap();
+    engine.wait_for(flight).await;
+    let unknown = code(beaten.await.unwrap());
+    assert_eq!(unknown, Some(Code::UnknownWorker), "it was never written");
+    let view = second_answer.await.unwrap().unwrap().view;
+    assert_eq!(names(&view), ["machine-2"]);
+    let stored = engine.parts.store.load().await.unwrap();
+    assert_eq!(engine.cluster.snapshot(), stored, "S10");
 }
 
 #[tokio::test]
