@@ -450,16 +450,33 @@ impl Chaos {
     }
 
     fn has_ended(&self, experiment: &str) -> bool {
-        let sql = format!("SELECT ended FROM experiments WHERE id = '{experiment}'");
-        let postgres = self.house.postgres.as_ref().expect("its own");
-        postgres.query(&sql).is_some_and(|lines| lines == ["t"])
+        self.progress(experiment).0
     }
 
+    /// Whether an experiment has ended, and how many of its trials have.
+    fn progress(&self, experiment: &str) -> (bool, u64) {
+        let sql = format!(
+            "SELECT ended::int, (SELECT count(*) FROM trials WHERE trials.ended AND experiment_id = \
+             experiments.id) FROM experiments WHERE id = '{experiment}'"
+        );
+        let postgres = self.house.postgres.as_ref().expect("its own");
+        let lines = postgres.query(&sql).unwrap_or_default();
+        let numbers = lines.first().and_then(|line| line.split_once('|'));
+        numbers.map_or((false, 0), |(ended, trials)| {
+            (ended == "1", trials.parse().unwrap_or(0))
+        })
+    }
+
+    /// Hundreds of trials take their time; that one ends now and then is asked of them.
     fn wait_ended(&mut self, experiment: &str) {
-        harness::wait("the experiment ends", || {
-            self.look();
-            self.has_ended(experiment)
-        });
+        let mut seen = (false, 0);
+        while !seen.0 {
+            harness::wait("another trial ends, or the experiment", || {
+                self.look();
+                let before = std::mem::replace(&mut seen, self.progress(experiment));
+                seen > before
+            });
+        }
     }
 
     /// Trial number → (state and why it failed, step → metrics).
