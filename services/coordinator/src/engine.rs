@@ -257,7 +257,7 @@ impl Engine {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(RELOAD_PAUSE) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stopped(&mut stop) => return,
             }
             match self.reload().await {
                 Ok(()) => return,

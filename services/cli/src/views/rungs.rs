@@ -31,7 +31,7 @@ pub fn planned(style: Style, rows: &[PhaseRungs]) -> String {
 
 /// Where the rungs of an experiment stand; nothing while none was reached.
 pub fn reached(style: Style, row: &Experiment) -> String {
-    let Ok(searcher) = serde_json::from_value::<Searcher>(row.searcher.clone()) else {
+    let Ok(searcher) = Searcher::restore(&row.searcher) else {
         return String::new();
     };
     let direction = row.spec.search.direction;

@@ -209,7 +209,7 @@ impl Gauges {
         if experiment.spec.search.halving().is_none() {
             return;
         }
-        let searcher = serde_json::from_value::<Searcher>(experiment.searcher.clone());
+        let searcher = Searcher::restore(&experiment.searcher);
         for row in searcher.iter().flat_map(Searcher::standings) {
             let labels = [label, &row.rung.to_string()];
             let rung = self.rungs.with_label_values(&labels);

@@ -95,8 +95,8 @@ fn moves_passed_gates(world: &World) -> Result<(), String> {
 fn experiment_is_whole(row: &Experiment, trials: &[&Trial]) -> Result<(), String> {
     let made = trials.len();
     let all = row.spec.search.max_trials as usize;
-    let searcher: Searcher = serde_json::from_value(row.searcher.clone())
-        .map_err(|error| format!("experiment {} has no searcher: {error}", row.id))?;
+    let searcher = Searcher::restore(&row.searcher)
+        .map_err(|fault| format!("experiment {} has no searcher: {fault}", row.id))?;
     let may_be_less = row.state == ExperimentState::Canceled || searcher.halted().is_some();
     if made != row.created_trials as usize || made > all || (made < all && !may_be_less) {
         return Err(format!(
@@ -141,8 +141,7 @@ fn points_follow_from_the_file(row: &Experiment, trials: &[&Trial]) -> Result<()
 /// Every stop at a rung can be worked out again from committed observations alone: the scores of a
 /// rung are what the journal has, and whoever was stopped stood behind enough others there.
 fn stops_follow_from_observations(world: &World, row: &Experiment) -> Result<(), String> {
-    let searcher: Searcher =
-        serde_json::from_value(row.searcher.clone()).map_err(|error| error.to_string())?;
+    let searcher = Searcher::restore(&row.searcher).map_err(|fault| fault.to_string())?;
     let Some(halving) = row.spec.search.halving() else {
         return Ok(());
     };

@@ -13,7 +13,7 @@ pub type Curves = BTreeMap<u64, (Value, Value)>;
 /// not follow.
 pub fn judge(row: &Experiment, curves: &Curves) -> Vec<String> {
     let mut faults = points(row, curves);
-    let searcher: Searcher = serde_json::from_value(row.searcher.clone()).expect("a searcher");
+    let searcher = Searcher::restore(&row.searcher).expect("a searcher");
     let halving = row.spec.search.halving().expect("it has rungs");
     let mut stopped = BTreeSet::new();
     for rung in searcher.standings() {
